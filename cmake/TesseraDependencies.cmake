@@ -1,0 +1,32 @@
+# Finds what Tessera stands on. LibTorch comes from the wheel's own folders as an imported target over
+# torch_cpu and c10: the wheel's CMake package would demand a full CUDA toolkit also for a CPU build.
+if(NOT TESSERA_LIBTORCH)
+  set(TESSERA_LIBTORCH "$ENV{TESSERA_LIBTORCH}")
+endif()
+if(NOT EXISTS "${TESSERA_LIBTORCH}/include/ATen/ATen.h")
+  message(FATAL_ERROR
+    "LibTorch was not found at '${TESSERA_LIBTORCH}'. Run scripts/setup.sh and configure with "
+    "-DTESSERA_LIBTORCH=\"$(scripts/setup.sh --print-libtorch)\".")
+endif()
+
+add_library(tessera_torch INTERFACE)
+target_include_directories(tessera_torch SYSTEM INTERFACE
+  "${TESSERA_LIBTORCH}/include" "${TESSERA_LIBTORCH}/include/torch/csrc/api/include")
+target_link_libraries(tessera_torch INTERFACE
+  "${TESSERA_LIBTORCH}/lib/libtorch_cpu.so" "${TESSERA_LIBTORCH}/lib/libc10.so")
+# The wheel finds its CUDA runtime libraries beside itself; the linker has to be told not to look for them.
+target_link_options(tessera_torch INTERFACE "-Wl,--allow-shlib-undefined")
+target_compile_definitions(tessera_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
+
+find_package(OpenCV REQUIRED COMPONENTS core imgproc imgcodecs)
+find_package(yaml-cpp REQUIRED)
+find_package(Boost REQUIRED COMPONENTS program_options)
+find_package(nlohmann_json REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(LibArchive REQUIRED)
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
+if(TESSERA_TESTS)
+  find_package(GTest REQUIRED)
+endif()

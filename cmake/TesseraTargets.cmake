@@ -1,0 +1,59 @@
+# One target a folder: tessera_library, tessera_app, tessera_test.
+add_library(tessera_options INTERFACE)
+target_compile_features(tessera_options INTERFACE cxx_std_20)
+target_compile_options(tessera_options INTERFACE -Wall -Wextra -Wpedantic -Wno-missing-field-initializers)
+if(TESSERA_WERROR)
+  target_compile_options(tessera_options INTERFACE -Werror)
+endif()
+if(TESSERA_CCACHE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(tessera_options INTERFACE -fpch-preprocess)
+endif()
+if(TESSERA_SANITIZE)
+  target_compile_options(tessera_options INTERFACE -fsanitize=${TESSERA_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(tessera_options INTERFACE -fsanitize=${TESSERA_SANITIZE})
+endif()
+find_program(TESSERA_LLD ld.lld)
+if(TESSERA_LLD)
+  target_link_options(tessera_options INTERFACE -fuse-ld=lld)
+endif()
+
+# LibTorch's headers take 25 s to parse; every target shares one precompiled set of them.
+file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+add_library(tessera_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
+target_link_libraries(tessera_pch PUBLIC tessera_options tessera_torch)
+target_precompile_headers(tessera_pch PRIVATE <torch/torch.h>)
+
+# tessera_library(NAME SOURCES … [LIBS …] [PRIVATE_LIBS …]): target tessera_NAME of src/NAME.
+function(tessera_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;PRIVATE_LIBS" ${ARGN})
+  add_library(tessera_${name} STATIC ${ARG_SOURCES})
+  target_include_directories(tessera_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
+  target_link_libraries(tessera_${name} PUBLIC tessera_options tessera_torch ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
+  target_precompile_headers(tessera_${name} REUSE_FROM tessera_pch)
+endfunction()
+
+# tessera_app(NAME SOURCES … LIBS …): a program in the build folder's bin/.
+function(tessera_app name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS})
+  target_precompile_headers(${name} REUSE_FROM tessera_pch)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+endfunction()
+
+# tessera_test(NAME LABEL … SOURCES … LIBS … [TIMEOUT …] [ENVIRONMENT …]): a GoogleTest program whose
+# cases are registered one by one with CTest.
+function(tessera_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LIBS;ENVIRONMENT" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  target_precompile_headers(${name} REUSE_FROM tessera_pch)
+  target_compile_definitions(${name} PRIVATE TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  include(GoogleTest)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
+endfunction()

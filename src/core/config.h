@@ -1,0 +1,205 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+// The typed form of a configuration file. Meaning, range and default of every key stand in one table,
+// config_schema.cpp; the members here mirror its sections.
+
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+enum class PrecisionChoice { kAuto, kFp32, kBf16 };
+enum class TrainableChoice { kNone, kLora, kFull };
+enum class PositionInterpolation { kAuto, kScaleFactor, kSize, kSizeAntialias };
+enum class SameId { kIgnore, kPositive };
+enum class RebuildChoice { kCarry, kReset };
+enum class DecayChoice { kCosine, kLinear, kConstant };
+
+struct RunConfig {
+  std::string name = "stage1";
+  std::string output_dir = "runs";
+  std::string log_dir = "logs";
+  std::int64_t seed = 0;
+  DeviceChoice device = DeviceChoice::kAuto;
+  PrecisionChoice precision = PrecisionChoice::kAuto;
+  std::int64_t threads = 0;    ///< 0: as many as the machine gives
+  std::int64_t log_every = 10; ///< steps between logged metrics
+};
+
+struct AugmentationConfig {
+  bool random_resized_crop = true;
+  double scale_min = 0.5;
+  double scale_max = 1.0;
+  double ratio_min = 0.75;
+  double ratio_max = 1.3333;
+};
+
+struct DataConfig {
+  std::vector<std::string> train;       ///< shard patterns, resolved against the config file's folder
+  std::vector<std::string> validation;
+  std::int64_t image_size = 224;
+  std::vector<double> image_mean = {0.485, 0.456, 0.406};
+  std::vector<double> image_std = {0.229, 0.224, 0.225};
+  AugmentationConfig augmentation;
+  std::int64_t batch_size = 64;         ///< per rank
+  bool drop_last = true;                ///< leave out an epoch's last, short batch
+  std::int64_t workers = 2;
+  std::int64_t prefetch_batches = 4;
+  double max_broken_fraction = 0.01;
+};
+
+/// Keys are Hugging Face's (Dinov2Config).
+struct ArchitectureConfig {
+  std::int64_t hidden_size = 768;
+  std::int64_t num_hidden_layers = 12;
+  std::int64_t num_attention_heads = 12;
+  std::int64_t mlp_ratio = 4;
+  std::int64_t image_size = 518;
+  std::int64_t patch_size = 14;
+  std::int64_t num_register_tokens = 0;
+  double layerscale_value = 1.0;
+  double layer_norm_eps = 1e-6;
+};
+
+struct VisionConfig {
+  std::string weights = "facebook/dinov2-base";  ///< folder or file, or "random"
+  ArchitectureConfig architecture;               ///< used where weights is "random"
+  TrainableChoice trainable = TrainableChoice::kLora;
+  PositionInterpolation position_interpolation = PositionInterpolation::kAuto;
+};
+
+struct LoraConfig {
+  std::int64_t r = 16;
+  double lora_alpha = 32;
+  double lora_dropout = 0.1;
+  std::vector<std::string> target_modules = {"query", "value"};
+  bool use_rslora = false;
+  std::string adapter;  ///< PEFT folder to start from; empty: fresh adapters
+};
+
+struct CompressorConfig {
+  std::int64_t hidden_size = 384;
+  std::int64_t output_size = 128;
+  double dropout = 0.1;
+};
+
+struct LanguageConfig {
+  std::string tokenizer;                ///< SentencePiece .model
+  std::string weights = "random";       ///< or a Hugging Face LlamaForCausalLM folder
+  std::int64_t vocab_size = 8192;
+  std::int64_t hidden_size = 384;
+  std::int64_t num_hidden_layers = 12;
+  std::int64_t num_attention_heads = 6;
+  std::int64_t intermediate_size = 1024;
+  std::int64_t max_position_embeddings = 512;
+  double rope_theta = 10000.0;
+  double rms_norm_eps = 1e-5;
+  std::int64_t max_tokens = 64;         ///< a caption is cut to this many tokens; its end token stays
+};
+
+struct FusionConfig {
+  std::int64_t embedding_size = 128;    ///< of the ITC embeddings
+};
+
+struct QueueConfig {
+  std::int64_t size = 4096;             ///< 0: no queue
+  SameId same_id = SameId::kIgnore;
+  double max_shift = 0.5;               ///< nats; 0 switches the staleness rule off
+  std::int64_t probe_pairs = 32;
+  std::int64_t probe_every = 25;        ///< steps
+};
+
+struct ItcConfig {
+  double weight = 1.0;
+  double temperature = 0.07;
+  double temperature_min = 0.01;
+  QueueConfig queue;
+};
+
+struct LossesConfig {
+  ItcConfig itc;
+};
+
+/// Factors on schedule.learning_rate by parameter group.
+struct LearningRateMultipliers {
+  double language = 1.0;
+  double compressor = 1.0;
+  double heads = 5.0;
+  double temperature = 10.0;
+};
+
+struct ScheduleConfig {
+  std::int64_t epochs = 50;
+  std::int64_t lora_warmup_epochs = 5;      ///< epochs with LoRA frozen
+  RebuildChoice rebuild = RebuildChoice::kCarry;
+  double warmup_fraction = 0.1;             ///< of all steps
+  std::int64_t lora_warmup_steps = 100;     ///< the LoRA group's own warm-up after the switch
+  DecayChoice decay = DecayChoice::kCosine;
+  double final_fraction = 0.0;              ///< learning rate at the end, as a fraction of its peak
+  double learning_rate = 1e-4;
+  double lora_learning_rate = 1e-4;
+  double backbone_learning_rate = 1e-5;     ///< vision.trainable: full
+  LearningRateMultipliers multipliers;
+  std::int64_t max_steps = 0;               ///< stop after this many steps; 0: by epochs
+};
+
+struct OptimizerConfig {
+  double beta1 = 0.9;
+  double beta2 = 0.98;
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  double clip_grad_norm = 1.0;              ///< 0: no clipping
+};
+
+struct CheckpointConfig {
+  std::int64_t every_steps = 0;             ///< 0: at the end of an epoch only
+  std::int64_t every_epochs = 1;            ///< 0: only by every_steps and at the end
+  std::int64_t keep = 3;                    ///< newest kept beside best; 0: all
+  std::string best_metric = "mean_r1";      ///< of the validation; highest is best
+};
+
+struct EvalConfig {
+  std::int64_t every_epochs = 1;            ///< 0: no validation while training
+  std::int64_t batch_size = 64;
+};
+
+struct Config {
+  RunConfig run;
+  DataConfig data;
+  VisionConfig vision;
+  LoraConfig lora;
+  CompressorConfig compressor;
+  LanguageConfig language;
+  FusionConfig fusion;
+  LossesConfig losses;
+  ScheduleConfig schedule;
+  OptimizerConfig optimizer;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  std::string init_from;  ///< checkpoint folder whose weights a new run starts from
+};
+
+/// Reads a configuration file and applies `KEY.PATH=VALUE` overrides. Relative input paths (data, weights,
+/// tokenizer, adapter, init_from) become relative to the file's folder; those given in overrides, to the working folder.
+/// @throws ConfigError "FILE:LINE:COLUMN: what is wrong, what is accepted" for an unknown key, a wrong type or a
+///         value out of range; overrides are named "--set KEY"
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+
+/// The same from text, with `name` standing for the file in messages and `folder` for its folder.
+Config parse_config(const std::string& yaml, const std::string& name, const std::filesystem::path& folder,
+                    const std::vector<std::string>& overrides = {});
+
+/// The resolved configuration as YAML that load_config reads back to the same values.
+std::string to_yaml(const Config& config);
+
+/// A default file with every key commented by meaning, range and default (--help-config).
+std::string commented_default_config();
+
+/// docs/configuration.md.
+std::string configuration_markdown();
+
+}  // namespace tessera

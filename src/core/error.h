@@ -1,0 +1,30 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace tessera {
+
+/// A mistake that the user can mend: a bad file, key, tensor or value. The message names what was wrong,
+/// what was expected and what was found. Programming errors are TORCH_CHECK / TORCH_INTERNAL_ASSERT.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A mistake in the configuration or on the command line; the programs end with exit code 2.
+class ConfigError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Throws Error with a formatted message.
+template <typename... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw Error(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace tessera
