@@ -18,7 +18,20 @@ target_link_libraries(tessera_torch INTERFACE
 target_link_options(tessera_torch INTERFACE "-Wl,--allow-shlib-undefined")
 target_compile_definitions(tessera_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 
-find_package(OpenCV REQUIRED COMPONENTS core imgproc imgcodecs)
+# Debian's CMake package of OpenCV comes only with libopencv-dev, which pulls in 150 packages that nothing here needs;
+# of the three modules' own packages, headers and libraries are found by name and get the same targets.
+find_package(OpenCV QUIET COMPONENTS core imgproc imgcodecs)
+if(NOT OpenCV_FOUND)
+  find_path(OpenCV_INCLUDE_DIRS opencv2/core.hpp PATH_SUFFIXES opencv4 REQUIRED)
+  set(OpenCV_LIBS opencv_core opencv_imgproc opencv_imgcodecs)
+  foreach(module IN LISTS OpenCV_LIBS)
+    find_library(TESSERA_${module}_LIBRARY ${module} REQUIRED)
+    add_library(${module} UNKNOWN IMPORTED)
+    set_target_properties(${module} PROPERTIES
+      IMPORTED_LOCATION "${TESSERA_${module}_LIBRARY}"
+      INTERFACE_INCLUDE_DIRECTORIES "${OpenCV_INCLUDE_DIRS}")
+  endforeach()
+endif()
 find_package(yaml-cpp REQUIRED)
 find_package(Boost REQUIRED COMPONENTS program_options)
 find_package(nlohmann_json REQUIRED)
