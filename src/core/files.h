@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -17,5 +18,25 @@ void sync_to_disk(const std::filesystem::path& path);
 
 /// SHA-1 of a file's content, 40 hex digits. For telling files apart, not for security.
 std::string file_hash(const std::filesystem::path& path);
+
+/// A file that comes into being whole or not at all: what is written goes to a temporary file in the same
+/// folder, which commit() flushes to disk and renames. Without commit() the destructor removes it, and the
+/// old file stays. Everything throws Error naming the file.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, std::size_t size);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
 
 }  // namespace tessera

@@ -1,0 +1,74 @@
+"""Writes golden cases (docs/golden-cases.md): one safetensors file a case."""
+
+import json
+import pathlib
+
+import torch
+from safetensors.torch import save_file
+
+_NO_TENSORS: dict = {}
+
+
+def write_case(
+    path,
+    op,
+    params=None,
+    inputs=_NO_TENSORS,
+    weights=_NO_TENSORS,
+    adapter=_NO_TENSORS,
+    outputs=_NO_TENSORS,
+    grads=_NO_TENSORS,
+    cotangents=_NO_TENSORS,
+    rtol=None,
+    atol=None,
+):
+    """Writes one case.
+
+    Tensors are given without their prefix, except that the keys of `grads` are full names: "in.x", "w.KEY",
+    "adapter.KEY". `rtol` and `atol` of None leave the harness's defaults (1e-4, 1e-5). Values are stored in the dtype
+    they come in: expected values computed in float64 should be cast to float32 by the caller.
+    """
+    prefixed = {
+        "in.": inputs,
+        "w.": weights,
+        "adapter.": adapter,
+        "out.": outputs,
+        "grad.": grads,
+        "cotangent.": cotangents,
+    }
+    tensors = {
+        prefix + name: torch.as_tensor(tensor).detach().cpu().contiguous().clone()
+        for prefix, group in prefixed.items()
+        for name, tensor in group.items()
+    }
+    _check(path, outputs, grads, cotangents, set(tensors))
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: {name} is not finite")
+
+    metadata = {"op": op, "params": json.dumps(params or {}, sort_keys=True)}
+    if rtol is not None:
+        metadata["rtol"] = repr(float(rtol))
+    if atol is not None:
+        metadata["atol"] = repr(float(atol))
+
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), metadata=metadata)
+    print(f"{path}: {op}, {len(tensors)} tensors, {path.stat().st_size / 1024:.0f} KiB")
+
+
+def _check(path, outputs, grads, cotangents, names):
+    """The mistakes that would make a case prove less than it seems to."""
+    if not outputs:
+        raise ValueError(f"{path}: a case needs outputs")
+    if grads and "loss" not in outputs and not cotangents:
+        raise ValueError(f"{path}: gradients need out.loss or cotangents")
+    if cotangents and "loss" in outputs:
+        raise ValueError(f"{path}: with out.loss, cotangents would be ignored")
+    for name in cotangents:
+        if name not in outputs:
+            raise ValueError(f"{path}: cotangent.{name} has no out.{name}")
+    for name in grads:
+        if name not in names:
+            raise ValueError(f"{path}: grad.{name} is of no tensor in the case")

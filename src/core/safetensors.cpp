@@ -1,0 +1,446 @@
+#include "core/safetensors.h"
+
+#include <ATen/ATen.h>
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace tessera {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::uint64_t kMaxHeaderSize = 100'000'000;  // the format's own limit
+constexpr std::uint64_t kLengthSize = 8;
+constexpr std::size_t kMaxRank = 64;
+constexpr const char* kMetadataKey = "__metadata__";
+
+struct DtypeName {
+  at::ScalarType dtype;
+  const char* name;
+};
+
+// In the order in which the reference writer stores them: alignment descending.
+constexpr std::array<DtypeName, 16> kDtypes{{
+    {at::kUInt64, "U64"},
+    {at::kLong, "I64"},
+    {at::kDouble, "F64"},
+    {at::kComplexFloat, "C64"},
+    {at::kFloat, "F32"},
+    {at::kUInt32, "U32"},
+    {at::kInt, "I32"},
+    {at::kBFloat16, "BF16"},
+    {at::kHalf, "F16"},
+    {at::kUInt16, "U16"},
+    {at::kShort, "I16"},
+    {at::kFloat8_e4m3fn, "F8_E4M3"},
+    {at::kFloat8_e5m2, "F8_E5M2"},
+    {at::kChar, "I8"},
+    {at::kByte, "U8"},
+    {at::kBool, "BOOL"},
+}};
+
+std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
+  for (const auto& entry : kDtypes) {
+    if (name == entry.name) {
+      return entry.dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+/// Position in kDtypes, or its size where the dtype has no name in the format.
+std::size_t dtype_rank(at::ScalarType dtype) {
+  const auto* found = std::find_if(kDtypes.begin(), kDtypes.end(),
+                                   [dtype](const DtypeName& entry) { return entry.dtype == dtype; });
+  return static_cast<std::size_t>(found - kDtypes.begin());
+}
+
+/// A parser's message may quote a whole token of the file.
+std::string shortened(const std::string& text) {
+  constexpr std::size_t kLength = 200;
+  return text.size() <= kLength ? text : text.substr(0, kLength) + "…";
+}
+
+/// The header's JSON. The format nests two levels deep, and no more is parsed; a key that comes twice is
+/// refused, since readers differ in which of the two they would take.
+Json parse_header(const char* begin, const char* end, const std::string& file) {
+  std::vector<std::set<std::string>> keys;
+  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    using Event = Json::parse_event_t;
+    if ((event == Event::object_start || event == Event::array_start) && depth > 2) {
+      fail("{}: header: values are nested deeper than the format allows", file);
+    }
+    if (event == Event::object_start) {
+      keys.emplace_back();
+    } else if (event == Event::object_end) {
+      keys.pop_back();
+    } else if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      fail("{}: header: key '{}' is given twice", file, shortened(parsed.get<std::string>()));
+    }
+    return true;
+  };
+  try {
+    return Json::parse(begin, end, callback);
+  } catch (const Json::exception& error) {
+    fail("{}: header is no valid JSON: {}", file, shortened(error.what()));
+  }
+}
+
+StringMap parse_metadata(const Json& value, const std::string& file) {
+  if (!value.is_object()) {
+    fail("{}: header: '__metadata__' has to be an object, found {}", file, value.type_name());
+  }
+  StringMap metadata;
+  for (const auto& [key, text] : value.items()) {
+    if (!text.is_string()) {
+      fail("{}: header: metadata '{}' has to be a string, found {}", file, key, text.type_name());
+    }
+    metadata[key] = text.get<std::string>();
+  }
+  return metadata;
+}
+
+std::uint64_t unsigned_number(const Json& value, const std::string& where, const char* what) {
+  if (!value.is_number_unsigned()) {
+    fail("{}: {} has to be a whole number from 0, found {}", where, what, shortened(value.dump()));
+  }
+  return value.get<std::uint64_t>();
+}
+
+const Json& member(const Json& object, const char* key, const std::string& where) {
+  const auto found = object.find(key);
+  if (found == object.end()) {
+    fail("{}: '{}' is missing", where, key);
+  }
+  return *found;
+}
+
+std::vector<std::int64_t> parse_shape(const Json& value, const std::string& where) {
+  if (!value.is_array()) {
+    fail("{}: 'shape' has to be a list, found {}", where, value.type_name());
+  }
+  if (value.size() > kMaxRank) {
+    fail("{}: has {} dimensions, at most {} are possible", where, value.size(), kMaxRank);
+  }
+  std::vector<std::int64_t> shape;
+  for (const auto& size : value) {
+    const std::uint64_t number = unsigned_number(size, where, "a dimension");
+    if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+      fail("{}: dimension {} is too large", where, number);
+    }
+    shape.push_back(static_cast<std::int64_t>(number));
+  }
+  return shape;
+}
+
+struct Description {
+  at::ScalarType dtype;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin;
+  std::uint64_t end;
+};
+
+Description parse_description(const Json& value, const std::string& where) {
+  if (!value.is_object()) {
+    fail("{}: its description has to be an object, found {}", where, value.type_name());
+  }
+  if (value.size() != 3) {
+    fail("{}: its description has to have dtype, shape and data_offsets and nothing else", where);
+  }
+  const Json& dtype_name = member(value, "dtype", where);
+  const auto dtype = dtype_name.is_string() ? dtype_from_name(dtype_name.get<std::string>()) : std::nullopt;
+  if (!dtype) {
+    fail("{}: dtype {} is not known", where, shortened(dtype_name.dump()));
+  }
+  const Json& offsets = member(value, "data_offsets", where);
+  if (!offsets.is_array() || offsets.size() != 2) {
+    fail("{}: 'data_offsets' has to be a list of two numbers", where);
+  }
+  return {*dtype, parse_shape(member(value, "shape", where), where),
+          unsigned_number(offsets[0], where, "an offset"), unsigned_number(offsets[1], where, "an offset")};
+}
+
+/// Bytes of a tensor. The strides of an empty tensor are products of its other dimensions, so these may not
+/// overflow either.
+std::uint64_t byte_size(const std::vector<std::int64_t>& shape, at::ScalarType dtype,
+                        const std::string& where) {
+  const std::uint64_t limit = std::numeric_limits<std::int64_t>::max();
+  std::uint64_t extent = c10::elementSize(dtype);
+  bool empty = false;
+  for (const std::int64_t size : shape) {
+    empty = empty || size == 0;
+    const std::uint64_t factor = std::max<std::uint64_t>(static_cast<std::uint64_t>(size), 1);
+    if (factor > limit / extent) {
+      fail("{}: shape [{}] has too many elements", where, fmt::join(shape, ", "));
+    }
+    extent *= factor;
+  }
+  return empty ? 0 : extent;
+}
+
+std::uint64_t little_endian_64(const unsigned char* bytes) {
+  std::uint64_t value = 0;
+  for (int i = 7; i >= 0; --i) {
+    value = (value << 8) | bytes[i];
+  }
+  return value;
+}
+
+/// A BOOL byte other than 0 and 1 would be undefined behaviour wherever the tensor is read.
+void check_bool_bytes(const unsigned char* data, std::uint64_t size, const std::string& file,
+                      const std::string& name) {
+  const auto* found = std::find_if(data, data + size, [](unsigned char byte) { return byte > 1; });
+  if (found != data + size) {
+    fail("{}: tensor '{}': a BOOL byte has to be 0 or 1, found {} at element {}", file, name, *found,
+         found - data);
+  }
+}
+
+}  // namespace
+
+/// The whole file, mapped copy-on-write: a stray write to a view never reaches the file.
+struct SafetensorsFile::Mapping {
+  explicit Mapping(const std::filesystem::path& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) {
+      fail("{}: can't be opened: {}", path.string(), std::generic_category().message(errno));
+    }
+    struct stat status {};
+    const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+    if (regular && status.st_size > 0) {
+      size = static_cast<std::uint64_t>(status.st_size);
+      address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor, 0);
+    }
+    const int error = errno;
+    ::close(descriptor);
+    if (!regular) {
+      fail("{}: is no regular file", path.string());
+    }
+    if (address == MAP_FAILED) {
+      fail("{}: can't be mapped: {}", path.string(), std::generic_category().message(error));
+    }
+  }
+  ~Mapping() {
+    if (address != nullptr && address != MAP_FAILED) {
+      ::munmap(address, size);
+    }
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  unsigned char* bytes() const { return static_cast<unsigned char*>(address); }
+
+  void* address = nullptr;
+  std::uint64_t size = 0;
+};
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path), mapping_(std::make_shared<Mapping>(path)) {
+  parse();
+  check_layout();
+}
+
+void SafetensorsFile::parse() {
+  const std::string file = path_.string();
+  if (mapping_->size < kLengthSize) {
+    fail("{}: is no safetensors file: {} bytes, at least {} expected", file, mapping_->size, kLengthSize);
+  }
+  const std::uint64_t header_size = little_endian_64(mapping_->bytes());
+  if (header_size > kMaxHeaderSize) {
+    fail("{}: is no safetensors file: the header would have {} bytes, at most {} are allowed", file,
+         header_size, kMaxHeaderSize);
+  }
+  if (header_size > mapping_->size - kLengthSize) {
+    fail("{}: is cut off: the header has {} bytes, the file {} in all", file, header_size, mapping_->size);
+  }
+  data_offset_ = kLengthSize + header_size;
+  const char* begin = reinterpret_cast<const char*>(mapping_->bytes()) + kLengthSize;
+  if (header_size == 0 || *begin != '{') {
+    fail("{}: is no safetensors file: the header has to begin with '{{'", file);
+  }
+  const Json header = parse_header(begin, begin + header_size, file);
+  for (const auto& [name, value] : header.items()) {
+    if (name == kMetadataKey) {
+      metadata_ = parse_metadata(value, file);
+      continue;
+    }
+    const Description description =
+        parse_description(value, fmt::format("{}: tensor '{}'", file, shortened(name)));
+    entries_[name] = Entry{description.dtype, description.shape, description.begin, description.end};
+  }
+}
+
+/// Tensors lie one after the other from the first byte of the data to the last of the file.
+void SafetensorsFile::check_layout() const {
+  using Named = std::pair<const std::string, Entry>;
+  std::vector<const Named*> order;
+  for (const auto& named : entries_) {
+    order.push_back(&named);
+  }
+  std::sort(order.begin(), order.end(), [](const Named* left, const Named* right) {
+    return std::pair(left->second.begin, left->second.end) <
+           std::pair(right->second.begin, right->second.end);
+  });
+  std::uint64_t expected = 0;
+  for (const Named* named : order) {
+    const Entry& entry = named->second;
+    const std::string where = fmt::format("{}: tensor '{}'", path_.string(), shortened(named->first));
+    if (entry.begin != expected) {
+      fail("{}: begins at offset {}, expected {} (tensors may leave no hole and not overlap)", where,
+           entry.begin, expected);
+    }
+    const std::uint64_t size = byte_size(entry.shape, entry.dtype, where);
+    if (entry.end < entry.begin || entry.end - entry.begin != size) {
+      fail("{}: offsets {} to {} don't fit {} [{}], which takes {} bytes", where, entry.begin, entry.end,
+           c10::toString(entry.dtype), fmt::join(entry.shape, ", "), size);
+    }
+    expected = entry.end;
+  }
+  const std::uint64_t data_size = mapping_->size - data_offset_;
+  if (expected != data_size) {
+    fail("{}: has {} bytes of data, its header describes {}", path_.string(), data_size, expected);
+  }
+}
+
+const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) {
+    fail("{}: tensor '{}' is missing", path_.string(), name);
+  }
+  return found->second;
+}
+
+std::vector<std::string> SafetensorsFile::names() const {
+  std::vector<std::string> names;
+  for (const auto& named : entries_) {
+    names.push_back(named.first);
+  }
+  return names;
+}
+
+std::vector<std::int64_t> SafetensorsFile::shape(const std::string& name) const { return entry(name).shape; }
+
+at::ScalarType SafetensorsFile::dtype(const std::string& name) const { return entry(name).dtype; }
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const Entry& found = entry(name);
+  const auto options = at::TensorOptions().dtype(found.dtype);
+  if (found.begin == found.end) {
+    return at::empty(found.shape, options);
+  }
+  unsigned char* data = mapping_->bytes() + data_offset_ + found.begin;
+  const std::uint64_t size = found.end - found.begin;
+  if (found.dtype == at::kBool) {
+    check_bool_bytes(data, size, path_.string(), name);
+  }
+  if (reinterpret_cast<std::uintptr_t>(data) % c10::elementSize(found.dtype) != 0) {
+    at::Tensor copy = at::empty(found.shape, options);
+    std::copy_n(data, size, static_cast<unsigned char*>(copy.data_ptr()));
+    return copy;
+  }
+  return at::from_blob(
+      data, found.shape, [mapping = mapping_](void*) {}, options);
+}
+
+TensorMap SafetensorsFile::tensors() const {
+  TensorMap result;
+  for (const auto& named : entries_) {
+    result[named.first] = tensor(named.first);
+  }
+  return result;
+}
+
+namespace {
+
+using NamedTensor = std::pair<const std::string, at::Tensor>;
+
+/// The tensors in the order of the file.
+std::vector<const NamedTensor*> file_order(const TensorMap& tensors, const std::string& file) {
+  std::vector<const NamedTensor*> order;
+  for (const auto& named : tensors) {
+    const auto& [name, tensor] = named;
+    if (name == kMetadataKey) {
+      fail("{}: a tensor can't be named '{}'", file, name);
+    }
+    if (!tensor.defined() || tensor.layout() != at::kStrided) {
+      fail("{}: tensor '{}' has no dense values to write", file, name);
+    }
+    if (dtype_rank(tensor.scalar_type()) == kDtypes.size()) {
+      fail("{}: tensor '{}': dtype {} has no name in the format", file, name,
+           c10::toString(tensor.scalar_type()));
+    }
+    order.push_back(&named);
+  }
+  std::stable_sort(order.begin(), order.end(), [](const NamedTensor* left, const NamedTensor* right) {
+    return dtype_rank(left->second.scalar_type()) < dtype_rank(right->second.scalar_type());
+  });
+  return order;
+}
+
+/// Length and JSON, padded with spaces so that the data begins at a multiple of 8.
+std::string make_header(const std::vector<const NamedTensor*>& order, const StringMap& metadata,
+                        const std::string& file) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) {
+    header[kMetadataKey] = metadata;
+  }
+  std::uint64_t offset = 0;
+  for (const NamedTensor* named : order) {
+    const auto& [name, tensor] = *named;
+    const std::uint64_t end = offset + static_cast<std::uint64_t>(tensor.numel()) * tensor.element_size();
+    header[name] = {{"dtype", kDtypes[dtype_rank(tensor.scalar_type())].name},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string json;
+  try {
+    json = header.dump();
+  } catch (const Json::exception& error) {
+    fail("{}: the names or metadata can't be written as JSON: {}", file, shortened(error.what()));
+  }
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  if (json.size() > kMaxHeaderSize) {
+    fail("{}: the header would have {} bytes, at most {} are allowed", file, json.size(), kMaxHeaderSize);
+  }
+  std::string result;
+  for (std::uint64_t length = json.size(), i = 0; i < kLengthSize; ++i, length >>= 8) {
+    result.push_back(static_cast<char>(length & 0xff));
+  }
+  return result + json;
+}
+
+}  // namespace
+
+void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors,
+                       const StringMap& metadata) {
+  const auto order = file_order(tensors, path.string());
+  AtomicFile file(path);
+  file.write(make_header(order, metadata, path.string()));
+  for (const NamedTensor* named : order) {
+    // One tensor at a time: a copy of all would double the memory of a large model.
+    const at::Tensor dense = named->second.detach().resolve_conj().resolve_neg().to(at::kCPU).contiguous();
+    file.write(dense.const_data_ptr(), dense.nbytes());
+  }
+  file.commit();
+}
+
+}  // namespace tessera
