@@ -9,9 +9,17 @@ if(NOT EXISTS "${TESSERA_LIBTORCH}/include/ATen/ATen.h")
     "-DTESSERA_LIBTORCH=\"$(scripts/setup.sh --print-libtorch)\".")
 endif()
 
+# LibTorch's include folder also holds headers of its own {fmt}, newer than the library that spdlog and we link. A
+# folder that is searched before it leads to the right ones.
+find_package(fmt REQUIRED)
+get_target_property(TESSERA_FMT_INCLUDE fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+set(TESSERA_FIRST_HEADERS "${CMAKE_BINARY_DIR}/first_headers")
+file(MAKE_DIRECTORY "${TESSERA_FIRST_HEADERS}")
+file(CREATE_LINK "${TESSERA_FMT_INCLUDE}/fmt" "${TESSERA_FIRST_HEADERS}/fmt" SYMBOLIC)
+
 add_library(tessera_torch INTERFACE)
 target_include_directories(tessera_torch SYSTEM INTERFACE
-  "${TESSERA_LIBTORCH}/include" "${TESSERA_LIBTORCH}/include/torch/csrc/api/include")
+  "${TESSERA_FIRST_HEADERS}" "${TESSERA_LIBTORCH}/include" "${TESSERA_LIBTORCH}/include/torch/csrc/api/include")
 target_link_libraries(tessera_torch INTERFACE
   "${TESSERA_LIBTORCH}/lib/libtorch_cpu.so" "${TESSERA_LIBTORCH}/lib/libc10.so")
 # The wheel finds its CUDA runtime libraries beside itself; the linker has to be told not to look for them.
