@@ -60,11 +60,9 @@ def folder_roots(repository):
 
 
 def links_of(root):
-    """Folders whose targets the CMakeLists.txt of a folder names."""
-    listing = root / "CMakeLists.txt"
-    if not listing.is_file():
-        return set()
-    text = CMAKE_COMMENT.sub("", listing.read_text(encoding="utf-8"))
+    """Folders whose targets the CMakeLists.txt of a folder (and of folders in it) name."""
+    text = "\n".join(CMAKE_COMMENT.sub("", listing.read_text(encoding="utf-8"))
+                     for listing in root.rglob("CMakeLists.txt"))
     return {name for name in TARGET.findall(text) if name in LEVEL} - {root.name}
 
 
