@@ -18,7 +18,9 @@ if(TESSERA_LLD)
 endif()
 
 # LibTorch's headers take 25 s to parse; every target shares one precompiled set of them.
-file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+if(NOT EXISTS "${CMAKE_BINARY_DIR}/tessera_pch.cpp")  # writing it again would make it newer than its object
+  file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+endif()
 add_library(tessera_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
 target_link_libraries(tessera_pch PUBLIC tessera_options tessera_torch)
 target_precompile_headers(tessera_pch PRIVATE <torch/torch.h>)
