@@ -26,8 +26,10 @@ struct RunConfig {
   std::int64_t seed = 0;
   DeviceChoice device = DeviceChoice::kAuto;
   PrecisionChoice precision = PrecisionChoice::kAuto;
-  std::int64_t threads = 0;    ///< 0: as many as the machine gives
-  std::int64_t log_every = 10; ///< steps between logged metrics
+  std::int64_t threads = 0;     ///< 0: as many as the machine gives
+  std::int64_t log_every = 10;  ///< steps between logged metrics
+
+  bool operator==(const RunConfig&) const = default;
 };
 
 struct AugmentationConfig {
@@ -36,20 +38,24 @@ struct AugmentationConfig {
   double scale_max = 1.0;
   double ratio_min = 0.75;
   double ratio_max = 1.3333;
+
+  bool operator==(const AugmentationConfig&) const = default;
 };
 
 struct DataConfig {
-  std::vector<std::string> train;       ///< shard patterns, resolved against the config file's folder
+  std::vector<std::string> train;  ///< shard patterns, resolved against the config file's folder
   std::vector<std::string> validation;
   std::int64_t image_size = 224;
   std::vector<double> image_mean = {0.485, 0.456, 0.406};
   std::vector<double> image_std = {0.229, 0.224, 0.225};
   AugmentationConfig augmentation;
-  std::int64_t batch_size = 64;         ///< per rank
-  bool drop_last = true;                ///< leave out an epoch's last, short batch
+  std::int64_t batch_size = 64;  ///< per rank
+  bool drop_last = true;         ///< leave out an epoch's last, short batch
   std::int64_t workers = 2;
   std::int64_t prefetch_batches = 4;
   double max_broken_fraction = 0.01;
+
+  bool operator==(const DataConfig&) const = default;
 };
 
 /// Keys are Hugging Face's (Dinov2Config).
@@ -63,13 +69,17 @@ struct ArchitectureConfig {
   std::int64_t num_register_tokens = 0;
   double layerscale_value = 1.0;
   double layer_norm_eps = 1e-6;
+
+  bool operator==(const ArchitectureConfig&) const = default;
 };
 
 struct VisionConfig {
-  std::string weights = "facebook/dinov2-base";  ///< folder or file, or "random"
-  ArchitectureConfig architecture;               ///< used where weights is "random"
+  std::string weights;              ///< folder or file, or "random"; there is no default
+  ArchitectureConfig architecture;  ///< used where weights is "random"
   TrainableChoice trainable = TrainableChoice::kLora;
   PositionInterpolation position_interpolation = PositionInterpolation::kAuto;
+
+  bool operator==(const VisionConfig&) const = default;
 };
 
 struct LoraConfig {
@@ -79,17 +89,21 @@ struct LoraConfig {
   std::vector<std::string> target_modules = {"query", "value"};
   bool use_rslora = false;
   std::string adapter;  ///< PEFT folder to start from; empty: fresh adapters
+
+  bool operator==(const LoraConfig&) const = default;
 };
 
 struct CompressorConfig {
   std::int64_t hidden_size = 384;
   std::int64_t output_size = 128;
   double dropout = 0.1;
+
+  bool operator==(const CompressorConfig&) const = default;
 };
 
 struct LanguageConfig {
-  std::string tokenizer;                ///< SentencePiece .model
-  std::string weights = "random";       ///< or a Hugging Face LlamaForCausalLM folder
+  std::string tokenizer;           ///< SentencePiece .model
+  std::string weights = "random";  ///< or a Hugging Face LlamaForCausalLM folder
   std::int64_t vocab_size = 8192;
   std::int64_t hidden_size = 384;
   std::int64_t num_hidden_layers = 12;
@@ -98,19 +112,25 @@ struct LanguageConfig {
   std::int64_t max_position_embeddings = 512;
   double rope_theta = 10000.0;
   double rms_norm_eps = 1e-5;
-  std::int64_t max_tokens = 64;         ///< a caption is cut to this many tokens; its end token stays
+  std::int64_t max_tokens = 64;  ///< a caption is cut to this many tokens; its end token stays
+
+  bool operator==(const LanguageConfig&) const = default;
 };
 
 struct FusionConfig {
-  std::int64_t embedding_size = 128;    ///< of the ITC embeddings
+  std::int64_t embedding_size = 128;  ///< of the ITC embeddings
+
+  bool operator==(const FusionConfig&) const = default;
 };
 
 struct QueueConfig {
-  std::int64_t size = 4096;             ///< 0: no queue
+  std::int64_t size = 4096;  ///< 0: no queue
   SameId same_id = SameId::kIgnore;
-  double max_shift = 0.5;               ///< nats; 0 switches the staleness rule off
+  double max_shift = 0.5;  ///< nats; 0 switches the staleness rule off
   std::int64_t probe_pairs = 32;
-  std::int64_t probe_every = 25;        ///< steps
+  std::int64_t probe_every = 25;  ///< steps
+
+  bool operator==(const QueueConfig&) const = default;
 };
 
 struct ItcConfig {
@@ -118,10 +138,14 @@ struct ItcConfig {
   double temperature = 0.07;
   double temperature_min = 0.01;
   QueueConfig queue;
+
+  bool operator==(const ItcConfig&) const = default;
 };
 
 struct LossesConfig {
   ItcConfig itc;
+
+  bool operator==(const LossesConfig&) const = default;
 };
 
 /// Factors on schedule.learning_rate by parameter group.
@@ -130,21 +154,25 @@ struct LearningRateMultipliers {
   double compressor = 1.0;
   double heads = 5.0;
   double temperature = 10.0;
+
+  bool operator==(const LearningRateMultipliers&) const = default;
 };
 
 struct ScheduleConfig {
   std::int64_t epochs = 50;
-  std::int64_t lora_warmup_epochs = 5;      ///< epochs with LoRA frozen
+  std::int64_t lora_warmup_epochs = 5;  ///< epochs with LoRA frozen
   RebuildChoice rebuild = RebuildChoice::kCarry;
-  double warmup_fraction = 0.1;             ///< of all steps
-  std::int64_t lora_warmup_steps = 100;     ///< the LoRA group's own warm-up after the switch
+  double warmup_fraction = 0.1;          ///< of all steps
+  std::int64_t lora_warmup_steps = 100;  ///< the LoRA group's own warm-up after the switch
   DecayChoice decay = DecayChoice::kCosine;
-  double final_fraction = 0.0;              ///< learning rate at the end, as a fraction of its peak
+  double final_fraction = 0.0;  ///< learning rate at the end, as a fraction of its peak
   double learning_rate = 1e-4;
   double lora_learning_rate = 1e-4;
-  double backbone_learning_rate = 1e-5;     ///< vision.trainable: full
+  double backbone_learning_rate = 1e-5;  ///< vision.trainable: full
   LearningRateMultipliers multipliers;
-  std::int64_t max_steps = 0;               ///< stop after this many steps; 0: by epochs
+  std::int64_t max_steps = 0;  ///< stop after this many steps; 0: by epochs
+
+  bool operator==(const ScheduleConfig&) const = default;
 };
 
 struct OptimizerConfig {
@@ -152,19 +180,25 @@ struct OptimizerConfig {
   double beta2 = 0.98;
   double eps = 1e-8;
   double weight_decay = 0.01;
-  double clip_grad_norm = 1.0;              ///< 0: no clipping
+  double clip_grad_norm = 1.0;  ///< 0: no clipping
+
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct CheckpointConfig {
-  std::int64_t every_steps = 0;             ///< 0: at the end of an epoch only
-  std::int64_t every_epochs = 1;            ///< 0: only by every_steps and at the end
-  std::int64_t keep = 3;                    ///< newest kept beside best; 0: all
-  std::string best_metric = "mean_r1";      ///< of the validation; highest is best
+  std::int64_t every_steps = 0;         ///< 0: at the end of an epoch only
+  std::int64_t every_epochs = 1;        ///< 0: only by every_steps and at the end
+  std::int64_t keep = 3;                ///< newest kept beside best; 0: all
+  std::string best_metric = "mean_r1";  ///< of the validation; highest is best
+
+  bool operator==(const CheckpointConfig&) const = default;
 };
 
 struct EvalConfig {
-  std::int64_t every_epochs = 1;            ///< 0: no validation while training
+  std::int64_t every_epochs = 1;  ///< 0: no validation while training
   std::int64_t batch_size = 64;
+
+  bool operator==(const EvalConfig&) const = default;
 };
 
 struct Config {
@@ -181,11 +215,15 @@ struct Config {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   std::string init_from;  ///< checkpoint folder whose weights a new run starts from
+
+  bool operator==(const Config&) const = default;
 };
 
 /// Reads a configuration file and applies `KEY.PATH=VALUE` overrides. Relative input paths (data, weights,
-/// tokenizer, adapter, init_from) become relative to the file's folder; those given in overrides, to the working folder.
-/// @throws ConfigError "FILE:LINE:COLUMN: what is wrong, what is accepted" for an unknown key, a wrong type or a
+/// tokenizer, adapter, init_from) resolve against the file's folder, those given in overrides against the
+/// working folder; both become absolute. An empty path stays empty, `~` is not expanded.
+/// @throws ConfigError "FILE:LINE:COLUMN: what is wrong, what is accepted" for an unknown key, a wrong type
+/// or a
 ///         value out of range; overrides are named "--set KEY"
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
 

@@ -1,0 +1,43 @@
+#include "core/config.h"
+
+#include <fmt/format.h>
+
+#include "core/config_reader.h"
+#include "core/config_render.h"
+#include "core/config_schema.h"
+#include "core/error.h"
+#include "core/files.h"
+
+namespace tessera {
+namespace {
+
+/// Links in the folder's own path are followed, so that ".." may later be taken off textually.
+std::filesystem::path canonical_folder(const std::filesystem::path& folder) {
+  return std::filesystem::weakly_canonical(std::filesystem::absolute(folder));
+}
+
+}  // namespace
+
+Config parse_config(const std::string& yaml, const std::string& name, const std::filesystem::path& folder,
+                    const std::vector<std::string>& overrides) {
+  ConfigReader reader(name);
+  reader.read_text(yaml, canonical_folder(folder));
+  const auto working_folder = canonical_folder(std::filesystem::current_path());
+  for (const auto& override : overrides) reader.read_override(override, working_folder);
+  check_config(reader);
+  return reader.config();
+}
+
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  std::string yaml;
+  try {
+    yaml = read_file(file);
+  } catch (const Error& error) {
+    throw ConfigError(fmt::format("configuration file: {}", error.what()));
+  }
+  return parse_config(yaml, file.string(), std::filesystem::absolute(file).parent_path(), overrides);
+}
+
+std::string to_yaml(const Config& config) { return render_config(config, {}); }
+
+}  // namespace tessera

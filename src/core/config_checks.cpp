@@ -1,0 +1,87 @@
+#include <fmt/format.h>
+
+#include "core/config_reader.h"
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+/// Points at a key, by preference at the one that the user gave.
+class Checks {
+ public:
+  explicit Checks(const ConfigReader& reader) : reader_(reader) {}
+
+  template <typename... Args>
+  void require(bool holds, const std::string& key, fmt::format_string<Args...> format, Args&&... args) const {
+    if (holds) return;
+    throw ConfigError(reader_.where(key) + ": " + fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  void multiple(const std::string& key, std::int64_t value, const char* of, std::int64_t divisor) const {
+    require(value % divisor == 0, key, "expected a multiple of {} ({}), found {}", of, divisor, value);
+  }
+
+  void at_least(const std::string& key, double value, const char* other, double bound) const {
+    require(value >= bound, key, "expected at least {} ({}), found {}", other, bound, value);
+  }
+
+ private:
+  const ConfigReader& reader_;
+};
+
+void check_data(const Checks& checks, const DataConfig& data) {
+  const auto& crop = data.augmentation;
+  checks.at_least("data.augmentation.scale_max", crop.scale_max, "data.augmentation.scale_min",
+                  crop.scale_min);
+  checks.at_least("data.augmentation.ratio_max", crop.ratio_max, "data.augmentation.ratio_min",
+                  crop.ratio_min);
+}
+
+void check_vision(const Checks& checks, const Config& config) {
+  const auto& shape = config.vision.architecture;
+  checks.multiple("vision.architecture.hidden_size", shape.hidden_size,
+                  "vision.architecture.num_attention_heads", shape.num_attention_heads);
+  if (config.vision.weights == "random") {
+    checks.multiple("vision.architecture.image_size", shape.image_size, "vision.architecture.patch_size",
+                    shape.patch_size);
+    checks.multiple("data.image_size", config.data.image_size, "vision.architecture.patch_size",
+                    shape.patch_size);
+  }
+  checks.require(!config.lora.target_modules.empty(), "lora.target_modules",
+                 "expected at least one module name, such as query, found an empty list");
+}
+
+void check_language(const Checks& checks, const LanguageConfig& language) {
+  // Rotary embeddings turn pairs of numbers, so that a head's width is even.
+  checks.require(language.hidden_size % (2 * language.num_attention_heads) == 0, "language.hidden_size",
+                 "expected an even multiple of language.num_attention_heads ({}), found {}",
+                 language.num_attention_heads, language.hidden_size);
+  checks.require(language.max_tokens <= language.max_position_embeddings, "language.max_tokens",
+                 "expected at most language.max_position_embeddings ({}), found {}",
+                 language.max_position_embeddings, language.max_tokens);
+}
+
+void check_training(const Checks& checks, const Config& config) {
+  const auto& itc = config.losses.itc;
+  checks.at_least("losses.itc.temperature", itc.temperature, "losses.itc.temperature_min",
+                  itc.temperature_min);
+  if (config.vision.trainable == TrainableChoice::kLora) {
+    const auto& schedule = config.schedule;
+    checks.require(schedule.lora_warmup_epochs <= schedule.epochs, "schedule.lora_warmup_epochs",
+                   "expected at most schedule.epochs ({}), found {}", schedule.epochs,
+                   schedule.lora_warmup_epochs);
+  }
+}
+
+}  // namespace
+
+void check_config(const ConfigReader& reader) {
+  const Checks checks(reader);
+  const Config& config = reader.config();
+  check_data(checks, config.data);
+  check_vision(checks, config);
+  check_language(checks, config.language);
+  check_training(checks, config);
+}
+
+}  // namespace tessera

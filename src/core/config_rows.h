@@ -1,0 +1,70 @@
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/config_schema.h"
+
+/// One function a kind of key, so that config_schema.cpp reads as a table. For that file alone.
+namespace tessera::config_rows {
+
+inline constexpr std::int64_t kUnbounded = std::numeric_limits<std::int64_t>::max();
+inline constexpr NumberRange kNonNegative{};
+inline constexpr NumberRange kPositive{.minimum_is_open = true};
+inline constexpr NumberRange kFraction{.minimum = 0, .maximum = 1};
+/// Dropout and the like: at 1 nothing would be left.
+inline constexpr NumberRange kBelowOne{.minimum = 0, .maximum = 1, .maximum_is_open = true};
+inline constexpr NumberRange kPositiveFraction{.minimum = 0, .maximum = 1, .minimum_is_open = true};
+
+inline ConfigKey boolean(std::string path, bool& (*member)(Config&), std::string meaning) {
+  return {std::move(path), BooleanValue{{member}}, std::move(meaning)};
+}
+
+inline ConfigKey integer(std::string path, IntegerRange range, std::int64_t& (*member)(Config&),
+                         std::string meaning) {
+  return {std::move(path), IntegerValue{{member}, range}, std::move(meaning)};
+}
+
+inline ConfigKey number(std::string path, NumberRange range, double& (*member)(Config&),
+                        std::string meaning) {
+  return {std::move(path), NumberValue{{member}, range}, std::move(meaning)};
+}
+
+inline ConfigKey text(std::string path, TextKind kind, std::string& (*member)(Config&), std::string meaning) {
+  return {std::move(path), TextValue{{member}, kind}, std::move(meaning)};
+}
+
+template <typename T>
+ConfigKey words(std::string path, const std::vector<std::pair<std::string, T>>& choices,
+                T& (*member)(Config&), std::string meaning) {
+  WordValue value;
+  std::vector<T> values;
+  for (const auto& [word, choice] : choices) {
+    value.words.push_back(word);
+    values.push_back(choice);
+  }
+  const ConfigMember<T> place{member};
+  value.get = [place, values](const Config& config) -> std::size_t {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (values[i] == place.of(config)) return i;
+    }
+    TORCH_CHECK(false, "a choice of the configuration holds a value that has no word");
+  };
+  value.set = [place, values](Config& config, std::size_t i) { place.of(config) = values.at(i); };
+  return {std::move(path), std::move(value), std::move(meaning)};
+}
+
+inline ConfigKey text_list(std::string path, bool is_input_path, std::vector<std::string>& (*member)(Config&),
+                           std::string meaning) {
+  return {std::move(path), TextListValue{{member}, is_input_path}, std::move(meaning)};
+}
+
+inline ConfigKey number_list(std::string path, std::size_t length, NumberRange range,
+                             std::vector<double>& (*member)(Config&), std::string meaning) {
+  return {std::move(path), NumberListValue{{member}, length, range}, std::move(meaning)};
+}
+
+}  // namespace tessera::config_rows

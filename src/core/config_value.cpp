@@ -1,0 +1,163 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/config_schema.h"
+
+namespace tessera {
+namespace {
+
+/// Text that YAML reads back as the same string, plain where nothing in it could be taken for something else.
+std::string quoted(const std::string& text) {
+  static constexpr std::array<std::string_view, 8> kReserved = {"null", "Null", "NULL",  "true",
+                                                                "True", "TRUE", "False", "FALSE"};
+  const auto is_plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '_' || c == '/' || c == '.' || c == '-';
+  };
+  const bool starts_plain = !text.empty() && (std::isalpha(static_cast<unsigned char>(text[0])) != 0 ||
+                                              text[0] == '/' || text.rfind("./", 0) == 0);
+  if (starts_plain && std::all_of(text.begin(), text.end(), is_plain) && text != "false" &&
+      std::find(kReserved.begin(), kReserved.end(), text) == kReserved.end()) {
+    return text;
+  }
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+template <typename Range, typename ToText>
+std::string flow_list(const Range& items, ToText to_text) {
+  std::string out;
+  for (const auto& item : items) {
+    if (!out.empty()) out += ", ";
+    out += to_text(item);
+  }
+  return "[" + out + "]";
+}
+
+/// The shortest text that reads back as the same double.
+std::string number_text(double value) { return fmt::format("{}", value); }
+
+std::string describe(const NumberRange& range) {
+  const bool bounded = std::isfinite(range.maximum);
+  if (!bounded) {
+    return fmt::format("{} {}", range.minimum_is_open ? "above" : "of at least", range.minimum);
+  }
+  return fmt::format("{} {} {} {}", range.minimum_is_open ? "above" : "from", range.minimum,
+                     range.maximum_is_open ? "to below" : (range.minimum_is_open ? "up to" : "to"),
+                     range.maximum);
+}
+
+struct Accepted {
+  std::string operator()(const BooleanValue&) const { return "true or false"; }
+  std::string operator()(const IntegerValue& value) const {
+    const auto& range = value.range;
+    if (range.maximum == std::numeric_limits<std::int64_t>::max()) {
+      return fmt::format("an integer of at least {}", range.minimum);
+    }
+    return fmt::format("an integer from {} to {}", range.minimum, range.maximum);
+  }
+  std::string operator()(const NumberValue& value) const { return "a number " + describe(value.range); }
+  std::string operator()(const TextValue& value) const {
+    switch (value.kind) {
+      case TextKind::kName:
+        return "a name without '/'";
+      case TextKind::kFolder:
+        return "a folder";
+      case TextKind::kInputPath:
+        return "a path";
+      case TextKind::kInputPathOrRandom:
+        return "a path, or random";
+    }
+    return {};
+  }
+  std::string operator()(const WordValue& value) const {
+    return fmt::format("one of {}", fmt::join(value.words, ", "));
+  }
+  std::string operator()(const TextListValue& value) const {
+    return value.is_input_path ? "a list of paths" : "a list of strings";
+  }
+  std::string operator()(const NumberListValue& value) const {
+    return fmt::format("a list of {} numbers {}", value.length, describe(value.range));
+  }
+};
+
+struct ToYaml {
+  const Config& config;
+
+  std::string operator()(const BooleanValue& value) const {
+    return value.member.of(config) ? "true" : "false";
+  }
+  std::string operator()(const IntegerValue& value) const { return std::to_string(value.member.of(config)); }
+  std::string operator()(const NumberValue& value) const { return number_text(value.member.of(config)); }
+  std::string operator()(const TextValue& value) const { return quoted(value.member.of(config)); }
+  std::string operator()(const WordValue& value) const { return value.words.at(value.get(config)); }
+  std::string operator()(const TextListValue& value) const {
+    return flow_list(value.member.of(config), quoted);
+  }
+  std::string operator()(const NumberListValue& value) const {
+    return flow_list(value.member.of(config), number_text);
+  }
+};
+
+/// The part of `path` directly below `section`, or nothing where it lies elsewhere or deeper.
+std::string_view name_below(std::string_view path, std::string_view section) {
+  if (!section.empty()) {
+    if (path.size() <= section.size() || path.substr(0, section.size()) != section ||
+        path[section.size()] != '.') {
+      return {};
+    }
+    path.remove_prefix(section.size() + 1);
+  }
+  return path.find('.') == std::string_view::npos ? path : std::string_view{};
+}
+
+template <typename Entries>
+auto find_path(const Entries& entries, std::string_view path) -> decltype(entries.data()) {
+  const auto found =
+      std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.path == path; });
+  return found == entries.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+bool NumberRange::contains(double value) const {
+  if (!std::isfinite(value)) return false;
+  return (minimum_is_open ? value > minimum : value >= minimum) &&
+         (maximum_is_open ? value < maximum : value <= maximum);
+}
+
+const ConfigKey* find_config_key(std::string_view path) { return find_path(config_keys(), path); }
+const ConfigSection* find_config_section(std::string_view path) { return find_path(config_sections(), path); }
+
+std::vector<std::string> names_in_section(std::string_view section) {
+  std::vector<std::string> names;
+  const auto add = [&](const auto& entries) {
+    for (const auto& entry : entries) {
+      if (const auto name = name_below(entry.path, section); !name.empty()) names.emplace_back(name);
+    }
+  };
+  add(config_keys());
+  add(config_sections());
+  return names;
+}
+
+std::string accepted_values(const ConfigKey& key) { return std::visit(Accepted{}, key.value); }
+
+std::string value_as_yaml(const ConfigKey& key, const Config& config) {
+  return std::visit(ToYaml{config}, key.value);
+}
+
+}  // namespace tessera
