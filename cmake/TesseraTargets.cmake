@@ -34,12 +34,20 @@ function(tessera_library name)
   target_precompile_headers(tessera_${name} REUSE_FROM tessera_pch)
 endfunction()
 
+# Programs compile as position-independent code like the libraries do: GCC refuses a precompiled header that was made
+# with other settings, and CMake would give programs -fPIE. GCC 12's -Wrestrict is wrong about joined std::strings
+# (GCC bug 105651).
+function(tessera_use_pch name)
+  target_compile_options(${name} PRIVATE -fPIC -Wno-restrict)
+  target_precompile_headers(${name} REUSE_FROM tessera_pch)
+endfunction()
+
 # tessera_app(NAME SOURCES … LIBS …): a program in the build folder's bin/.
 function(tessera_app name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS})
-  target_precompile_headers(${name} REUSE_FROM tessera_pch)
+  tessera_use_pch(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 endfunction()
 
@@ -53,7 +61,7 @@ function(tessera_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS} GTest::gmock GTest::gtest_main)
-  target_precompile_headers(${name} REUSE_FROM tessera_pch)
+  tessera_use_pch(${name})
   target_compile_definitions(${name} PRIVATE TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
