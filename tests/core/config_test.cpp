@@ -1,5 +1,6 @@
 #include "core/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -398,7 +399,8 @@ TEST(ConfigHelp, TheCommentedFileIsValidAndHoldsTheDefaults) {
   const auto unbroken = std::regex_replace(text, std::regex("\\n *# "), " ");
   for (const auto& key : config_keys()) {
     EXPECT_NE(unbroken.find(key.meaning), std::string::npos) << key.path;
-    EXPECT_NE(unbroken.find("[" + accepted_values(key) + "; default "), std::string::npos) << key.path;
+    EXPECT_NE(unbroken.find(fmt::format("[{}; default ", accepted_values(key))), std::string::npos)
+        << key.path;
   }
 }
 
