@@ -1,0 +1,136 @@
+#include "language/decoder_layer.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+
+#include "core/attention.h"
+#include "language/functional.h"
+
+namespace tessera::language {
+namespace {
+
+torch::nn::Linear make_linear(std::int64_t in, std::int64_t out) {
+  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(false));
+}
+
+/// [B, T, key_value_heads, D] → [B, T, heads, D], each head standing `heads / key_value_heads` times in a
+/// row.
+at::Tensor repeat_heads(const at::Tensor& x, std::int64_t heads) {
+  const std::int64_t groups = heads / x.size(2);
+  if (groups == 1) return x;
+  return x.unsqueeze(3).expand({-1, -1, -1, groups, -1}).flatten(2, 3);
+}
+
+/// Which keys a query may read, [B,1,1,T] or [B,1,T,T] bool. No row may be all false: its softmax would be
+/// NaN.
+at::Tensor readable_keys(const at::Tensor& attention_mask, AttentionMode mode) {
+  const std::int64_t tokens = attention_mask.size(1);
+  if (mode == AttentionMode::kBidirectional) {
+    const at::Tensor padding_only = attention_mask.any(1, /*keepdim=*/true).logical_not();
+    return attention_mask.logical_or(padding_only).view({-1, 1, 1, tokens});
+  }
+  // In front of left-padded text a padding query would read nothing, so every query reads itself.
+  const at::Tensor square = at::ones({tokens, tokens}, attention_mask.options());
+  const at::Tensor itself = at::eye(tokens, attention_mask.options());
+  return attention_mask.view({-1, 1, 1, tokens}).logical_and(square.tril()).logical_or(itself);
+}
+
+}  // namespace
+
+DecoderContext make_decoder_context(const LanguageModelConfig& config, const at::Tensor& attention_mask,
+                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like) {
+  at::NoGradGuard no_grad;
+  TORCH_CHECK(tokens <= config.max_position_embeddings, "a sequence of ", tokens,
+              " tokens is longer than max_position_embeddings, ", config.max_position_embeddings);
+  DecoderContext context;
+  // In float32 also for other dtypes, and in this order of operations, because Hugging Face computes them so.
+  const auto options = like.options().dtype(at::kFloat);
+  const std::int64_t head_dim = config.head_dim();
+  const at::Tensor exponents = at::arange(0, head_dim, 2, options) / static_cast<double>(head_dim);
+  const at::Tensor frequencies = at::pow(config.rope_theta, exponents).reciprocal();
+  const at::Tensor angles = at::outer(at::arange(tokens, options), frequencies);
+  const auto table_type = like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  context.cos = angles.cos().to(table_type);
+  context.sin = angles.sin().to(table_type);
+
+  if (!attention_mask.defined()) {
+    context.is_causal = mode == AttentionMode::kCausal;
+    return context;
+  }
+  TORCH_CHECK(attention_mask.dim() == 2 && attention_mask.size(1) == tokens &&
+                  attention_mask.scalar_type() == at::kBool,
+              "attention_mask is [B, ", tokens, "] bool, got ", attention_mask.sizes(), " ",
+              attention_mask.scalar_type());
+  const at::Tensor readable = readable_keys(attention_mask, mode);
+  context.attention_bias =
+      at::zeros(readable.sizes(), like.options())
+          .masked_fill_(readable.logical_not(), -std::numeric_limits<double>::infinity());
+  return context;
+}
+
+RmsNormImpl::RmsNormImpl(std::int64_t size, double eps) : eps_(eps) {
+  weight = register_parameter("weight", at::ones({size}));
+}
+
+at::Tensor RmsNormImpl::forward(const at::Tensor& x) { return rms_norm(x, weight, eps_); }
+
+AttentionImpl::AttentionImpl(const LanguageModelConfig& config)
+    : heads_(config.num_attention_heads),
+      key_value_heads_(config.num_key_value_heads),
+      head_dim_(config.head_dim()) {
+  q_proj = register_module("q_proj", make_linear(config.hidden_size, heads_ * head_dim_));
+  k_proj = register_module("k_proj", make_linear(config.hidden_size, key_value_heads_ * head_dim_));
+  v_proj = register_module("v_proj", make_linear(config.hidden_size, key_value_heads_ * head_dim_));
+  o_proj = register_module("o_proj", make_linear(heads_ * head_dim_, config.hidden_size));
+}
+
+at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context) {
+  const std::int64_t batch = hidden_states.size(0);
+  const std::int64_t tokens = hidden_states.size(1);
+  const auto split = [&](const at::Tensor& x, std::int64_t heads) {
+    // Attention on the CPU is computed in float32 also under autocast (core/attention.h), and so is the rotation.
+    return (x.is_cpu() && x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x)
+        .view({batch, tokens, heads, head_dim_});
+  };
+  const at::Tensor query = rotate(split(q_proj->forward(hidden_states), heads_), context.cos, context.sin);
+  const at::Tensor key =
+      rotate(split(k_proj->forward(hidden_states), key_value_heads_), context.cos, context.sin);
+  const at::Tensor value = split(v_proj->forward(hidden_states), key_value_heads_);
+  const at::Tensor attended =
+      attention(query.transpose(1, 2), repeat_heads(key, heads_).transpose(1, 2),
+                repeat_heads(value, heads_).transpose(1, 2), context.attention_bias, context.is_causal);
+  return o_proj->forward(attended.transpose(1, 2).reshape({batch, tokens, heads_ * head_dim_}));
+}
+
+MlpImpl::MlpImpl(const LanguageModelConfig& config) {
+  gate_proj = register_module("gate_proj", make_linear(config.hidden_size, config.intermediate_size));
+  up_proj = register_module("up_proj", make_linear(config.hidden_size, config.intermediate_size));
+  down_proj = register_module("down_proj", make_linear(config.intermediate_size, config.hidden_size));
+}
+
+at::Tensor MlpImpl::forward(const at::Tensor& x) {
+  return down_proj->forward(at::silu(gate_proj->forward(x)) * up_proj->forward(x));
+}
+
+DecoderLayerImpl::DecoderLayerImpl(const LanguageModelConfig& config) {
+  self_attn = register_module("self_attn", Attention(config));
+  mlp = register_module("mlp", Mlp(config));
+  input_layernorm = register_module("input_layernorm", RmsNorm(config.hidden_size, config.rms_norm_eps));
+  post_attention_layernorm =
+      register_module("post_attention_layernorm", RmsNorm(config.hidden_size, config.rms_norm_eps));
+}
+
+at::Tensor DecoderLayerImpl::attention_half(const at::Tensor& hidden_states, const DecoderContext& context) {
+  return hidden_states + self_attn->forward(input_layernorm->forward(hidden_states), context);
+}
+
+at::Tensor DecoderLayerImpl::feed_forward_half(const at::Tensor& hidden_states) {
+  return hidden_states + mlp->forward(post_attention_layernorm->forward(hidden_states));
+}
+
+at::Tensor DecoderLayerImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context) {
+  return feed_forward_half(attention_half(hidden_states, context));
+}
+
+}  // namespace tessera::language

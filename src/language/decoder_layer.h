@@ -1,0 +1,86 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/modules/linear.h>
+
+#include "language/language_model_config.h"
+
+namespace tessera::language {
+
+enum class AttentionMode {
+  kCausal,         ///< a token reads itself and earlier ones
+  kBidirectional,  ///< a token reads all
+};
+
+/// What every layer of one call shares, computed once (make_decoder_context).
+struct DecoderContext {
+  at::Tensor cos;  ///< [T, head_dim/2] float32 (float64 in a float64 model)
+  at::Tensor sin;  ///< the same
+  at::Tensor
+      attention_bias;  ///< undefined, or [B,1,1,T] or [B,1,T,T]: 0 where a key may be read, −inf elsewhere
+  bool is_causal = false;  ///< causal without a bias
+};
+
+/// @param attention_mask  [B, T] bool, true for real tokens; undefined where no sequence is padded. Padding
+/// is never
+///                        read by a real token. A row of padding only gives finite values of no meaning.
+/// @param like            a tensor of the hidden states' dtype and device
+DecoderContext make_decoder_context(const LanguageModelConfig& config, const at::Tensor& attention_mask,
+                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like);
+
+/// Root-mean-square norm with a learned scale: parameter `weight` [C], initially 1.
+class RmsNormImpl : public torch::nn::Module {
+ public:
+  RmsNormImpl(std::int64_t size, double eps);
+  at::Tensor forward(const at::Tensor& x);
+
+  at::Tensor weight;
+
+ private:
+  double eps_;
+};
+TORCH_MODULE(RmsNorm);
+
+/// Self-attention with rotary positions, grouped keys and values where the config asks for it.
+class AttentionImpl : public torch::nn::Module {
+ public:
+  explicit AttentionImpl(const LanguageModelConfig& config);
+  /// @param hidden_states [B, T, C] → [B, T, C]
+  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context);
+
+  torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
+
+ private:
+  std::int64_t heads_;
+  std::int64_t key_value_heads_;
+  std::int64_t head_dim_;
+};
+TORCH_MODULE(Attention);
+
+/// SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x)).
+class MlpImpl : public torch::nn::Module {
+ public:
+  explicit MlpImpl(const LanguageModelConfig& config);
+  at::Tensor forward(const at::Tensor& x);
+
+  torch::nn::Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
+};
+TORCH_MODULE(Mlp);
+
+/// One pre-norm layer, in halves, so that others can step between them. Each half adds its residual.
+class DecoderLayerImpl : public torch::nn::Module {
+ public:
+  explicit DecoderLayerImpl(const LanguageModelConfig& config);
+
+  /// [B, T, C] → [B, T, C]
+  at::Tensor attention_half(const at::Tensor& hidden_states, const DecoderContext& context);
+  at::Tensor feed_forward_half(const at::Tensor& hidden_states);
+  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context);
+
+  Attention self_attn{nullptr};
+  Mlp mlp{nullptr};
+  RmsNorm input_layernorm{nullptr}, post_attention_layernorm{nullptr};
+};
+TORCH_MODULE(DecoderLayer);
+
+}  // namespace tessera::language

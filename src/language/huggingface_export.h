@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+
+#include "language/language_model.h"
+#include "language/tokenizer.h"
+
+namespace tessera::language {
+
+/// Writes a folder that Hugging Face loads as LlamaForCausalLM: config.json, generation_config.json,
+/// model.safetensors (float32; without `lm_head.weight` where it is tied), tokenizer.model. The folder is
+/// written beside its place, fsynced and swapped in: a reader sees the old folder or the new one.
+/// @throws Error where the vocabularies differ, or a file can't be written
+void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer,
+                       const std::filesystem::path& folder);
+
+/// Reads a LlamaForCausalLM folder (config.json and one model.safetensors, any floating dtype) into float32
+/// weights.
+/// @throws Error naming file and field or tensors where the model isn't one that LanguageModel computes, or
+///         weights are missing, unexpected or mis-shaped
+LanguageModel load_hugging_face(const std::filesystem::path& folder);
+
+}  // namespace tessera::language
