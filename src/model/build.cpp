@@ -1,0 +1,122 @@
+#include "model/build.h"
+
+#include <ATen/Context.h>
+#include <torch/utils.h>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "language/huggingface_export.h"
+#include "vision/dinov2.h"
+#include "vision/dinov2_weights.h"
+#include "vision/peft_files.h"
+
+namespace tessera::model {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A seed of its own for each part, so that the size of one part does not change how the next is initialised.
+std::uint64_t part_seed(const Config& config, std::uint64_t part) {
+  CounterRandom random(static_cast<std::uint64_t>(config.run.seed), RandomPurpose::kInitialisation, 0, part);
+  const std::uint64_t high = random();
+  return high << 32 | random();
+}
+
+enum InitialisedPart : std::uint64_t { kVisionPart, kLoraPart, kLanguagePart, kHeadsPart };
+
+std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, BackboneSource& source) {
+  const VisionConfig& vision_config = config.vision;
+  if (vision_config.weights.empty()) {
+    throw ConfigError("vision.weights: name a DINOv2 folder or file, or say random");
+  }
+  if (vision_config.weights == "random") {
+    auto backbone = std::make_shared<vision::Dinov2Model>(
+        vision::Dinov2Config::from_architecture(vision_config.architecture),
+        vision_config.position_interpolation);
+    vision::initialise_random(*backbone, part_seed(config, kVisionPart));
+    return backbone;
+  }
+  auto backbone = vision::load_dinov2(vision_config.weights, vision_config.position_interpolation);
+  source = {fs::absolute(vision_config.weights).lexically_normal(), backbone_hash(vision_config.weights)};
+  return backbone;
+}
+
+language::LanguageModel build_language(const Config& config) {
+  if (config.language.weights == "random") {
+    return language::LanguageModel(language::LanguageModelConfig::from_config(config.language),
+                                   part_seed(config, kLanguagePart));
+  }
+  return language::load_hugging_face(config.language.weights);
+}
+
+void check_vocabulary(const Config& config, const language::LanguageModel& language,
+                      std::optional<std::int64_t> vocabulary) {
+  const std::int64_t size = language->config().vocab_size;
+  if (!vocabulary || *vocabulary == size) return;
+  throw ConfigError(
+      fmt::format("language.vocab_size: the language model has {} entries, the tokenizer {} has {}", size,
+                  config.language.tokenizer, *vocabulary));
+}
+
+void check_image_size(const Config& config, const vision::VisionEncoder& backbone) {
+  if (config.data.image_size % backbone.patch_size() == 0) return;
+  throw ConfigError(fmt::format("data.image_size: {} is no multiple of the backbone's patch size {}",
+                                config.data.image_size, backbone.patch_size()));
+}
+
+}  // namespace
+
+std::string backbone_hash(const fs::path& path) {
+  if (!fs::is_directory(path)) return file_hash(path);
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
+    if (fs::exists(path / name)) return file_hash(path / name);
+  }
+  fail("{}: holds no model.safetensors", path.string());
+}
+
+std::shared_ptr<Stage1Model> assemble_model(const Config& config,
+                                            std::shared_ptr<vision::VisionEncoder> backbone,
+                                            std::optional<vision::LoraOptions> lora,
+                                            language::LanguageModel language) {
+  // torch::nn's modules draw from the global generator; a run seeds it afresh before it trains.
+  at::manual_seed(part_seed(config, kHeadsPart));
+  Stage1Parts parts;
+  const std::int64_t width = backbone->hidden_size();
+  parts.vision = std::move(backbone);
+  parts.compressor =
+      vision::FeatureCompressor(vision::FeatureCompressorOptions::from_config(config.compressor, width));
+  parts.poolers = fusion::ItcPoolers(fusion::ItcPoolersOptions{
+      config.compressor.output_size, language->config().hidden_size, config.fusion.embedding_size});
+  parts.language = std::move(language);
+  parts.itc_temperature =
+      std::make_shared<losses::Temperature>(config.losses.itc.temperature, config.losses.itc.temperature_min);
+  parts.image_mean = config.data.image_mean;
+  parts.image_std = config.data.image_std;
+  parts.trainable = config.vision.trainable;
+  parts.lora = std::move(lora);
+  return std::make_shared<Stage1Model>(std::move(parts));
+}
+
+BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary) {
+  BuiltModel built;
+  language::LanguageModel language = build_language(config);
+  check_vocabulary(config, language, vocabulary);
+  auto backbone = build_backbone(config, built.backbone);
+  check_image_size(config, *backbone);
+  std::optional<vision::LoraOptions> lora;
+  if (config.vision.trainable == TrainableChoice::kLora) {
+    if (config.lora.adapter.empty()) {
+      lora = vision::LoraOptions::from_config(config.lora);
+      vision::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
+    } else {
+      lora = vision::load_adapter(config.lora.adapter, *backbone);
+    }
+  }
+  built.model = assemble_model(config, std::move(backbone), std::move(lora), std::move(language));
+  built.model->set_lora_trainable(false);
+  return built;
+}
+
+}  // namespace tessera::model

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "core/config.h"
+#include "model/stage1_model.h"
+
+namespace tessera::model {
+
+/// Where a model's frozen backbone comes from, so that a checkpoint can name it instead of copying it.
+struct BackboneSource {
+  std::filesystem::path
+      path;          ///< Hugging Face folder or safetensors file; empty: random, not written anywhere yet
+  std::string hash;  ///< of the weights file
+};
+
+struct BuiltModel {
+  std::shared_ptr<Stage1Model> model;
+  BackboneSource backbone;
+};
+
+/// A new model as the configuration asks: weights read from the files that it names, everything else
+/// initialised from run.seed. Where the configuration has LoRA it is injected, frozen.
+/// @param vocabulary the tokenizer's size, checked against the language model's; empty: not checked
+/// (--dry-run)
+/// @throws Error / ConfigError naming key, file or tensor
+BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary);
+
+/// Puts the parts of a model together: `backbone` (with adapters where `lora` is set) and `language` as they
+/// are, the compressor, the heads and the temperature fresh, initialised from run.seed.
+std::shared_ptr<Stage1Model> assemble_model(const Config& config,
+                                            std::shared_ptr<vision::VisionEncoder> backbone,
+                                            std::optional<vision::LoraOptions> lora,
+                                            language::LanguageModel language);
+
+/// SHA-1 of the weights behind a backbone path (the folder's model.safetensors or its index).
+std::string backbone_hash(const std::filesystem::path& path);
+
+}  // namespace tessera::model

@@ -1,0 +1,177 @@
+#include "model/weights.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <set>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/safetensors.h"
+#include "language/huggingface_export.h"
+#include "vision/dinov2.h"
+#include "vision/dinov2_weights.h"
+#include "vision/peft_files.h"
+
+namespace tessera::model {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Whether a parameter is in model.safetensors: neither in the adapter's nor in the language model's folder,
+/// nor part of a frozen backbone.
+bool in_model_file(const Stage1Model& model, Part part) {
+  if (part == Part::kLora || part == Part::kLanguage) return false;
+  return part != Part::kBackbone || model.trainable() == TrainableChoice::kFull;
+}
+
+const vision::Dinov2Model& dinov2_of(const Stage1Model& model) {
+  const auto* dinov2 = dynamic_cast<const vision::Dinov2Model*>(&model.vision());
+  TORCH_CHECK(dinov2 != nullptr, "the backbone is no Dinov2Model");
+  return *dinov2;
+}
+
+void copy_into(const at::Tensor& parameter, const at::Tensor& value, const std::string& name,
+               const std::string& file) {
+  if (parameter.sizes() != value.sizes()) {
+    fail("{}: tensor '{}' has shape {}, the model expects {}", file, name,
+         fmt::join(value.sizes().vec(), "x"), fmt::join(parameter.sizes().vec(), "x"));
+  }
+  const torch::NoGradGuard no_grad;
+  at::Tensor target = parameter;
+  target.copy_(value);
+}
+
+void load_model_file(const fs::path& path, Stage1Model& model) {
+  const SafetensorsFile file(path);
+  std::set<std::string> unexpected;
+  for (const std::string& name : file.names()) unexpected.insert(name);
+  std::vector<std::string> missing;
+  for (const NamedParameter& parameter : model.named_parts()) {
+    if (!in_model_file(model, parameter.part)) continue;
+    if (!file.contains(parameter.name)) {
+      missing.push_back(parameter.name);
+      continue;
+    }
+    unexpected.erase(parameter.name);
+    copy_into(parameter.tensor, file.tensor(parameter.name), parameter.name, path.string());
+  }
+  if (!missing.empty() || !unexpected.empty()) {
+    fail("{}: does not fit the model: missing [{}], unexpected [{}]", path.string(), fmt::join(missing, ", "),
+         fmt::join(unexpected, ", "));
+  }
+}
+
+void load_language(const fs::path& folder, Stage1Model& model) {
+  const language::LanguageModel loaded = language::load_hugging_face(folder);
+  const auto values = loaded->named_parameters();
+  for (const auto& item : model.language()->named_parameters()) {
+    const at::Tensor* value = values.find(item.key());
+    if (value == nullptr) fail("{}: tensor '{}' is missing", folder.string(), item.key());
+    copy_into(item.value(), *value, item.key(), folder.string());
+  }
+}
+
+SafetensorsFile open_model_file(const fs::path& folder) {
+  const fs::path path = folder / "model.safetensors";
+  if (!fs::exists(path)) fail("{}: no checkpoint (it holds no model.safetensors)", folder.string());
+  return SafetensorsFile(path);
+}
+
+/// The backbone's place: as it was written, or, where the run's folder has moved, beside the checkpoints.
+fs::path find_backbone(const fs::path& checkpoint, const fs::path& written) {
+  if (fs::exists(written)) return written;
+  const fs::path moved = fs::canonical(checkpoint).parent_path().parent_path() / "backbone";
+  if (written.filename() == "backbone" && fs::exists(moved)) return moved;
+  fail("{}: its frozen backbone {} is not there any more", checkpoint.string(), written.string());
+}
+
+std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const Config& config) {
+  const SafetensorsFile file = open_model_file(folder);
+  if (config.vision.trainable == TrainableChoice::kFull) {
+    const std::string source = (folder / "model.safetensors").string();
+    const auto found = file.metadata().find("backbone_config");
+    if (found == file.metadata().end()) fail("{}: the metadata lacks backbone_config", source);
+    const auto json = nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object()) fail("{}: backbone_config in the metadata is no JSON object", source);
+    return std::make_shared<vision::Dinov2Model>(vision::Dinov2Config::from_json(json, source),
+                                                 config.vision.position_interpolation);
+  }
+  const BackboneSource backbone = backbone_of_checkpoint(folder);
+  const std::string hash = backbone_hash(backbone.path);
+  if (hash != backbone.hash) {
+    fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
+         folder.string(), backbone.path.string(), hash, backbone.hash);
+  }
+  return vision::load_dinov2(backbone.path, config.vision.position_interpolation);
+}
+
+}  // namespace
+
+BackboneSource backbone_of_checkpoint(const fs::path& folder) {
+  const SafetensorsFile file = open_model_file(folder);
+  const StringMap& metadata = file.metadata();
+  const auto path = metadata.find("backbone");
+  const auto hash = metadata.find("backbone_hash");
+  if (path == metadata.end() || hash == metadata.end()) return {};
+  return {find_backbone(folder, path->second), hash->second};
+}
+
+void save_weights(const fs::path& folder, const Stage1Model& model, const Config& config,
+                  const language::Tokenizer& tokenizer, const BackboneSource& backbone) {
+  TensorMap tensors;
+  for (const NamedParameter& parameter : model.named_parts()) {
+    if (in_model_file(model, parameter.part)) tensors[parameter.name] = parameter.tensor.detach();
+  }
+  StringMap metadata = {{"format", "pt"}, {"backbone_config", dinov2_of(model).config().to_json().dump()}};
+  if (model.trainable() != TrainableChoice::kFull) {
+    TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
+    metadata["backbone"] = backbone.path.string();
+    metadata["backbone_hash"] = backbone.hash;
+  }
+  write_safetensors(folder / "model.safetensors", tensors, metadata);
+  if (model.lora()) {
+    const vision::Dinov2Config& dinov2 = dinov2_of(model).config();
+    vision::save_adapter(folder / "adapter", model.vision(), *model.lora(),
+                         {.base_model_name_or_path = backbone.path.string(),
+                          .base_model_class = dinov2.hugging_face_class(),
+                          .parent_library = dinov2.hugging_face_module()});
+  }
+  language::save_hugging_face(model.language(), tokenizer, folder / "language_model");
+  write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
+  write_file_atomically(folder / "config.yaml", to_yaml(config));
+}
+
+void load_weights(const fs::path& folder, Stage1Model& model) {
+  open_model_file(folder);
+  load_model_file(folder / "model.safetensors", model);
+  load_language(folder / "language_model", model);
+  if (model.lora()) vision::load_adapter(folder / "adapter", model.vision());
+}
+
+void save_backbone(const fs::path& folder, Stage1Model& model, const Config& config) {
+  fs::create_directories(folder.parent_path());
+  // Evaluation scales the shorter edge to the crop's own size, so the file says that too.
+  vision::save_dinov2(folder, dinov2_of(model),
+                      {.crop_size = config.data.image_size,
+                       .shortest_edge = config.data.image_size,
+                       .image_mean = config.data.image_mean,
+                       .image_std = config.data.image_std});
+}
+
+LoadedModel load_model(const fs::path& folder) {
+  if (!fs::is_directory(folder)) fail("{}: no such checkpoint folder", folder.string());
+  open_model_file(folder);
+  Config config = load_config(folder / "config.yaml");
+  std::shared_ptr<vision::Dinov2Model> backbone = load_backbone(folder, config);
+  std::optional<vision::LoraOptions> lora;
+  if (config.vision.trainable == TrainableChoice::kLora)
+    lora = vision::load_adapter(folder / "adapter", *backbone);
+  auto model = assemble_model(config, backbone, std::move(lora),
+                              language::load_hugging_face(folder / "language_model"));
+  load_model_file(folder / "model.safetensors", *model);
+  return {std::move(config), std::move(model), language::Tokenizer::load(folder / "tokenizer.model")};
+}
+
+}  // namespace tessera::model

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "core/config.h"
+#include "language/tokenizer.h"
+#include "model/build.h"
+#include "model/stage1_model.h"
+
+namespace tessera::model {
+
+/// Writes a model's weights into an existing folder:
+///   config.yaml        the resolved configuration
+///   model.safetensors  everything that is in no other file (compressor, heads, temperature; the backbone
+///   where it
+///                      trains); its metadata names a frozen backbone by path and hash
+///   adapter/           PEFT's two files, where there is LoRA
+///   language_model/    a Hugging Face LlamaForCausalLM folder
+///   tokenizer.model
+void save_weights(const std::filesystem::path& folder, const Stage1Model& model, const Config& config,
+                  const language::Tokenizer& tokenizer, const BackboneSource& backbone);
+
+/// Reads what save_weights wrote into a model of the same shape (resume, init_from). A tensor that is
+/// missing, unexpected or of another shape is an Error that lists it.
+void load_weights(const std::filesystem::path& folder, Stage1Model& model);
+
+/// The frozen backbone that a checkpoint names.
+BackboneSource backbone_of_checkpoint(const std::filesystem::path& folder);
+
+/// Writes the model's backbone as a Hugging Face DINOv2 folder, whole or not at all.
+void save_backbone(const std::filesystem::path& folder, Stage1Model& model, const Config& config);
+
+/// A model, its tokenizer and its configuration from a checkpoint alone; the training data is not needed.
+struct LoadedModel {
+  Config config;
+  std::shared_ptr<Stage1Model> model;
+  language::Tokenizer tokenizer;
+};
+
+/// @throws Error where the folder is no checkpoint, or its frozen backbone is gone or has changed
+LoadedModel load_model(const std::filesystem::path& folder);
+
+}  // namespace tessera::model
