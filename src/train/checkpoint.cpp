@@ -1,0 +1,99 @@
+#include "train/checkpoint.h"
+
+#include <ATen/Context.h>
+#include <ATen/core/Generator.h>
+
+#include "core/archive.h"
+#include "core/error.h"
+#include "model/weights.h"
+
+namespace tessera::train {
+
+namespace {
+
+constexpr const char* kOptimizerKind = "tessera-optimizer";
+constexpr const char* kStateKind = "tessera-state";
+constexpr int kFormat = 1;
+
+at::Tensor generator_state(c10::Device device) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  return generator.get_state();
+}
+
+void set_generator_state(c10::Device device, const at::Tensor& state) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_state(state);
+}
+
+}  // namespace
+
+void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Model& model,
+                      const Config& config, const language::Tokenizer& tokenizer,
+                      const model::BackboneSource& backbone, const AdamW& optimizer,
+                      const TrainingStep& training_step, const Position& position, c10::Device device) {
+  model::save_weights(folder, model, config, tokenizer, backbone);
+
+  Archive moments;
+  optimizer.save(moments);
+  moments.write(folder / "optimizer", kOptimizerKind);
+
+  Archive state;
+  state.json()["format"] = kFormat;
+  state.json()["position"] = {{"epoch", position.epoch},
+                              {"next_batch", position.next_batch},
+                              {"step", position.step},
+                              {"phase", static_cast<int>(position.phase)}};
+  if (position.best_metric) state.json()["position"]["best_metric"] = *position.best_metric;
+  state.put("random.cpu", generator_state(c10::kCPU));
+  if (!device.is_cpu()) state.put("random.device", generator_state(device));
+  training_step.save(state);
+  state.write(folder / "state", kStateKind);
+}
+
+Position read_position(const std::filesystem::path& folder) {
+  const Archive state = Archive::read(folder / "state", kStateKind);
+  const int format = state.json().value("format", 0);
+  if (format != kFormat) {
+    fail("{}: checkpoint format {} is not the one this build reads ({})", (folder / "state").string(), format,
+         kFormat);
+  }
+  try {
+    const nlohmann::json& json = state.json().at("position");
+    Position position;
+    position.epoch = json.at("epoch").get<std::int64_t>();
+    position.next_batch = json.at("next_batch").get<std::int64_t>();
+    position.step = json.at("step").get<std::int64_t>();
+    position.phase = static_cast<Phase>(json.at("phase").get<int>());
+    if (json.contains("best_metric")) position.best_metric = json.at("best_metric").get<double>();
+    return position;
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: the run's position cannot be read: {}", (folder / "state").string(), error.what());
+  }
+}
+
+void read_checkpoint(const std::filesystem::path& folder, model::Stage1Model& model, AdamW& optimizer,
+                     TrainingStep& training_step, c10::Device device) {
+  model::load_weights(folder, model);
+  const Archive moments = Archive::read(folder / "optimizer", kOptimizerKind);
+  std::size_t parameters = 0;
+  for (const ParameterGroup& group : optimizer.groups()) parameters += group.names.size();
+  const std::size_t taken = optimizer.load(moments);
+  if (taken != parameters) {
+    fail("{}: holds the state of {} of the {} parameters that train; the configuration has changed since",
+         (folder / "optimizer").string(), taken, parameters);
+  }
+  const Archive state = Archive::read(folder / "state", kStateKind);
+  training_step.load(state);
+  set_generator_state(c10::kCPU, state.get("random.cpu"));
+  if (!device.is_cpu()) {
+    if (!state.contains("random.device")) {
+      fail("{}: was written on the CPU; a run continues on the kind of device that it began on",
+           (folder / "state").string());
+    }
+    set_generator_state(device, state.get("random.device"));
+  }
+}
+
+}  // namespace tessera::train

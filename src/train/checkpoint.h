@@ -1,0 +1,42 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "core/config.h"
+#include "core/device.h"
+#include "language/tokenizer.h"
+#include "model/build.h"
+#include "model/stage1_model.h"
+#include "train/adamw.h"
+#include "train/phase_schedule.h"
+#include "train/training_step.h"
+
+namespace tessera::train {
+
+/// Where a run stands: everything that decides which sample comes next and how.
+struct Position {
+  std::int64_t epoch = 0;       ///< from 0
+  std::int64_t next_batch = 0;  ///< in that epoch
+  std::int64_t step = 0;        ///< updates done
+  Phase phase = Phase::kOnly;   ///< that the optimizer was built for
+  std::optional<double> best_metric;
+};
+
+/// Writes the state of a run into an empty folder: the weights (model/weights.h), `optimizer` and `state`.
+void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Model& model,
+                      const Config& config, const language::Tokenizer& tokenizer,
+                      const model::BackboneSource& backbone, const AdamW& optimizer,
+                      const TrainingStep& training_step, const Position& position, c10::Device device);
+
+/// Reads the position alone, so that the optimizer of its phase can be built before the rest is read.
+/// @throws Error naming the file where the folder is no checkpoint, or of a later format
+Position read_position(const std::filesystem::path& folder);
+
+/// Reads weights, optimizer, queue and random state into the objects of a run; after this the run goes on as
+/// if it had not stopped.
+void read_checkpoint(const std::filesystem::path& folder, model::Stage1Model& model, AdamW& optimizer,
+                     TrainingStep& training_step, c10::Device device);
+
+}  // namespace tessera::train

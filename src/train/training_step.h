@@ -1,0 +1,78 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/archive.h"
+#include "core/collectives.h"
+#include "core/config.h"
+#include "core/device.h"
+#include "core/logging.h"
+#include "data/loader.h"
+#include "data/webdataset.h"
+#include "language/tokenizer.h"
+#include "losses/itc_queue.h"
+#include "losses/staleness.h"
+#include "model/stage1_model.h"
+
+namespace tessera::train {
+
+struct StepOutput {
+  at::Tensor loss;                                          ///< 0-dim, to be differentiated
+  std::vector<std::pair<std::string, at::Tensor>> metrics;  ///< 0-dim tensors on the device
+};
+
+/// What one training step computes: the passes of the model, the losses, and the state that losses keep
+/// between steps (the ITC queue and its staleness probe).
+class TrainingStep {
+ public:
+  /// Reads and prepares the probe's pairs from the training data (a choice of the seed alone).
+  TrainingStep(std::shared_ptr<model::Stage1Model> model, language::Tokenizer tokenizer, const Config& config,
+               const Compute& compute, Collectives& collectives, const data::WebDataset& training_data);
+
+  /// The forward passes and losses of a batch; the probe is measured first where it is due.
+  /// @param step  updates done before this one
+  StepOutput compute(const data::Batch& batch, std::int64_t step);
+  /// What follows the optimizer's update: the batch enters the queue.
+  /// @param step  the same as compute()'s, the updates that the weights had seen when they encoded the batch
+  void after_update(std::int64_t step);
+
+  /// Figures that the host knows without asking the device.
+  nlohmann::json host_metrics() const;
+  /// A warning where the queue is large for the data; empty where it is not.
+  std::string queue_note(std::int64_t training_images) const;
+
+  void save(Archive& archive) const;
+  void load(const Archive& archive);
+
+ private:
+  struct ProbePairs {
+    at::Tensor pixels;  ///< [N, 3, S, S] uint8
+    language::TokenBatch tokens;
+  };
+
+  void read_probe(const data::WebDataset& training_data);
+  language::TokenBatch tokens_of(const std::vector<std::string>& captions) const;
+  std::pair<at::Tensor, at::Tensor> encode_probe();
+
+  std::shared_ptr<model::Stage1Model> model_;
+  language::Tokenizer tokenizer_;
+  Config config_;
+  Compute compute_;
+  Collectives& collectives_;
+  std::unique_ptr<losses::ItcQueue> queue_;            ///< none where its size is 0
+  std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue
+  ProbePairs probe_;
+
+  struct Enqueued {
+    at::Tensor image, text, image_ids;
+  };
+  Enqueued last_;  ///< the batch that enters the queue after the update
+};
+
+}  // namespace tessera::train
