@@ -1,0 +1,27 @@
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tessera::apps {
+
+/// What a program ends with: 0 done, 1 a failure, 2 a mistake in the configuration or on the command line.
+enum ExitCode { kDone = 0, kFailure = 1, kUsage = 2 };
+
+/// Runs a program's body and turns what it throws into one line on standard error and an exit code.
+int run_program(const char* name, const std::function<int()>& body);
+
+/// Parses the words of a command. Prints `usage` and the options, and returns nothing, where --help or -h is
+/// among them. Words that are no option and abbreviations of options are refused.
+std::optional<boost::program_options::variables_map> parse_options(
+    const std::string& usage, boost::program_options::options_description description,
+    const std::vector<std::string>& arguments);
+
+/// "tessera 0.1.0".
+const char* version_line();
+
+}  // namespace tessera::apps

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace tessera::apps {
+
+// The sub-commands of `tessera`. Each takes the words after its name, prints its own --help, and returns an
+// exit code.
+
+int make_shapes_command(const std::vector<std::string>& arguments);
+int train_tokenizer_command(const std::vector<std::string>& arguments);
+int retrieval_pictures_command(const std::vector<std::string>& arguments);
+int summary_command(const std::vector<std::string>& arguments);
+
+}  // namespace tessera::apps

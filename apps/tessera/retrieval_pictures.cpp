@@ -1,0 +1,108 @@
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+
+#include <ATen/ATen.h>
+
+#include "command_line.h"
+#include "core/device.h"
+#include "core/error.h"
+#include "core/logging.h"
+#include "data/loader.h"
+#include "eval/contact_sheet.h"
+#include "eval/encode.h"
+#include "model/weights.h"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+
+namespace tessera::apps {
+namespace {
+
+/// A set's pictures and captions beside its embeddings, in the same order.
+struct ShownSet {
+  eval::EncodedSet encoded;
+  std::vector<at::Tensor> pictures;   ///< the first ones only
+  std::vector<std::string> captions;  ///< all
+};
+
+ShownSet read_set(model::LoadedModel& loaded, const Compute& compute, std::size_t shown) {
+  const Logger logger = make_logger({});
+  const auto dataset = data::WebDataset::open(loaded.config.data.validation, logger);
+  const data::EvalLoaderOptions loader_options = eval::eval_loader_options(loaded.config);
+  ShownSet set;
+  data::EvalLoader reader(dataset, loader_options, logger);
+  while (const auto batch = reader.next()) {
+    for (std::int64_t i = 0; i < batch->pixels.size(0); ++i) {
+      if (set.pictures.size() < shown) set.pictures.push_back(batch->pixels[i].clone());
+      const auto& captions = batch->captions[static_cast<std::size_t>(i)];
+      set.captions.insert(set.captions.end(), captions.begin(), captions.end());
+    }
+  }
+  data::EvalLoader loader(dataset, loader_options, logger);
+  set.encoded =
+      eval::encode_set(*loaded.model, loaded.tokenizer, loader, compute, loaded.config.language.max_tokens);
+  return set;
+}
+
+eval::SheetCell found_captions(const ShownSet& set, std::int64_t image, std::int64_t count) {
+  const at::Tensor scores = at::mv(set.encoded.text, set.encoded.image[image]);
+  const auto [values, indices] = scores.topk(std::min(count, scores.size(0)));
+  eval::SheetCell cell{set.pictures[static_cast<std::size_t>(image)], {}};
+  for (std::int64_t k = 0; k < indices.size(0); ++k) {
+    const std::int64_t caption = indices[k].item<std::int64_t>();
+    const bool right = set.encoded.caption_image[caption].item<std::int64_t>() == image;
+    cell.lines.push_back(
+        {fmt::format("{:.2f} {}", values[k].item<float>(), set.captions[static_cast<std::size_t>(caption)]),
+         right ? eval::SheetLine::Mark::kRight : eval::SheetLine::Mark::kWrong});
+  }
+  return cell;
+}
+
+}  // namespace
+
+int retrieval_pictures_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("checkpoint", options::value<std::string>()->required(), "checkpoint folder")
+      ("data", options::value<std::vector<std::string>>()->composing(),
+       "WebDataset shards, braces allowed; default: the configuration's data.validation")
+      ("output,o", options::value<std::string>()->required(), "folder for captions_found.png; made where absent")
+      ("pictures", options::value<std::int64_t>()->default_value(12), "how many, from the first of the data on")
+      ("captions", options::value<std::int64_t>()->default_value(3), "how many captions a picture");
+  // clang-format on
+  const auto values = parse_options(
+      "Draws pictures with the captions, out of those of the whole set, that the model finds closest to "
+      "each: green ones "
+      "are the picture's own, red ones another's.\n\n"
+      "Usage: tessera retrieval-pictures --checkpoint FOLDER --output FOLDER [OPTIONS]\n",
+      description, arguments);
+  if (!values) return kDone;
+  const std::int64_t shown = (*values)["pictures"].as<std::int64_t>();
+  const std::int64_t captions = (*values)["captions"].as<std::int64_t>();
+  if (shown < 1 || captions < 1) throw ConfigError("--pictures and --captions: expected at least 1");
+
+  model::LoadedModel loaded = model::load_model((*values)["checkpoint"].as<std::string>());
+  if (values->count("data") != 0)
+    loaded.config.data.validation = (*values)["data"].as<std::vector<std::string>>();
+  if (loaded.config.data.validation.empty())
+    throw ConfigError("the configuration names no data.validation; give --data");
+  const Compute compute = choose_compute(loaded.config.run);
+  loaded.model->to(compute.device);
+  loaded.model->set_training(false);
+
+  const ShownSet set = read_set(loaded, compute, static_cast<std::size_t>(shown));
+  std::vector<eval::SheetCell> cells;
+  for (std::int64_t image = 0; image < static_cast<std::int64_t>(set.pictures.size()); ++image) {
+    cells.push_back(found_captions(set, image, captions));
+  }
+  const fs::path folder = (*values)["output"].as<std::string>();
+  fs::create_directories(folder);
+  eval::write_contact_sheet(folder / "captions_found.png", cells, 4);
+  std::cout << (folder / "captions_found.png").string() << "\n";
+  return kDone;
+}
+
+}  // namespace tessera::apps

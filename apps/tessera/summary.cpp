@@ -1,0 +1,89 @@
+#include <filesystem>
+#include <iostream>
+#include <regex>
+#include <sstream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "nlohmann/json.hpp"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+
+namespace tessera::apps {
+namespace {
+
+/// "setup=1.5,build=200" → {"setup": 1.5, "build": 200}.
+nlohmann::json parse_seconds(const std::string& text) {
+  nlohmann::json seconds = nlohmann::json::object();
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const std::size_t equals = part.find('=');
+    char* end = nullptr;
+    const double value = equals == std::string::npos ? 0 : std::strtod(part.c_str() + equals + 1, &end);
+    if (equals == std::string::npos || end == nullptr || *end != '\0') {
+      throw ConfigError(fmt::format("--seconds: expected STAGE=SECONDS,…, found '{}'", part));
+    }
+    seconds[part.substr(0, equals)] = value;
+  }
+  return seconds;
+}
+
+/// The counts of the log's phase lines; the last run's where the log holds several.
+nlohmann::json trainable_parameters(const fs::path& log) {
+  const std::regex line(R"(Phase (\d): LoRA adapters \w+ \| Trainable params: ([\d,]+))");
+  const std::string text = read_file(log);
+  nlohmann::json counts = nlohmann::json::object();
+  for (std::sregex_iterator match(text.begin(), text.end(), line), end; match != end; ++match) {
+    std::string digits = (*match)[2];
+    std::erase(digits, ',');
+    counts["phase" + (*match)[1].str()] = std::stoll(digits);
+  }
+  if (counts.empty()) fail("{}: holds no phase line", log.string());
+  return counts;
+}
+
+nlohmann::json read_json(const fs::path& path) {
+  const nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) fail("{}: expected a JSON object", path.string());
+  return json;
+}
+
+}  // namespace
+
+int summary_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("run", options::value<std::string>()->required(), "the run's folder, with evaluation/phase1.json and phase2.json")
+      ("seconds", options::value<std::string>()->default_value(""), "STAGE=SECONDS,…")
+      ("output,o", options::value<std::string>()->required(), "the JSON file to write");
+  // clang-format on
+  const auto values = parse_options(
+      "Gathers a quickstart's figures: retrieval by phase, seconds by stage, trainable parameters by "
+      "phase.\n\n"
+      "Usage: tessera summary --run FOLDER --output FILE [--seconds …]\n",
+      description, arguments);
+  if (!values) return kDone;
+
+  const fs::path run = (*values)["run"].as<std::string>();
+  nlohmann::json summary;
+  for (const std::string phase : {"phase1", "phase2"}) {
+    summary[phase] = read_json(run / "evaluation" / (phase + ".json"));
+  }
+  summary["seconds"] = parse_seconds((*values)["seconds"].as<std::string>());
+  summary["trainable_parameters"] = trainable_parameters(run / "training.log");
+  const fs::path output = (*values)["output"].as<std::string>();
+  write_file_atomically(output, summary.dump(2) + "\n");
+  for (const std::string phase : {"phase1", "phase2"}) {
+    std::cout << fmt::format("{}: R@1 image→text {:.3f}, text→image {:.3f} on {} held-out images\n", phase,
+                             summary[phase].value("image_to_text_r1", 0.0),
+                             summary[phase].value("text_to_image_r1", 0.0),
+                             summary[phase].value("images", 0));
+  }
+  return kDone;
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,74 @@
+#include <fstream>
+#include <iostream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "core/logging.h"
+#include "data/webdataset.h"
+#include "language/tokenizer_training.h"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+
+namespace tessera::apps {
+namespace {
+
+std::vector<std::string> words(const options::variables_map& values, const char* name) {
+  return values.count(name) != 0 ? values[name].as<std::vector<std::string>>() : std::vector<std::string>{};
+}
+
+void add_captions(const std::vector<std::string>& patterns, std::vector<std::string>& sentences) {
+  if (patterns.empty()) return;
+  const auto dataset = data::WebDataset::open(patterns, make_logger({}));
+  for (std::int64_t i = 0; i < dataset->size(); ++i) {
+    data::Sample sample = dataset->read(i);
+    for (std::string& caption : sample.captions) sentences.push_back(std::move(caption));
+  }
+}
+
+void add_lines(const std::string& path, std::vector<std::string>& sentences) {
+  std::ifstream file(path);
+  if (!file) fail("{}: cannot be opened", path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty()) sentences.push_back(line);
+  }
+  if (file.bad()) fail("{}: cannot be read to its end", path);
+}
+
+}  // namespace
+
+int train_tokenizer_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("output,o", options::value<std::string>()->required(), "the .model file to write")
+      ("shards", options::value<std::vector<std::string>>()->composing(),
+       "WebDataset shards whose captions to learn from, braces allowed; may be given many times")
+      ("text", options::value<std::vector<std::string>>()->composing(),
+       "text file, a sentence a line; may be given many times")
+      ("vocab-size", options::value<std::int64_t>()->default_value(8192), "entries, special ones included")
+      ("shrink", "where the data is too small for --vocab-size, take the largest vocabulary that it allows");
+  // clang-format on
+  const auto values = parse_options(
+      "Trains a SentencePiece tokenizer (byte-pair, no normalisation, byte fallback; pad 0, unk 1, bos 2, "
+      "eos 3, mask "
+      "4).\n\nUsage: tessera train-tokenizer --output FILE (--shards SHARDS | --text FILE)... [OPTIONS]\n",
+      description, arguments);
+  if (!values) return kDone;
+
+  std::vector<std::string> sentences;
+  add_captions(words(*values, "shards"), sentences);
+  for (const std::string& path : words(*values, "text")) add_lines(path, sentences);
+  if (sentences.empty())
+    throw ConfigError("train-tokenizer: name something to learn from with --shards or --text");
+  language::TokenizerTrainingOptions training;
+  training.vocab_size = (*values)["vocab-size"].as<std::int64_t>();
+  training.hard_vocab_limit = values->count("shrink") == 0;
+  const std::string output = (*values)["output"].as<std::string>();
+  const language::Tokenizer tokenizer = language::train_tokenizer(sentences, output, training);
+  std::cout << output << ": " << tokenizer.vocab_size() << " entries from " << sentences.size()
+            << " sentences\n";
+  return kDone;
+}
+
+}  // namespace tessera::apps
