@@ -14,8 +14,8 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 # The picture set: scenes that are trained on, and others that are kept out for evaluation.
-readonly shapes_options=(--train-scenes 4000 --held-out-scenes 256 --seed 7)
-readonly vocabulary_size=512
+readonly shapes_options=(--train-scenes 4000 --held-out-scenes 320 --seed 7)
+readonly vocabulary_size=400
 
 readonly run=runs/quickstart
 readonly log=logs/quickstart/training.log
@@ -65,7 +65,7 @@ make_tokenizer() {
     return
   fi
   "$bin/tessera" train-tokenizer --output "$tokenizer" --vocab-size "$vocabulary_size" \
-    --shards "$shapes/train-{000000..000007}.tar"
+    --shards "$shapes/train-{000000..000003}.tar"
   printf '%s\n' "$wanted" >"$stamp"
 }
 
