@@ -1,0 +1,56 @@
+#include "core/logging.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "tests/core/temporary_folder.h"
+
+namespace tessera {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+TEST(Logging, LinesReachEveryFileAtOnceAndAreAppended) {
+  const TemporaryFolder folder;
+  const auto first = folder.path() / "logs" / "a" / "training.log";
+  const auto second = folder.path() / "training.log";
+  const std::string line = "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} ";
+  const Logger logger = make_logger({first, second}, /*to_terminal=*/false);
+  logger->info("Phase {}", 1);
+  // The logger is still open: a line that isn't flushed would not be there.
+  EXPECT_THAT(read_file(first), MatchesRegex(line + "\\[info\\] Phase 1\n"));
+  EXPECT_EQ(read_file(first), read_file(second));
+  make_logger({first}, /*to_terminal=*/false)->warn("again");
+  EXPECT_THAT(read_file(first), MatchesRegex(line + "\\[info\\] Phase 1\n" + line + "\\[warning\\] again\n"));
+}
+
+TEST(Logging, TerminalLinesGoToStandardError) {
+  testing::internal::CaptureStderr();
+  make_logger({})->error("seen");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("[error] seen"));
+}
+
+TEST(Logging, NullLoggerIsSilent) {
+  testing::internal::CaptureStderr();
+  null_logger()->error("not seen");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(Logging, ComplaintsNameTheFile) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.path() / "file", "");
+  for (const auto& path : {folder.path() / "file" / "training.log", folder.path()}) {
+    try {
+      make_logger({path}, /*to_terminal=*/false);
+      ADD_FAILURE() << "accepted " << path;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(path.string()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
