@@ -20,6 +20,9 @@ class Archive {
   static Archive read(const std::filesystem::path& path, const std::string& kind);
   void write(const std::filesystem::path& path, const std::string& kind) const;
 
+  /// The file it was read from, to be named in messages; "archive" for one made in memory.
+  const std::string& source() const { return source_; }
+
   nlohmann::json& json() { return json_; }
   const nlohmann::json& json() const { return json_; }
 
