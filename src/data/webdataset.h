@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/logging.h"
+#include "data/mapped_file.h"
+#include "data/tar_index.h"
+
+namespace tessera::data {
+
+/// An image with its captions, as a shard holds it.
+struct Sample {
+  std::string key;                    ///< member name up to the first dot of its last part
+  std::string shard;                  ///< path of the tar
+  std::string image_id;               ///< samples of one image share it; the key where none is given
+  std::vector<std::string> captions;  ///< at least one; none is empty; UTF-8
+  Bytes image;                        ///< encoded; a view into the mapped shard
+};
+
+/// A stable 63-bit number for an image id, the same on every machine and in every run.
+std::int64_t image_id_number(std::string_view image_id);
+
+/// The samples of WebDataset shards: members of a tar that share a key form a sample, an image (.jpg, .jpeg,
+/// .png, .webp) and its captions: .json with `captions` (list) or `caption` (string) and optionally
+/// `image_id` (string or integer), or .txt with one caption a line. Where both are there, .txt serves if
+/// .json has no captions. Other members are ignored. The tars are mapped and indexed once; reading copies no
+/// image.
+class WebDataset {
+ public:
+  /// What was wrong with the shards. Samples whose content is broken show only when they are read.
+  struct Damage {
+    std::int64_t incomplete_samples =
+        0;                        ///< without image, without captions, or with a member twice; left out
+    std::int64_t tar_breaks = 0;  ///< places where a tar can't be read
+    std::vector<std::string> first_keys;  ///< of the first incomplete samples, "SHARD: KEY"
+  };
+
+  /// Every damage is logged with its file and key or position.
+  /// @param patterns  shard files, with braces (shard_pattern.h)
+  /// @throws Error naming the pattern or shard: absent, no tar, or without a single sample
+  static std::shared_ptr<const WebDataset> open(const std::vector<std::string>& patterns,
+                                                const Logger& logger);
+
+  std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
+  const std::string& key(std::int64_t index) const;
+  const Damage& damage() const { return damage_; }
+
+  /// Thread-safe. The sample's image is valid as long as this object.
+  /// @throws Error naming shard and key where the captions are broken or empty
+  Sample read(std::int64_t index) const;
+
+ private:
+  struct Extent {
+    std::uint64_t offset = 0;
+    std::uint64_t size = 0;
+    bool present = false;
+  };
+  struct Entry {
+    std::string key;
+    std::size_t shard = 0;
+    Extent image;
+    Extent json;
+    Extent text;
+    bool repeated = false;
+  };
+
+  WebDataset() = default;
+  void add_shard(const std::filesystem::path& path, const Logger& logger);
+  static std::vector<Entry> group_by_key(const std::vector<TarMember>& members, std::size_t shard);
+  void warn_of_shared_keys(const Logger& logger) const;
+  std::string_view content(const Entry& entry, const Extent& extent) const;
+
+  std::vector<MappedFile> shards_;
+  std::vector<Entry> entries_;
+  Damage damage_;
+};
+
+}  // namespace tessera::data
