@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <opencv2/core/mat.hpp>
+#include <string>
+
+#include "core/config.h"
+#include "core/random.h"
+#include "data/mapped_file.h"
+
+namespace tessera::data {
+
+/// Decodes a JPEG, PNG or WebP file: upright (EXIF orientation applied), grey and CMYK turned into colour,
+/// transparency laid on white (dropping it would show whatever colour lies beneath, mostly black).
+/// @param name  stands for the image in messages
+/// @return [H, W] of three bytes, RGB
+/// @throws Error where the image is broken, cut short or of another format
+cv::Mat decode_image(Bytes bytes, const std::string& name);
+
+/// A part of an image, in pixels.
+struct CropBox {
+  std::int64_t top = 0;
+  std::int64_t left = 0;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+
+/// The random resized crop's box (Szegedy et al. 2015, "Going deeper with convolutions", section 6): area
+/// uniform in [scale_min, scale_max] of the image, aspect ratio log-uniform in [ratio_min, ratio_max], place
+/// uniform. Where ten draws don't fit, the largest central box within the ratios.
+CropBox random_crop_box(std::int64_t height, std::int64_t width, const AugmentationConfig& augmentation,
+                        CounterRandom& random);
+
+/// Cuts the box out and resizes it to a square: bicubic (a = -0.5), antialiased, as PIL does within rounding.
+/// There is no flip: captions say "left".
+/// @param image  [H, W] RGB as decode_image gives it
+/// @param out    [3, S, S] uint8, contiguous; receives the pixels
+void resized_crop(const cv::Mat& image, const CropBox& box, const at::Tensor& out);
+
+/// The evaluation transform: the shorter edge becomes S (bicubic, antialiased), then the central S × S is cut
+/// out.
+/// @param image  [H, W] RGB as decode_image gives it
+/// @param out    [3, S, S] uint8, contiguous; receives the pixels
+/// @throws Error where one edge is more than 64 times the other
+void resize_and_centre_crop(const cv::Mat& image, const at::Tensor& out, const std::string& name);
+
+}  // namespace tessera::data
