@@ -1,0 +1,58 @@
+#include "data/broken_samples.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+
+namespace tessera::data {
+namespace {
+
+constexpr std::int64_t kJudgedOver = 1000;
+constexpr std::int64_t kShortestSearch = 64;
+constexpr std::size_t kKeysNamed = 5;
+
+}  // namespace
+
+BrokenSampleCount::BrokenSampleCount(const WebDataset& dataset, double max_fraction, Logger logger)
+    : dataset_size_(dataset.size() + dataset.damage().incomplete_samples),
+      incomplete_(dataset.damage().incomplete_samples),
+      max_fraction_(max_fraction),
+      logger_(std::move(logger)),
+      first_keys_(dataset.damage().first_keys) {
+  // The shards have been read to their ends, so what is incomplete is judged against all of them.
+  if (static_cast<double>(incomplete_) > max_fraction_ * static_cast<double>(dataset_size_)) {
+    fail("{} of {} samples are incomplete, more than data.max_broken_fraction {} allows; the first: {}",
+         incomplete_, dataset_size_, max_fraction_, fmt::join(first_keys_, ", "));
+  }
+}
+
+void BrokenSampleCount::account(const std::vector<BatchRow>& rows) {
+  seen_ += static_cast<std::int64_t>(rows.size());
+  for (const auto& row : rows) {
+    for (const auto& broken : row.broken) {
+      if (!indices_.insert(broken.index).second) continue;
+      logger_->warn("broken sample '{}' left out: {}", broken.key, broken.reason);
+      if (first_keys_.size() < kKeysNamed) first_keys_.push_back(broken.key);
+    }
+  }
+  check();
+}
+
+void BrokenSampleCount::check() const {
+  const auto broken = static_cast<std::int64_t>(indices_.size());
+  const std::int64_t judged_over = std::min(dataset_size_, std::max(seen_, kJudgedOver));
+  if (static_cast<double>(broken) <= max_fraction_ * static_cast<double>(judged_over)) return;
+  fail("{} broken samples among the {} seen, more than data.max_broken_fraction {} allows; the first: {}",
+       broken, std::min(seen_, dataset_size_), max_fraction_, fmt::join(first_keys_, ", "));
+}
+
+std::int64_t BrokenSampleCount::longest_search() const {
+  const auto allowed =
+      static_cast<std::int64_t>(max_fraction_ * static_cast<double>(std::min(dataset_size_, kJudgedOver)));
+  return std::max(kShortestSearch, allowed + 1);
+}
+
+}  // namespace tessera::data
