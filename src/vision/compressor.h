@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "core/config.h"
+
+namespace tessera::vision {
+
+struct FeatureCompressorOptions {
+  std::int64_t input_size = 768;
+  std::int64_t hidden_size = 384;
+  std::int64_t output_size = 128;
+  double dropout = 0.1;
+
+  static FeatureCompressorOptions from_config(const CompressorConfig& config, std::int64_t input_size);
+};
+
+/// Narrows an encoder's tokens: Linear, ReLU, Dropout, Linear, LayerNorm. Parameters are named as in a
+/// Sequential of these (0.weight, 3.weight, 4.weight), and initialised as LibTorch does from the global
+/// generator.
+class FeatureCompressorImpl : public torch::nn::Module {
+ public:
+  explicit FeatureCompressorImpl(const FeatureCompressorOptions& options);
+
+  /// @param hidden_states [B, N, input]
+  /// @return [B, N, output]
+  at::Tensor forward(const at::Tensor& hidden_states);
+
+  const FeatureCompressorOptions& options() const { return options_; }
+
+ private:
+  FeatureCompressorOptions options_;
+  torch::nn::Linear in_{nullptr};
+  torch::nn::Linear out_{nullptr};
+  torch::nn::LayerNorm norm_{nullptr};
+};
+TORCH_MODULE(FeatureCompressor);
+
+}  // namespace tessera::vision

@@ -1,0 +1,49 @@
+#include "vision/module_names.h"
+
+#include <array>
+#include <string_view>
+
+namespace tessera::vision {
+
+namespace {
+
+struct Alias {
+  std::string_view legacy;
+  std::string_view current;
+};
+
+// In this order: a longer legacy name before any that it contains.
+constexpr std::array<Alias, 5> kAliases = {{
+    {"attention.attention.query", "attention.q_proj"},
+    {"attention.attention.key", "attention.k_proj"},
+    {"attention.attention.value", "attention.v_proj"},
+    {"attention.output.dense", "attention.o_proj"},
+    {"mlp.weights_out", "mlp.down_proj"},
+}};
+
+/// Where `part` stands in `path` as whole segments; npos where it doesn't.
+std::size_t find_segments(std::string_view path, std::string_view part) {
+  for (std::size_t at = path.find(part); at != std::string_view::npos; at = path.find(part, at + 1)) {
+    const std::size_t end = at + part.size();
+    if ((at == 0 || path[at - 1] == '.') && (end == path.size() || path[end] == '.')) {
+      return at;
+    }
+  }
+  return std::string_view::npos;
+}
+
+}  // namespace
+
+std::string rename_path(const std::string& path, ModuleNaming naming) {
+  for (const Alias& alias : kAliases) {
+    const std::string_view from = naming == ModuleNaming::kCurrent ? alias.legacy : alias.current;
+    const std::string_view to = naming == ModuleNaming::kCurrent ? alias.current : alias.legacy;
+    const std::size_t at = find_segments(path, from);
+    if (at != std::string_view::npos) {
+      return std::string(path).replace(at, from.size(), to);
+    }
+  }
+  return path;
+}
+
+}  // namespace tessera::vision

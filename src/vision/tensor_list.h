@@ -1,0 +1,23 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/safetensors.h"
+
+namespace tessera::vision {
+
+/// Copies `tensors` into the parameters of the same names, converting float types, after checking that both
+/// sides have the same names and shapes and that every tensor is of a float type. Nothing is written where
+/// they don't.
+///
+/// @param optional  parameters that may be absent; they become zero
+/// @param source    names the file in messages
+/// @throws Error listing every tensor that is missing, unexpected, of another shape or of another type
+void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
+                          const std::vector<std::string>& optional, const std::string& source);
+
+}  // namespace tessera::vision
