@@ -1,0 +1,249 @@
+#include "vision/peft_files.h"
+
+#include <fstream>
+
+#include "core/files.h"
+#include "tests/vision/vision_test_support.h"
+
+namespace tessera::vision {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+
+const LoraOptions kOptions = {
+    .r = 4, .lora_alpha = 8, .lora_dropout = 0.1, .target_modules = {"query", "value"}, .use_rslora = false};
+
+std::shared_ptr<Dinov2Model> adapted_model(const LoraOptions& options = kOptions) {
+  auto model = random_model();
+  inject_lora(*model, options, 1);
+  at::manual_seed(11);
+  const at::NoGradGuard no_grad;
+  for (auto& [name, parameter] : lora_parameters(*model)) {
+    parameter.normal_(0, 0.3);
+  }
+  model->eval();
+  return model;
+}
+
+json valid_config() {
+  return {{"peft_type", "LORA"}, {"r", 4}, {"lora_alpha", 8}, {"target_modules", {"query", "value"}}};
+}
+
+class Namings : public testing::TestWithParam<ModuleNaming> {};
+
+TEST_P(Namings, AnAdapterReadsBackAsItWasWritten) {
+  const TemporaryFolder temporary;
+  for (const std::vector<std::string>& targets :
+       {std::vector<std::string>{"query", "value"}, {"all-linear"}, {"dense"}, {"1.mlp.fc1", "key"}}) {
+    LoraOptions options = kOptions;
+    options.target_modules = targets;
+    options.use_rslora = true;
+    const auto model = adapted_model(options);
+    save_adapter(temporary.path(), *model, options, {.naming = GetParam()});
+    const auto loaded = random_model();
+    const LoraOptions read = load_adapter(temporary.path(), *loaded);
+    EXPECT_EQ(read.r, 4);
+    EXPECT_EQ(read.scaling(), 4.0);
+    EXPECT_EQ(read.lora_dropout, 0.1);
+    const TensorMap expected = lora_parameters(*model);
+    const TensorMap found = lora_parameters(*loaded);
+    ASSERT_EQ(expected.size(), found.size());
+    for (const auto& [name, tensor] : expected) {
+      EXPECT_TRUE(at::equal(tensor, found.at(name))) << name;
+    }
+    loaded->eval();
+    const at::Tensor pixels = random_pixels();
+    EXPECT_TRUE(at::equal(model->forward(pixels), loaded->forward(pixels)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Namings, testing::Values(ModuleNaming::kLegacy, ModuleNaming::kCurrent));
+
+TEST(PeftFiles, CarryPeftsNamesAndFields) {
+  const TemporaryFolder temporary;
+  const auto model = adapted_model();
+  const auto written = [&](ModuleNaming naming) {
+    save_adapter(temporary.path(), *model, kOptions,
+                 {.naming = naming,
+                  .base_model_name_or_path = "some/model",
+                  .base_model_class = "Dinov2Model",
+                  .parent_library = "transformers.models.dinov2.modeling_dinov2"});
+    return json::parse(read_file(temporary.path() / "adapter_config.json"));
+  };
+  const json current = written(ModuleNaming::kCurrent);
+  EXPECT_EQ(current["target_modules"], (json{"q_proj", "v_proj"}));
+  EXPECT_EQ(current["lora_alpha"].dump(), "8");
+  EXPECT_EQ(current["auto_mapping"]["base_model_class"], "Dinov2Model");
+  EXPECT_EQ(current["base_model_name_or_path"], "some/model");
+  EXPECT_EQ(current["inference_mode"], true);
+  const SafetensorsFile file(temporary.path() / "adapter_model.safetensors");
+  EXPECT_EQ(file.metadata().at("format"), "pt");
+  EXPECT_TRUE(file.contains("base_model.model.encoder.layer.2.attention.v_proj.lora_B.weight"));
+  EXPECT_EQ(file.names().size(), 12);
+
+  EXPECT_EQ(written(ModuleNaming::kLegacy)["target_modules"], (json{"query", "value"}));
+  EXPECT_TRUE(SafetensorsFile(temporary.path() / "adapter_model.safetensors")
+                  .contains("base_model.model.encoder.layer.0.attention.attention.query.lora_A.weight"));
+}
+
+TEST(PeftFiles, TargetsThatASegmentCannotTellApartAreWholePaths) {
+  const TemporaryFolder temporary;
+  LoraOptions options = kOptions;
+  options.target_modules = {"1.mlp.fc1"};
+  const auto model = adapted_model(options);
+  save_adapter(temporary.path(), *model, options);
+  EXPECT_EQ(json::parse(read_file(temporary.path() / "adapter_config.json"))["target_modules"],
+            json{"encoder.layer.1.mlp.fc1"});
+}
+
+TEST(PeftFiles, ScalingOfRsloraAndHalfPrecision) {
+  const auto model = adapted_model();
+  TensorMap tensors;
+  for (const auto& [name, tensor] : adapter_tensors(*model, ModuleNaming::kCurrent)) {
+    tensors[name] = tensor.detach().to(at::kBFloat16);
+  }
+  json config = valid_config();
+  config["lora_alpha"] = 4;
+  config["use_rslora"] = true;
+  const auto loaded = random_model();
+  load_adapter(config, tensors, *loaded, "file");
+  for (const NamedLinear& item : adapted_linears(*loaded)) {
+    EXPECT_EQ(item.linear->lora_options().scaling, 2.0);
+    EXPECT_EQ(item.linear->lora_a().scalar_type(), at::kFloat);
+    EXPECT_TRUE(
+        at::equal(item.linear->lora_a(), tensors
+                                             .at(fmt::format("base_model.model.{}.lora_A.weight",
+                                                             rename_path(item.name, ModuleNaming::kCurrent)))
+                                             .to(at::kFloat)));
+  }
+}
+
+TEST(PeftFiles, AbsentFieldsHavePeftsDefaults) {
+  const LoraOptions options =
+      parse_adapter_config(json{{"peft_type", "LORA"}, {"target_modules", {"query"}}}, "file");
+  EXPECT_EQ(options.r, 8);
+  EXPECT_EQ(options.lora_alpha, 8);
+  EXPECT_EQ(options.lora_dropout, 0);
+  EXPECT_FALSE(options.use_rslora);
+  json config = valid_config();
+  config["target_modules"] = "all-linear";
+  EXPECT_THAT(parse_adapter_config(config, "file").target_modules, testing::ElementsAre("all-linear"));
+  config["task_type"] = "FEATURE_EXTRACTION";
+  config["peft_version"] = "9.9";
+  config["a_field_of_the_future"] = nullptr;
+  EXPECT_EQ(parse_adapter_config(config, "file").r, 4);
+}
+
+struct BadField {
+  const char* field;
+  json value;
+};
+
+class BadAdapterConfigs : public testing::TestWithParam<BadField> {};
+
+TEST_P(BadAdapterConfigs, AreErrorsThatNameFileAndField) {
+  json config = valid_config();
+  config[GetParam().field] = GetParam().value;
+  const std::string message = error_of([&] { parse_adapter_config(config, "adapter/adapter_config.json"); });
+  EXPECT_THAT(message, HasSubstr("adapter/adapter_config.json"));
+  EXPECT_THAT(message, HasSubstr(GetParam().field));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadAdapterConfigs,
+    testing::Values(BadField{"peft_type", "IA3"}, BadField{"peft_type", nullptr}, BadField{"use_dora", true},
+                    BadField{"bias", "all"}, BadField{"modules_to_save", {"classifier"}},
+                    BadField{"rank_pattern", {{"query", 8}}}, BadField{"alpha_pattern", {{"query", 8}}},
+                    BadField{"fan_in_fan_out", true}, BadField{"lora_bias", true},
+                    BadField{"layers_to_transform", {0, 1}}, BadField{"layers_to_transform", 0},
+                    BadField{"exclude_modules", {"fc1"}}, BadField{"exclude_modules", "fc1"},
+                    BadField{"target_modules", ".*query"}, BadField{"target_modules", nullptr},
+                    BadField{"target_modules", json::array()}, BadField{"target_modules", json::array({1})},
+                    BadField{"init_lora_weights", "pissa"}, BadField{"init_lora_weights", "olora"},
+                    BadField{"layer_replication", {{0, 1}}}, BadField{"use_qalora", true},
+                    BadField{"trainable_token_indices", {1}}, BadField{"a_field_of_the_future", 1},
+                    BadField{"r", 0}, BadField{"r", "4"}, BadField{"r", nullptr},
+                    BadField{"lora_alpha", nullptr}, BadField{"lora_dropout", 1.5},
+                    BadField{"use_rslora", "yes"}));
+
+TEST(PeftFiles, WhatDoesNotFitIsListed) {
+  const auto model = adapted_model();
+  TensorMap tensors = adapter_tensors(*model, ModuleNaming::kLegacy);
+  tensors.erase("base_model.model.encoder.layer.0.attention.attention.query.lora_B.weight");
+  tensors["base_model.model.encoder.layer.0.attention.attention.query.lora_magnitude_vector"] =
+      at::zeros({16});
+  tensors["base_model.model.encoder.layer.1.attention.attention.query.lora_A.weight"] = at::zeros({3, 16});
+  const auto loaded = random_model();
+  const std::string message = error_of([&] { load_adapter(valid_config(), tensors, *loaded, "folder"); });
+  for (const char* part :
+       {"folder", "missing: encoder.layer.0.attention.attention.query.lora_B.weight",
+        "unexpected: encoder.layer.0.attention.attention.query.lora_magnitude_vector",
+        "encoder.layer.1.attention.attention.query.lora_A.weight (expected [4, 16], found [3, 16])"}) {
+    EXPECT_THAT(message, HasSubstr(part));
+  }
+}
+
+TEST(PeftFiles, AnAdapterThatIsThereMustBeTheFiles) {
+  const auto model = adapted_model();
+  const TensorMap tensors = adapter_tensors(*model, ModuleNaming::kCurrent);
+  const auto message = [&](LoraOptions options) {
+    const auto other = adapted_model(options);
+    return error_of([&] { load_adapter(valid_config(), tensors, *other, "folder"); });
+  };
+  LoraOptions options = kOptions;
+  options.r = 2;
+  EXPECT_THAT(message(options), HasSubstr("r:"));
+  options = kOptions;
+  options.lora_alpha = 16;
+  EXPECT_THAT(message(options), HasSubstr("lora_alpha"));
+  options = kOptions;
+  options.target_modules = {"query"};
+  EXPECT_THAT(message(options),
+              HasSubstr("unexpected: encoder.layer.0.attention.attention.value.lora_A.weight"));
+  const auto same = adapted_model();
+  {
+    const at::NoGradGuard no_grad;
+    lora_parameters(*same).begin()->second.zero_();
+  }
+  load_adapter(valid_config(), tensors, *same, "folder");
+  EXPECT_GT(lora_parameters(*same).begin()->second.abs().max().item<double>(), 0);
+}
+
+TEST(PeftFiles, ATargetThatTheModelLacksIsNamed) {
+  json config = valid_config();
+  config["target_modules"] = {"query", "c_attn"};
+  EXPECT_THAT(error_of([&] { load_adapter(config, {}, *random_model(), "folder"); }), HasSubstr("c_attn"));
+}
+
+TEST(PeftFiles, SwigluAdaptersHaveOnlyALegacyName) {
+  const TemporaryFolder temporary;
+  Dinov2Config config = small_config();
+  config.use_swiglu_ffn = true;
+  const auto model = random_model(config);
+  LoraOptions options = kOptions;
+  options.target_modules = {"weights_in", "weights_out"};
+  inject_lora(*model, options, 0);
+  EXPECT_THAT(error_of([&] { save_adapter(temporary.path(), *model, options); }), HasSubstr("weights_in"));
+  save_adapter(temporary.path(), *model, options, {.naming = ModuleNaming::kLegacy});
+  const auto loaded = random_model(config);
+  EXPECT_THAT(load_adapter(temporary.path(), *loaded).target_modules,
+              testing::ElementsAre("weights_in", "weights_out"));
+}
+
+TEST(PeftFiles, MissingAndBrokenFilesAreNamed) {
+  const TemporaryFolder temporary;
+  const auto model = random_model();
+  const auto message = [&] { return error_of([&] { load_adapter(temporary.path(), *model); }); };
+  EXPECT_THAT(message(), HasSubstr("adapter_config.json"));
+  std::ofstream(temporary.path() / "adapter_config.json") << "{";
+  EXPECT_THAT(message(), HasSubstr("adapter_model.safetensors"));
+  std::ofstream(temporary.path() / "adapter_model.safetensors") << "x";
+  EXPECT_THAT(message(), HasSubstr("not valid JSON"));
+  std::ofstream(temporary.path() / "adapter_config.json") << valid_config().dump();
+  EXPECT_THAT(message(), HasSubstr("adapter_model.safetensors"));
+}
+
+}  // namespace
+}  // namespace tessera::vision

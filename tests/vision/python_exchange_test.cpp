@@ -1,0 +1,53 @@
+#include <cstdlib>
+#include <filesystem>
+
+#include "core/safetensors.h"
+#include "tests/vision/vision_test_support.h"
+#include "vision/dinov2_weights.h"
+#include "vision/peft_files.h"
+
+namespace tessera::vision {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_exchange(const fs::path& folder, const Dinov2Config& config, const LoraOptions& options) {
+  auto model = random_model(config);
+  model->eval();
+  at::manual_seed(5);
+  const at::NoGradGuard no_grad;
+  const at::Tensor pixels = at::randn({2, 3, 42, 56});
+  fs::create_directories(folder);
+  save_dinov2(folder / "model", *model);
+  TensorMap tensors = {{"pixel_values", pixels}, {"backbone", model->forward(pixels)}};
+  inject_lora(*model, options, 3);
+  for (auto& [name, parameter] : lora_parameters(*model)) {
+    parameter.normal_(0, 0.1);
+  }
+  save_adapter(
+      folder / "adapter", *model, options,
+      {.base_model_class = config.hugging_face_class(), .parent_library = config.hugging_face_module()});
+  tensors["adapted"] = model->forward(pixels);
+  write_safetensors(folder / "features.safetensors", tensors);
+}
+
+/// Writes what scripts/golden/check_against_python.py then loads with transformers and peft.
+TEST(PythonExchange, WritesFolders) {
+  const char* place = std::getenv("TESSERA_EXCHANGE_DIR");
+  if (place == nullptr) {
+    GTEST_SKIP() << "TESSERA_EXCHANGE_DIR is not set (scripts/golden/check_against_python.py sets it)";
+  }
+  Dinov2Config config = small_config();
+  config.hidden_size = 64;
+  config.image_size = 70;
+  config.patch_size = 14;
+  write_exchange(fs::path(place) / "query_value", config,
+                 {.r = 16, .lora_alpha = 32, .lora_dropout = 0.1, .target_modules = {"query", "value"}});
+  config.with_registers = true;
+  config.num_register_tokens = 4;
+  write_exchange(fs::path(place) / "registers_all_linear", config,
+                 {.r = 4, .lora_alpha = 2.5, .target_modules = {"all-linear"}, .use_rslora = true});
+}
+
+}  // namespace
+}  // namespace tessera::vision

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "core/error.h"
+#include "vision/dinov2.h"
+
+namespace tessera::vision {
+
+/// A folder that exists for the duration of a test.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    static std::atomic<int> counter{0};
+    path_ = std::filesystem::temp_directory_path() / fmt::format("tessera-vision-{}-{}", getpid(), counter++);
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline Dinov2Config small_config() {
+  Dinov2Config config;
+  config.hidden_size = 16;
+  config.num_hidden_layers = 3;
+  config.num_attention_heads = 2;
+  config.image_size = 16;
+  config.patch_size = 4;
+  return config;
+}
+
+inline std::shared_ptr<Dinov2Model> random_model(const Dinov2Config& config = small_config(),
+                                                 std::uint64_t seed = 1) {
+  auto model = std::make_shared<Dinov2Model>(config);
+  initialise_random(*model, seed);
+  return model;
+}
+
+inline at::Tensor random_pixels(std::int64_t height = 16, std::int64_t width = 16) {
+  return at::randn({2, 3, height, width});
+}
+
+/// Runs a statement that must throw Error, and hands back its message.
+template <typename Statement>
+std::string error_of(Statement statement) {
+  try {
+    statement();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error was thrown";
+  return {};
+}
+
+}  // namespace tessera::vision
