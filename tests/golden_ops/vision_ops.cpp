@@ -1,0 +1,121 @@
+#include <ATen/ATen.h>
+
+#include <memory>
+
+#include "core/error.h"
+#include "tests/golden_ops/golden_case.h"
+#include "vision/compressor.h"
+#include "vision/dinov2.h"
+#include "vision/dinov2_weights.h"
+#include "vision/peft_files.h"
+
+namespace tessera::golden {
+
+namespace {
+
+PositionInterpolation interpolation_of(const GoldenCase& golden) {
+  const std::string name = golden.params.value("position_interpolation", "auto");
+  if (name == "auto") {
+    return PositionInterpolation::kAuto;
+  }
+  if (name == "scale_factor") {
+    return PositionInterpolation::kScaleFactor;
+  }
+  if (name == "size") {
+    return PositionInterpolation::kSize;
+  }
+  if (name == "size_antialias") {
+    return PositionInterpolation::kSizeAntialias;
+  }
+  fail("{}: params.position_interpolation: expected auto, scale_factor, size or size_antialias, found \"{}\"",
+       golden.name, name);
+}
+
+at::Tensor input_leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
+  const auto found = golden.inputs.find(name);
+  if (found == golden.inputs.end()) {
+    fail("{}: in.{} is missing", golden.name, name);
+  }
+  at::Tensor leaf = found->second.detach().clone().set_requires_grad(true);
+  result.leaves["in." + name] = leaf;
+  return leaf;
+}
+
+std::shared_ptr<vision::Dinov2Model> backbone(const GoldenCase& golden) {
+  if (!golden.params.contains("config")) {
+    fail("{}: params.config is missing", golden.name);
+  }
+  auto model = std::make_shared<vision::Dinov2Model>(
+      vision::Dinov2Config::from_json(golden.params["config"], golden.name), interpolation_of(golden));
+  vision::load_dinov2_tensors(*model, golden.weights, golden.name);
+  model->eval();
+  return model;
+}
+
+void run_backbone(const GoldenCase& golden, vision::Dinov2Model& model, GoldenResult& result) {
+  const at::Tensor hidden_states = model.forward(input_leaf(golden, "pixel_values", result));
+  result.outputs["last_hidden_state"] = hidden_states;
+  result.outputs["pooler_output"] = hidden_states.select(1, 0);
+}
+
+GoldenResult dinov2(const GoldenCase& golden) {
+  GoldenResult result;
+  const auto model = backbone(golden);
+  for (const auto& [key, tensor] : vision::dinov2_tensors(*model)) {
+    result.leaves["w." + key] = tensor;
+  }
+  run_backbone(golden, *model, result);
+  return result;
+}
+
+GoldenResult dinov2_lora(const GoldenCase& golden) {
+  GoldenResult result;
+  const auto model = backbone(golden);
+  if (!golden.params.contains("adapter_config")) {
+    fail("{}: params.adapter_config is missing", golden.name);
+  }
+  vision::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
+  for (const auto naming : {vision::ModuleNaming::kLegacy, vision::ModuleNaming::kCurrent}) {
+    for (const auto& [key, tensor] : vision::adapter_tensors(*model, naming)) {
+      if (golden.adapter.count(key) != 0) {
+        result.leaves["adapter." + key] = tensor;
+      }
+    }
+  }
+  run_backbone(golden, *model, result);
+  return result;
+}
+
+GoldenResult compressor(const GoldenCase& golden) {
+  GoldenResult result;
+  const at::Tensor hidden_states = input_leaf(golden, "hidden_states", result);
+  const auto weight = [&](const std::string& key) {
+    const auto found = golden.weights.find(key);
+    if (found == golden.weights.end()) {
+      fail("{}: w.{} is missing", golden.name, key);
+    }
+    return found->second;
+  };
+  vision::FeatureCompressor model(
+      vision::FeatureCompressorOptions{.input_size = weight("0.weight").size(1),
+                                       .hidden_size = weight("0.weight").size(0),
+                                       .output_size = weight("3.weight").size(0)});
+  model->eval();
+  for (auto& item : model->named_parameters()) {
+    const at::NoGradGuard no_grad;
+    item.value().copy_(weight(item.key()));
+    result.leaves["w." + item.key()] = item.value();
+  }
+  result.outputs["compressed"] = model->forward(hidden_states);
+  return result;
+}
+
+}  // namespace
+
+void add_vision_ops(GoldenOps& ops) {
+  ops["dinov2"] = dinov2;
+  ops["dinov2_lora"] = dinov2_lora;
+  ops["compressor"] = compressor;
+}
+
+}  // namespace tessera::golden
