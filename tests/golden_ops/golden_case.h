@@ -10,7 +10,8 @@
 
 namespace tessera::golden {
 
-/// One golden case: a safetensors file (docs/golden-cases.md). Names are without their prefix: in.x is inputs["x"].
+/// One golden case: a safetensors file (docs/golden-cases.md). Names are without their prefix: in.x is
+/// inputs["x"].
 struct GoldenCase {
   std::string name;  ///< the file's stem
   std::string op;
@@ -28,8 +29,8 @@ struct GoldenCase {
 /// @throws Error naming the file where it is no golden case
 GoldenCase read_golden_case(const std::filesystem::path& path);
 
-/// What an op computed. Every expected output must be among the outputs. `leaves` maps full names ("in.x", "w.KEY",
-/// "adapter.KEY") to the tensors, requiring gradients, whose gradient the case may ask for.
+/// What an op computed. Every expected output must be among the outputs. `leaves` maps full names ("in.x",
+/// "w.KEY", "adapter.KEY") to the tensors, requiring gradients, whose gradient the case may ask for.
 struct GoldenResult {
   TensorMap outputs;
   TensorMap leaves;
