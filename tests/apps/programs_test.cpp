@@ -1,0 +1,224 @@
+// The programs as a user runs them: exit codes, messages, a short quickstart, and being killed.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/config.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "model/weights.h"
+#include "tests/train/small_run.h"
+#include "train/run_folder.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Finished {
+  int exit_code = -1;
+  std::string output;  ///< standard output and error together
+};
+
+/// Runs a program to its end.
+Finished run_to_end(const std::string& command) {
+  Finished finished;
+  std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return finished;
+  char buffer[4096];
+  for (std::size_t count; (count = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+    finished.output.append(buffer, count);
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  return finished;
+}
+
+const std::string kTrain = TESSERA_STAGE1_TRAIN;
+const std::string kEval = TESSERA_STAGE1_EVAL;
+const std::string kTessera = TESSERA_TOOL;
+const std::string kConfigs = std::string(TESSERA_SOURCE_DIR) + "/configs/";
+
+TEST(Stage1Train, DryRunNeedsNeitherDataNorTokenizer) {
+  const Finished finished =
+      run_to_end(kTrain + " --config " + kConfigs + "stage1.yaml --dry-run --set vision.weights=random");
+  EXPECT_EQ(finished.exit_code, 0) << finished.output;
+  for (const char* line :
+       {"Phase 1: LoRA adapters FROZEN | Trainable params: ",
+        "Phase 2: LoRA adapters UNFROZEN | Trainable params: ", "backbone           86,580,480",
+        "lora                  589,824", "compressor            344,832", "language           24,388,992"}) {
+    EXPECT_NE(finished.output.find(line), std::string::npos) << line << "\n" << finished.output;
+  }
+}
+
+TEST(Stage1Train, AllLinearHasItsOwnCount) {
+  const Finished finished = run_to_end(kTrain + " --config " + kConfigs +
+                                       "stage1-all-linear.yaml --dry-run --set vision.weights=random");
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_NE(finished.output.find("lora                2,654,208"), std::string::npos) << finished.output;
+}
+
+TEST(Stage1Train, MistakesEndWithCodeTwoAndOneLine) {
+  const fs::path file = fs::temp_directory_path() / ("tessera-mistake-" + std::to_string(getpid()) + ".yaml");
+  write_file_atomically(file, "schedule:\n  epochs: many\n");
+  const struct {
+    std::string arguments;
+    std::string expected;
+  } cases[] = {
+      {"--config " + file.string(), file.string() + ":2:11: "},
+      {"--config " + kConfigs + "stage1.yaml --set schedule.epoch=2", "--set schedule.epoch"},
+      {"--config nowhere.yaml", "nowhere.yaml"},
+      {"", "--config"},
+      {"--config " + kConfigs + "stage1.yaml --res", "--res"},
+      {"--config " + kConfigs + "stage1.yaml stray", "stray"},
+  };
+  for (const auto& [arguments, expected] : cases) {
+    const Finished finished = run_to_end(kTrain + " " + arguments);
+    EXPECT_EQ(finished.exit_code, 2) << arguments << "\n" << finished.output;
+    EXPECT_NE(finished.output.find(expected), std::string::npos) << finished.output;
+    EXPECT_EQ(std::count(finished.output.begin(), finished.output.end(), '\n'), 1) << finished.output;
+  }
+  fs::remove(file);
+}
+
+TEST(Stage1Train, RefusesSeveralRanks) {
+  const Finished finished = run_to_end("WORLD_SIZE=2 " + kTrain + " --config " + kConfigs + "stage1.yaml");
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_NE(finished.output.find("WORLD_SIZE"), std::string::npos) << finished.output;
+}
+
+TEST(Stage1Eval, NamesAFolderThatIsNoCheckpoint) {
+  const Finished finished = run_to_end(kEval + " --suite retrieval --checkpoint /nowhere/at/all");
+  EXPECT_EQ(finished.exit_code, 1);
+  EXPECT_NE(finished.output.find("/nowhere/at/all"), std::string::npos) << finished.output;
+}
+
+TEST(Tessera, EveryCommandHasHelp) {
+  for (const char* command : {"", "make-shapes", "train-tokenizer", "retrieval-pictures", "summary"}) {
+    const Finished finished = run_to_end(kTessera + " " + command + " --help");
+    EXPECT_EQ(finished.exit_code, 0) << command;
+    EXPECT_NE(finished.output.find("Usage: tessera"), std::string::npos) << command;
+  }
+  EXPECT_EQ(run_to_end(kTessera + " make-shape").exit_code, 2);
+}
+
+class QuickstartTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::temp_directory_path() / ("tessera-quickstart-" + std::to_string(getpid()));
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  fs::path root_;
+};
+
+// The quickstart on a shorter run: a looser version of what docs/results.md reports for the whole.
+TEST_F(QuickstartTest, LearnsToFindHeldOutScenes) {
+  const std::string shapes = (root_ / "shapes").string();
+  const std::string tokenizer = (root_ / "tokenizer.model").string();
+  ASSERT_EQ(
+      run_to_end(kTessera + " make-shapes --output " + shapes + " --train-scenes 2000 --held-out-scenes 128")
+          .exit_code,
+      0);
+  ASSERT_EQ(run_to_end(kTessera + " train-tokenizer --output " + tokenizer + " --vocab-size 400 --shards '" +
+                       shapes + "/train-{000000..000001}.tar'")
+                .exit_code,
+            0);
+  const Finished trained = run_to_end(
+      kTrain + " --config " + kConfigs + "quickstart.yaml --set run.output_dir=" + (root_ / "runs").string() +
+      " --set run.log_dir=" + (root_ / "logs").string() + " --set 'data.train=[\"" + shapes +
+      "/train-{000000..000001}.tar\"]'" + " --set 'data.validation=[\"" + shapes +
+      "/val-000000.tar\"]' --set language.tokenizer=" + tokenizer +
+      " --set schedule.epochs=9 --set schedule.lora_warmup_epochs=6");
+  ASSERT_EQ(trained.exit_code, 0) << trained.output;
+  const fs::path run = root_ / "runs" / "quickstart";
+  const fs::path report = root_ / "scores.json";
+  const Finished evaluated =
+      run_to_end(kEval + " --suite retrieval --checkpoint " + (run / "checkpoints" / "latest").string() +
+                 " --output " + report.string());
+  ASSERT_EQ(evaluated.exit_code, 0) << evaluated.output;
+  const nlohmann::json scores = nlohmann::json::parse(read_file(report));
+  EXPECT_EQ(scores.at("images"), 128);
+  // Chance is 0.008.
+  EXPECT_GE(scores.at("image_to_text_r1").get<double>(), 0.2);
+  EXPECT_GE(scores.at("text_to_image_r1").get<double>(), 0.2);
+  EXPECT_EQ(scores.at("split"), "validation");
+  EXPECT_FALSE(scores.at("data").empty());
+
+  const Finished pictures =
+      run_to_end(kTessera + " retrieval-pictures --checkpoint " + (run / "checkpoints" / "phase1").string() +
+                 " --output " + (root_ / "pictures").string());
+  EXPECT_EQ(pictures.exit_code, 0) << pictures.output;
+  EXPECT_GT(fs::file_size(root_ / "pictures" / "captions_found.png"), 1000u);
+}
+
+/// A program in a process of its own, its output thrown away.
+pid_t start(const std::vector<std::string>& words) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const int nowhere = open("/dev/null", O_WRONLY);
+    dup2(nowhere, STDOUT_FILENO);
+    dup2(nowhere, STDERR_FILENO);
+    std::vector<char*> arguments;
+    for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+    arguments.push_back(nullptr);
+    execv(arguments[0], arguments.data());
+    _exit(127);
+  }
+  return child;
+}
+
+// kill -9 at twenty random moments: whatever is left, every checkpoint is whole and the run goes on.
+TEST(Killed, NeverLeavesARunThatCannotBeLoaded) {
+  const train::SmallRun small("tessera-killed");
+  Config config = small.config("killed");
+  config.schedule.epochs = 100000;
+  config.schedule.lora_warmup_epochs = 3;
+  config.checkpoint.every_steps = 1;
+  config.checkpoint.keep = 2;
+  config.eval.every_epochs = 0;
+  const fs::path file = small.root() / "killed.yaml";
+  write_file_atomically(file, to_yaml(config));
+  const train::RunFolder folder(small.run_folder("killed"));
+
+  CounterRandom random(11, RandomPurpose::kShuffle, 0, 0);
+  std::int64_t last_step = 0;
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::string> words = {kTrain, "--config", file.string()};
+    if (!folder.steps().empty()) words.push_back("--resume");
+    const pid_t child = start(words);
+    ASSERT_GT(child, 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300 + random.below(1500)));
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, WNOHANG), 0)
+        << "round " << round << ": the run ended by itself, status " << status;
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    for (const std::int64_t step : folder.steps()) {
+      EXPECT_NO_THROW(model::load_model(folder.checkpoints() / fmt::format("step-{:06}", step)))
+          << "step " << step;
+    }
+    if (const auto latest = folder.pointed("latest")) {
+      EXPECT_TRUE(fs::exists(folder.checkpoints() / "latest" / "state"));
+      EXPECT_GE(*latest, last_step);
+      last_step = *latest;
+    }
+  }
+  EXPECT_GT(last_step, 0) << "no round got as far as a checkpoint";
+}
+
+}  // namespace
+}  // namespace tessera
