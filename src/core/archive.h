@@ -10,8 +10,9 @@
 
 namespace tessera {
 
-/// State that only Tessera reads back (optimizer moments, queue, sampler position): named tensors of any dtype and
-/// a JSON value, in one safetensors file with the JSON under the metadata key "state". Bit-exact both ways.
+/// State that only Tessera reads back (optimizer moments, queue, sampler position): named tensors of any
+/// dtype and a JSON value, in one safetensors file with the JSON under the metadata key "state". Bit-exact
+/// both ways.
 class Archive {
  public:
   Archive() = default;

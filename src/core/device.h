@@ -9,7 +9,8 @@
 
 namespace tessera {
 
-/// Where and in which precision a run computes: the one place that `run.device` and `run.precision` pass through.
+/// Where and in which precision a run computes: the one place that `run.device` and `run.precision` pass
+/// through.
 struct Compute {
   c10::Device device = c10::kCPU;
   /// float32, or bfloat16 for autocast products (parameters stay float32).
@@ -18,8 +19,8 @@ struct Compute {
   std::string describe() const;  ///< "cpu, fp32, 2 threads"
 };
 
-/// auto takes the GPU where this build and machine have one, and bf16 on a GPU that computes in it, else fp32.
-/// Sets the number of intra-op threads where run.threads is not 0.
+/// auto takes the GPU where this build and machine have one, and bf16 on a GPU that computes in it, else
+/// fp32. Sets the number of intra-op threads where run.threads is not 0.
 /// @throws ConfigError where a GPU is asked for and there is none (the message says why)
 Compute choose_compute(const RunConfig& run);
 

@@ -10,8 +10,8 @@ namespace tessera {
 
 using Logger = std::shared_ptr<spdlog::logger>;
 
-/// Lines "2026-11-25 01:36:50 [info] message" to standard error and, appended and flushed line by line, to each file
-/// (folders are made). Errors that concern a file name it.
+/// Lines "2026-11-25 01:36:50 [info] message" to standard error and, appended and flushed line by line, to
+/// each file (folders are made). Errors that concern a file name it.
 Logger make_logger(const std::vector<std::filesystem::path>& files, bool to_terminal = true);
 
 /// A logger that drops everything, for tests and for ranks other than 0.

@@ -19,9 +19,9 @@ enum class RandomPurpose : std::uint32_t {
   kProbe = 8,
 };
 
-/// Counter-based generator, Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-/// A draw is a function of (seed, purpose, step, index) and its place in the stream alone: one process and eight
-/// draw the same, and a resumed run continues.
+/// Counter-based generator, Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+/// 3"). A draw is a function of (seed, purpose, step, index) and its place in the stream alone: one process
+/// and eight draw the same, and a resumed run continues.
 class CounterRandom {
  public:
   using result_type = std::uint32_t;
@@ -58,6 +58,7 @@ std::vector<std::int64_t> random_permutation(std::int64_t n, std::uint64_t seed,
                                              std::uint64_t step);
 
 /// One round trip of Philox4x32-10, exposed for its known-answer test.
-std::array<std::uint32_t, 4> philox4x32_10(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+std::array<std::uint32_t, 4> philox4x32_10(std::array<std::uint32_t, 4> counter,
+                                           std::array<std::uint32_t, 2> key);
 
 }  // namespace tessera

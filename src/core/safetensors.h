@@ -15,8 +15,8 @@ using StringMap = std::map<std::string, std::string>;
 
 /// Reads a safetensors file (format: huggingface/safetensors README), memory-mapped. Nothing in the file is
 /// trusted: header length, JSON, dtypes, shapes, offsets (contiguous from 0, no overlap, no hole), the file's
-/// size and duplicate keys are checked before a tensor is handed out. Every complaint is an Error that names the
-/// file and, where there is one, the tensor.
+/// size and duplicate keys are checked before a tensor is handed out. Every complaint is an Error that names
+/// the file and, where there is one, the tensor.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -52,9 +52,11 @@ class SafetensorsFile {
   StringMap metadata_;
 };
 
-/// Writes tensors (any device; made contiguous) in the reference writer's order: dtype alignment descending, then
-/// name. The file is written beside its place, fsynced and renamed: a reader sees the old file or the new one.
+/// Writes tensors (any device; made contiguous) in the reference writer's order: dtype alignment descending,
+/// then name. The file is written beside its place, fsynced and renamed: a reader sees the old file or the
+/// new one.
 /// @throws Error where the file can't be written or a dtype has no safetensors name
-void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const StringMap& metadata = {});
+void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors,
+                       const StringMap& metadata = {});
 
 }  // namespace tessera
