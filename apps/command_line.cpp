@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
@@ -37,8 +38,14 @@ std::optional<boost::program_options::variables_map> parse_options(
   // Guessing would let --res stand for --resume, and a misspelt option pass unseen.
   const int style = options::command_line_style::unix_style & ~options::command_line_style::allow_guessing;
   options::variables_map values;
-  options::store(
-      options::command_line_parser(arguments).options(description).style(style).positional({}).run(), values);
+  const options::parsed_options parsed =
+      options::command_line_parser(arguments).options(description).style(style).run();
+  for (const options::option& option : parsed.options) {
+    if (option.string_key.empty() && !option.value.empty()) {
+      throw ConfigError(fmt::format("'{}' belongs to no option; see --help", option.value.front()));
+    }
+  }
+  options::store(parsed, values);
   if (values.count("help") != 0) {
     std::cout << usage << "\n" << description;
     return std::nullopt;
@@ -49,6 +56,22 @@ std::optional<boost::program_options::variables_map> parse_options(
   }
   options::notify(values);
   return values;
+}
+
+std::vector<std::string> join_optional_values(const std::vector<std::string>& arguments,
+                                              const std::vector<std::string>& names) {
+  std::vector<std::string> joined;
+  for (const std::string& argument : arguments) {
+    const bool is_value = !argument.empty() && argument.front() != '-';
+    const bool may_take_it =
+        !joined.empty() && std::find(names.begin(), names.end(), joined.back()) != names.end();
+    if (is_value && may_take_it) {
+      joined.back() += "=" + argument;
+    } else {
+      joined.push_back(argument);
+    }
+  }
+  return joined;
 }
 
 const char* version_line() { return "tessera " TESSERA_VERSION; }

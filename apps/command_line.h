@@ -21,6 +21,12 @@ std::optional<boost::program_options::variables_map> parse_options(
     const std::string& usage, boost::program_options::options_description description,
     const std::vector<std::string>& arguments);
 
+/// Boost takes the value of an option that may go without one only as --option=VALUE. This makes that of the
+/// words
+/// --option VALUE, for the options named.
+std::vector<std::string> join_optional_values(const std::vector<std::string>& arguments,
+                                              const std::vector<std::string>& names);
+
 /// "tessera 0.1.0".
 const char* version_line();
 

@@ -25,7 +25,7 @@ options::options_description described_options() {
       ("set,s", options::value<std::vector<std::string>>()->composing(),
        "KEY.PATH=VALUE, overrides a key of the file; may be given many times")
       ("resume", options::value<std::string>()->implicit_value("latest"),
-       "continue the run from its latest checkpoint, or from the checkpoint folder given: --resume=PATH")
+       "continue the run from its latest checkpoint, or from the checkpoint folder given (--resume PATH)")
       ("stop-after", options::value<std::int64_t>(),
        "stop once this many updates are done, with everything saved for --resume (the schedule is not shortened)")
       ("dry-run", "build the model, print parameters, phase lines and an estimate of memory, and stop; needs neither "
@@ -63,12 +63,14 @@ int train(const options::variables_map& values, const Config& config) {
 
 constexpr const char* kUsageText =
     "Trains a compact vision-language model by contrast.\n\n"
-    "Usage: stage1_train --config FILE [--set KEY=VALUE]... [--resume[=latest|PATH]]\n\n"
+    "Usage: stage1_train --config FILE [--set KEY=VALUE]... [--resume [latest|PATH]]\n\n"
     "SIGTERM and SIGINT save a checkpoint and end the run with exit code 0.\n"
     "Exit codes: 0 done, 1 failed, 2 mistake in the configuration or on the command line.\n";
 
 int body(int argc, char** argv) {
-  const auto parsed = parse_options(kUsageText, described_options(), {argv + 1, argv + argc});
+  const auto parsed =
+      parse_options(kUsageText, described_options(),
+                    join_optional_values({argv + 1, argv + argc}, {"--resume", "--help-config"}));
   if (!parsed) return kDone;
   const options::variables_map& values = *parsed;
   if (values.count("help-config") != 0) {

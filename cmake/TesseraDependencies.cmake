@@ -22,6 +22,18 @@ target_include_directories(tessera_torch SYSTEM INTERFACE
   "${TESSERA_FIRST_HEADERS}" "${TESSERA_LIBTORCH}/include" "${TESSERA_LIBTORCH}/include/torch/csrc/api/include")
 target_link_libraries(tessera_torch INTERFACE
   "${TESSERA_LIBTORCH}/lib/libtorch_cpu.so" "${TESSERA_LIBTORCH}/lib/libc10.so")
+if(TESSERA_CUDA)
+  # Nothing calls these by name: what registers itself in them is what makes a GPU usable, so they must not be dropped
+  # as unneeded.
+  foreach(library torch_cuda c10_cuda)
+    if(NOT EXISTS "${TESSERA_LIBTORCH}/lib/lib${library}.so")
+      message(FATAL_ERROR "TESSERA_CUDA=ON, but ${TESSERA_LIBTORCH}/lib/lib${library}.so is not there: "
+                          "give a LibTorch that was built with CUDA")
+    endif()
+    target_link_libraries(tessera_torch INTERFACE
+      "-Wl,--no-as-needed,${TESSERA_LIBTORCH}/lib/lib${library}.so,--as-needed")
+  endforeach()
+endif()
 # The wheel finds its CUDA runtime libraries beside itself; the linker has to be told not to look for them.
 target_link_options(tessera_torch INTERFACE "-Wl,--allow-shlib-undefined")
 target_compile_definitions(tessera_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)

@@ -279,7 +279,7 @@ std::vector<ConfigKey> losses_keys() {
           [](Config & c) -> auto& { return c.losses.itc.queue.max_shift; },
           "Nats by which an entry's age may move its logits; staler entries are left out; 0: no such rule"),
       integer(
-          "losses.itc.queue.probe_pairs", {1, 4096},
+          "losses.itc.queue.probe_pairs", {2, 4096},
           [](Config & c) -> auto& { return c.losses.itc.queue.probe_pairs; },
           "Pairs that are encoded again and again to measure that shift"),
       integer(

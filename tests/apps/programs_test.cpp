@@ -198,7 +198,7 @@ TEST(Killed, NeverLeavesARunThatCannotBeLoaded) {
   std::int64_t last_step = 0;
   for (int round = 0; round < 20; ++round) {
     std::vector<std::string> words = {kTrain, "--config", file.string()};
-    if (!folder.steps().empty()) words.push_back("--resume");
+    if (!folder.steps().empty()) words.insert(words.end(), {"--resume", "latest"});
     const pid_t child = start(words);
     ASSERT_GT(child, 0);
     std::this_thread::sleep_for(std::chrono::milliseconds(300 + random.below(1500)));
