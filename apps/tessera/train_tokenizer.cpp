@@ -19,11 +19,19 @@ std::vector<std::string> words(const options::variables_map& values, const char*
 
 void add_captions(const std::vector<std::string>& patterns, std::vector<std::string>& sentences) {
   if (patterns.empty()) return;
-  const auto dataset = data::WebDataset::open(patterns, make_logger({}));
+  const Logger logger = make_logger({});
+  const auto dataset = data::WebDataset::open(patterns, logger);
+  std::int64_t broken = 0;
   for (std::int64_t i = 0; i < dataset->size(); ++i) {
-    data::Sample sample = dataset->read(i);
-    for (std::string& caption : sample.captions) sentences.push_back(std::move(caption));
+    try {
+      data::Sample sample = dataset->read(i);
+      for (std::string& caption : sample.captions) sentences.push_back(std::move(caption));
+    } catch (const Error& error) {
+      logger->warn("{}; left out", error.what());
+      ++broken;
+    }
   }
+  if (broken == dataset->size()) fail("{}: no sample has captions that can be read", patterns.front());
 }
 
 void add_lines(const std::string& path, std::vector<std::string>& sentences) {

@@ -109,11 +109,6 @@ void Trainer::open_run(const TrainerOptions& options) {
   built_.model->to(compute_.device);
   loader_ =
       std::make_unique<data::TrainLoader>(training_data_, loader_options(config_, collectives_), logger_);
-  if (loader_->batches_per_epoch() == 0) {
-    throw ConfigError(
-        fmt::format("data.batch_size: {} samples make no batch of {}; lower it, or set data.drop_last=false",
-                    training_data_->size(), config_.data.batch_size));
-  }
   schedule_ = std::make_unique<PhaseSchedule>(config_.schedule, built_.model->has_lora(),
                                               loader_->batches_per_epoch());
   training_step_ = std::make_unique<TrainingStep>(built_.model, tokenizer_, config_, compute_, collectives_,

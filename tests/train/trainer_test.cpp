@@ -259,7 +259,7 @@ TEST_F(TrainerTest, SignalSavesAndEndsTheRun) {
   config.checkpoint.every_epochs = 0;
   Trainer trainer(config, kQuiet);
   std::thread sender([] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
     kill(getpid(), SIGTERM);
   });
   const RunOutcome outcome = trainer.run();
