@@ -26,9 +26,16 @@ AttentionMode attention_mode(const GoldenCase& golden) {
        attention.dump());
 }
 
+/// The rows [B,T] whose logits count: real tokens, and padding where the case expects something of it.
+at::Tensor compared_rows(const GoldenCase& golden, const at::Tensor& mask) {
+  const auto expected = golden.outputs.find("logits");
+  if (expected == golden.outputs.end() || expected->second.dim() != 3) return mask;
+  return mask.logical_or(expected->second.ne(0).any(-1));
+}
+
 /// params: config (Hugging Face's LlamaConfig object), attention. in.input_ids, in.attention_mask [B,T],
-/// optionally in.labels → out.logits, out.loss. The logits are multiplied by the mask: what stands at padding
-/// has no meaning and differs between implementations.
+/// optionally in.labels → out.logits, out.loss. Where a case gives zeros at padding, so does the op: what
+/// stands there has no meaning and may differ between implementations.
 GoldenResult causal_lm(const GoldenCase& golden) {
   if (!golden.params.contains("config")) fail("{}: params.config is missing", golden.name);
   LanguageModel model(LanguageModelConfig::from_hugging_face(golden.params.at("config"), golden.name),
@@ -39,7 +46,7 @@ GoldenResult causal_lm(const GoldenCase& golden) {
   const at::Tensor logits = model->logits(hidden);
 
   GoldenResult result;
-  result.outputs["logits"] = logits * mask.unsqueeze(-1);
+  result.outputs["logits"] = logits * compared_rows(golden, mask).unsqueeze(-1);
   if (const auto labels = golden.inputs.find("labels"); labels != golden.inputs.end()) {
     result.outputs["loss"] = next_token_loss(logits, labels->second).value;
   }
