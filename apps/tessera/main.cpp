@@ -53,5 +53,7 @@ int body(int argc, char** argv) {
 }  // namespace tessera::apps
 
 int main(int argc, char** argv) {
-  return tessera::apps::run_program("tessera", [&] { return tessera::apps::body(argc, argv); });
+  // What goes wrong in a command points at that command's own --help.
+  const std::string name = argc > 1 ? fmt::format("tessera {}", argv[1]) : "tessera";
+  return tessera::apps::run_program(name.c_str(), [&] { return tessera::apps::body(argc, argv); });
 }

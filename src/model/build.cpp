@@ -109,7 +109,11 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
   if (config.vision.trainable == TrainableChoice::kLora) {
     if (config.lora.adapter.empty()) {
       lora = vision::LoraOptions::from_config(config.lora);
-      vision::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
+      try {
+        vision::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
+      } catch (const Error& error) {
+        throw ConfigError(fmt::format("lora.{}", error.what()));
+      }
     } else {
       lora = vision::load_adapter(config.lora.adapter, *backbone);
     }

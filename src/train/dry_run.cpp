@@ -5,6 +5,7 @@
 #include "model/parameter_table.h"
 #include "train/phase_schedule.h"
 #include "train/trainer.h"
+#include "vision/dinov2.h"
 
 namespace tessera::train {
 
@@ -35,15 +36,17 @@ Sizes estimate(const Config& config, const model::Stage1Model& model, bool encod
   const double patches_a_side =
       static_cast<double>(config.data.image_size) / static_cast<double>(model.vision().patch_size());
   const double image_tokens = 1 + patches_a_side * patches_a_side;
-  const ArchitectureConfig& vision = config.vision.architecture;
+  const auto* dinov2 = dynamic_cast<const vision::Dinov2Model*>(&model.vision());
+  TORCH_CHECK(dinov2 != nullptr, "dry run: the backbone is no Dinov2Model");
+  const vision::Dinov2Config& encoder = dinov2->config();
   const auto text_width = static_cast<double>(config.language.hidden_size);
 
   double kept =
       image_tokens * static_cast<double>(config.compressor.hidden_size + 2 * config.compressor.output_size);
   if (encoder_trains) {
     const auto width = static_cast<double>(model.vision().hidden_size());
-    kept += image_tokens * static_cast<double>(vision.num_hidden_layers) *
-            kept_by_block(width, width * static_cast<double>(vision.mlp_ratio));
+    kept += image_tokens * static_cast<double>(encoder.num_hidden_layers) *
+            kept_by_block(width, static_cast<double>(encoder.intermediate_size()));
   }
   kept += static_cast<double>(config.language.max_tokens * config.language.num_hidden_layers) *
           kept_by_block(text_width, 2.0 * static_cast<double>(config.language.intermediate_size));

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -168,7 +170,10 @@ void Trainer::start_phase(Phase phase, bool resuming) {
     }
   }
   optimizer_ = std::move(optimizer);
-  if (!switching && !resuming) logger_->info("parameters\n{}", model::parameter_table(*built_.model));
+  if (!switching && !resuming) {
+    std::istringstream table(model::parameter_table(*built_.model));
+    for (std::string line; std::getline(table, line);) logger_->info("{}", line);
+  }
 }
 
 RunOutcome Trainer::run() {

@@ -104,8 +104,8 @@ void TrainingStep::after_update(std::int64_t step) {
 }
 
 nlohmann::json TrainingStep::host_metrics() const {
-  nlohmann::json json = nlohmann::json::object();
-  if (!queue_) return json;
+  if (!queue_) return {{"queue_filled", 0.0}};
+  nlohmann::json json;
   json["queue_filled"] = static_cast<double>(queue_->filled()) / static_cast<double>(queue_->size());
   json.update(staleness_->metrics());
   return json;
