@@ -70,8 +70,10 @@ Trainer::Trainer(const Config& config, const TrainerOptions& options)
   // there is to say goes to the terminal alone.
   logger_ = make_logger({}, options.log_to_terminal);
   open_data();
-  built_ = model::build_model(config_, tokenizer_.vocab_size());
-  open_run(options);
+  std::filesystem::path resume_from;
+  if (!options.resume.empty()) resume_from = folder_.resolve_resume(options.resume);
+  build(resume_from);
+  open_run(resume_from, options.log_to_terminal);
 }
 
 Trainer::~Trainer() = default;
@@ -84,9 +86,47 @@ void Trainer::open_data() {
   }
 }
 
-void Trainer::open_run(const TrainerOptions& options) {
-  std::string resume_from;
-  if (!options.resume.empty()) resume_from = folder_.resolve_resume(options.resume).string();
+void Trainer::build(const fs::path& resume_from) {
+  Config config = config_;
+  const bool backbone_is_frozen = config_.vision.trainable != TrainableChoice::kFull;
+  // A checkpoint's other weights are worth something on its own backbone alone: a run that continues one, or
+  // starts from one without naming a backbone, takes that backbone, whatever the seed or the configuration
+  // says by now.
+  const fs::path backbone_from = !resume_from.empty()
+                                     ? resume_from
+                                     : fs::path(config_.vision.weights == "random" ? config_.init_from : "");
+  model::BackboneSource expected;
+  if (backbone_is_frozen && !backbone_from.empty()) {
+    expected = model::backbone_of_checkpoint(backbone_from);
+    if (!expected.path.empty()) config.vision.weights = expected.path.string();
+  }
+  if (!resume_from.empty()) {
+    config.language.weights = (resume_from / "language_model").string();
+    if (!config.lora.adapter.empty()) config.lora.adapter = (resume_from / "adapter").string();
+  }
+  built_ = model::build_model(config, tokenizer_.vocab_size());
+  if (!expected.hash.empty() && built_.backbone.hash != expected.hash) {
+    fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
+         backbone_from.string(), expected.path.string(), built_.backbone.hash, expected.hash);
+  }
+}
+
+void Trainer::warn_of_changed_keys(const fs::path& resume_from) const {
+  const auto lines_of = [](const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+  };
+  const std::vector<std::string> now = lines_of(to_yaml(config_));
+  const std::vector<std::string> then = lines_of(to_yaml(load_config(resume_from / "config.yaml")));
+  for (std::size_t i = 0; i < std::min(now.size(), then.size()); ++i) {
+    if (now[i] != then[i])
+      logger_->warn("the configuration has changed since: '{}', was '{}'", now[i], then[i]);
+  }
+}
+
+void Trainer::open_run(const fs::path& resume_from, bool log_to_terminal) {
   if (resume_from.empty() && !folder_.steps().empty()) {
     throw ConfigError(
         fmt::format("{} already holds a run: continue it with --resume, give this one another name (--set "
@@ -99,9 +139,9 @@ void Trainer::open_run(const TrainerOptions& options) {
   folder_.prepare();
   const fs::path log_folder = fs::path(config_.run.log_dir) / config_.run.name;
   const std::vector<fs::path> files = {folder_.root() / "training.log", log_folder / "training.log"};
-  const bool progress_line = options.log_to_terminal && isatty(STDERR_FILENO) == 1;
-  logger_ = make_logger(files, options.log_to_terminal);
-  file_logger_ = make_logger(files, options.log_to_terminal && !progress_line);
+  const bool progress_line = log_to_terminal && isatty(STDERR_FILENO) == 1;
+  logger_ = make_logger(files, log_to_terminal);
+  file_logger_ = make_logger(files, log_to_terminal && !progress_line);
   observers_.push_back(std::make_unique<JsonLinesLog>(folder_.root() / "metrics.jsonl", position_.step));
   observers_.push_back(std::make_unique<TextLog>(file_logger_));
   if (progress_line) observers_.push_back(std::make_unique<ProgressLine>());
@@ -131,10 +171,11 @@ void Trainer::open_run(const TrainerOptions& options) {
     }
     start_phase(schedule_->phase_of(0), /*resuming=*/false);
   } else {
-    built_.backbone = model::backbone_of_checkpoint(resume_from);
+    warn_of_changed_keys(resume_from);
     start_phase(position_.phase, /*resuming=*/true);
     read_checkpoint(resume_from, *built_.model, *optimizer_, *training_step_, compute_.device);
-    logger_->info("resumed from {} at epoch {}, step {}", resume_from, position_.epoch + 1, position_.step);
+    logger_->info("resumed from {} at epoch {}, step {}", resume_from.string(), position_.epoch + 1,
+                  position_.step);
   }
 }
 

@@ -53,7 +53,9 @@ class Trainer {
   const RunFolder& folder() const { return folder_; }
 
  private:
-  void open_run(const TrainerOptions& options);
+  void build(const std::filesystem::path& resume_from);
+  void open_run(const std::filesystem::path& resume_from, bool log_to_terminal);
+  void warn_of_changed_keys(const std::filesystem::path& resume_from) const;
   void open_data();
   void start_phase(Phase phase, bool resuming);
   void keep_random_backbone();

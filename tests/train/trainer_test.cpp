@@ -220,9 +220,27 @@ TEST_F(TrainerTest, RefusesToOverwriteARunAndSaysHowToGoOn) {
   }
 }
 
+TEST_F(TrainerTest, ResumeKeepsTheBackboneWhateverTheSeedSaysNow) {
+  Config config = small_->config("other-seed");
+  train(config, "", 3);
+  const model::LoadedModel before =
+      model::load_model(small_->run_folder("other-seed") / "checkpoints" / "latest");
+  config.run.seed = 4;
+  TrainerOptions options = kQuiet;
+  options.resume = "latest";
+  Trainer trainer(config, options);
+  const auto expected = before.model->named_parameters();
+  for (const auto& parameter : trainer.model().named_parts()) {
+    EXPECT_TRUE(torch::equal(parameter.tensor, expected[parameter.name])) << parameter.name;
+  }
+  const std::string log = read_file(trainer.folder().root() / "training.log");
+  EXPECT_NE(log.find("the configuration has changed since"), std::string::npos) << log;
+}
+
 TEST_F(TrainerTest, InitFromTakesOverAnotherRunsWeights) {
   train(small_->config("source"));
   Config config = small_->config("taken-over");
+  config.run.seed = 4;  // another random backbone, if the run were not given the source's
   config.init_from = (small_->run_folder("source") / "checkpoints" / "latest").string();
   Trainer trainer(config, kQuiet);
   const model::LoadedModel source = model::load_model(config.init_from);
