@@ -126,7 +126,7 @@ struct FusionConfig {
 struct QueueConfig {
   std::int64_t size = 4096;  ///< 0: no queue
   SameId same_id = SameId::kIgnore;
-  double max_shift = 0.5;  ///< nats; 0 switches the staleness rule off
+  double max_shift = 0.1;  ///< nats; 0 switches the staleness rule off
   std::int64_t probe_pairs = 32;
   std::int64_t probe_every = 25;  ///< steps
 

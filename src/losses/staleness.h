@@ -46,7 +46,7 @@ std::vector<AgeShift> shift_by_age(const at::Tensor& image_now, const at::Tensor
                                    const std::vector<std::int64_t>& ages, const at::Tensor& temperature);
 
 struct StalenessOptions {
-  double max_shift = 0.5;  ///< nats; 0 switches the rule off: every age is allowed, shifts are still measured
+  double max_shift = 0.1;  ///< nats; 0 switches the rule off: every age is allowed, shifts are still measured
   std::int64_t probe_every = 25;  ///< steps, at most; see StalenessProbe::interval
   std::int64_t queue_size = 4096;
   std::int64_t global_batch = 64;  ///< pairs that enter the queue a step, of all ranks

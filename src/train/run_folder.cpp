@@ -112,7 +112,7 @@ std::vector<std::int64_t> RunFolder::steps() const {
 }
 
 fs::path RunFolder::publish(std::int64_t step, const std::function<void(const fs::path&)>& write) const {
-  const fs::path folder = folder_of(step);
+  fs::path folder = folder_of(step);
   publish_folder(folder, write);
   return folder;
 }
