@@ -1,15 +1,10 @@
 #include "language/huggingface_export.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/publish_folder.h"
 #include "core/safetensors.h"
 
 namespace tessera::language {
@@ -36,19 +31,6 @@ void write_files(const LanguageModel& model, const Tokenizer& tokenizer, const f
   TensorMap weights = language_model_weights(model);
   for (auto& [name, weight] : weights) weight = weight.to(at::kCPU, at::kFloat);
   write_safetensors(folder / "model.safetensors", weights, {{"format", "pt"}});
-  sync_to_disk(folder);
-}
-
-/// Puts `fresh` in the place of `folder`, in one step where the file system can exchange two names.
-void swap_in(const fs::path& fresh, const fs::path& folder) {
-  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
-    fs::remove_all(fresh);  // now the old one
-  } else if (errno == ENOENT || errno == EINVAL || errno == ENOSYS) {
-    fs::remove_all(folder);
-    fs::rename(fresh, folder);
-  } else {
-    fail("{}: can't put the new folder in its place: {}", folder.string(), std::strerror(errno));
-  }
 }
 
 json read_json(const fs::path& path) {
@@ -66,24 +48,7 @@ void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer, c
     fail("{}: the model has a vocabulary of {}, the tokenizer one of {}", folder.string(),
          model->config().vocab_size, tokenizer.vocab_size());
   }
-  // A trailing separator would put the temporary folder inside the one that it replaces.
-  const fs::path target = folder.has_filename() ? folder : folder.parent_path();
-  const fs::path fresh = fmt::format("{}.tmp-{}", target.string(), ::getpid());
-  try {
-    fs::remove_all(fresh);
-    fs::create_directories(fresh);
-    write_files(model, tokenizer, fresh);
-    swap_in(fresh, target);
-    sync_to_disk(fs::absolute(target).parent_path());
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(fresh, ignored);
-    fail("{}: can't write the folder: {}", target.string(), error.what());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(fresh, ignored);
-    throw;
-  }
+  publish_folder(folder, [&](const fs::path& fresh) { write_files(model, tokenizer, fresh); });
 }
 
 LanguageModel load_hugging_face(const fs::path& folder) {

@@ -1,15 +1,12 @@
 #include "train/run_folder.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <set>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/publish_folder.h"
 
 namespace tessera::train {
 
@@ -18,39 +15,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kStepPrefix = "step-";
-constexpr const char* kTemporaryPrefix = ".writing-";
-constexpr const char* kPrunedPrefix = ".pruned-";
 
 bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
-
-/// Everything below a folder, then the folder itself: a rename that is on disk before the content is no
-/// checkpoint.
-void sync_tree(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.is_directory()) {
-      sync_tree(entry.path());
-    } else {
-      sync_to_disk(entry.path());
-    }
-  }
-  sync_to_disk(folder);
-}
-
-/// Swaps two folders in one step, so that there is no moment without either.
-void exchange(const fs::path& left, const fs::path& right) {
-  if (renameat2(AT_FDCWD, left.c_str(), AT_FDCWD, right.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) {
-    fail("{}: cannot put the new folder in place: {}", right.string(),
-         std::generic_category().message(errno));
-  }
-  // A file system without the exchange: the old folder goes first; `latest` falls back on the newest one
-  // left.
-  const fs::path old = right.parent_path() / (kPrunedPrefix + right.filename().string());
-  fs::remove_all(old);
-  fs::rename(right, old);
-  fs::rename(left, right);
-  fs::remove_all(old);
-}
 
 }  // namespace
 
@@ -61,27 +27,6 @@ std::optional<std::int64_t> step_of_name(const std::string& name) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
   if (error != std::errc() || end != digits.data() + digits.size() || digits.empty()) return std::nullopt;
   return step;
-}
-
-void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write) {
-  const fs::path temporary = target.parent_path() / (kTemporaryPrefix + target.filename().string());
-  fs::remove_all(temporary);
-  fs::create_directories(temporary);
-  try {
-    write(temporary);
-    sync_tree(temporary);
-    if (fs::exists(target)) {
-      exchange(temporary, target);
-      fs::remove_all(temporary);
-    } else {
-      fs::rename(temporary, target);
-    }
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
-  sync_to_disk(target.parent_path());
 }
 
 RunFolder::RunFolder(fs::path root) : root_(std::move(root)) {}
@@ -96,7 +41,8 @@ void RunFolder::prepare() const {
   if (error) fail("{}: cannot make the run's folder: {}", checkpoints().string(), error.message());
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints())) {
     const std::string name = entry.path().filename().string();
-    if (starts_with(name, kTemporaryPrefix) || starts_with(name, kPrunedPrefix)) fs::remove_all(entry.path());
+    if (starts_with(name, kUnfinishedFolderPrefix) || starts_with(name, kReplacedFolderPrefix))
+      fs::remove_all(entry.path());
   }
 }
 
@@ -119,7 +65,7 @@ fs::path RunFolder::publish(std::int64_t step, const std::function<void(const fs
 
 void RunFolder::point(const std::string& link, std::int64_t step) const {
   const fs::path place = checkpoints() / link;
-  const fs::path temporary = checkpoints() / (kTemporaryPrefix + link);
+  const fs::path temporary = checkpoints() / (kUnfinishedFolderPrefix + link);
   fs::remove_all(temporary);
   fs::create_directory_symlink(folder_of(step).filename(), temporary);
   fs::rename(temporary, place);
@@ -144,7 +90,7 @@ void RunFolder::prune(std::int64_t keep) const {
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) {
     if (kept.count(all[i]) != 0) continue;
     const fs::path folder = folder_of(all[i]);
-    const fs::path pruned = checkpoints() / (kPrunedPrefix + folder.filename().string());
+    const fs::path pruned = checkpoints() / (kReplacedFolderPrefix + folder.filename().string());
     fs::remove_all(pruned);
     fs::rename(folder, pruned);
     fs::remove_all(pruned);

@@ -53,9 +53,4 @@ class RunFolder {
 /// The step of a folder name "step-000750"; empty for any other name.
 std::optional<std::int64_t> step_of_name(const std::string& name);
 
-/// Writes a whole folder or nothing: `write` fills a temporary folder beside `target`, which is fsynced and
-/// renamed.
-void publish_folder(const std::filesystem::path& target,
-                    const std::function<void(const std::filesystem::path&)>& write);
-
 }  // namespace tessera::train

@@ -1,7 +1,6 @@
 #include "vision/dinov2_weights.h"
 
 #include <ATen/ATen.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -9,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/publish_folder.h"
 #include "vision/lora.h"
 #include "vision/module_names.h"
 #include "vision/tensor_list.h"
@@ -180,27 +180,7 @@ void save_dinov2(const fs::path& folder, const Dinov2Model& model, const Preproc
     write_folder(folder, model, preprocessing);
     return;
   }
-  fs::path temporary = fs::absolute(folder).lexically_normal();
-  if (!temporary.has_filename()) {
-    temporary = temporary.parent_path();
-  }
-  const fs::path target = temporary;
-  temporary += fmt::format(".{}.tmp", getpid());
-  try {
-    fs::create_directories(temporary);
-    write_folder(temporary, model, preprocessing);
-    sync_to_disk(temporary);
-    fs::rename(temporary, target);
-    sync_to_disk(target.parent_path());
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    fail("{}: the model can't be written: {}", folder.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
+  publish_folder(folder, [&](const fs::path& fresh) { write_folder(fresh, model, preprocessing); });
 }
 
 }  // namespace tessera::vision

@@ -1,0 +1,76 @@
+#include "core/publish_folder.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace tessera {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Everything below a folder, then the folder itself: a rename that is on disk before the content is no
+/// folder yet.
+void sync_tree(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.is_directory()) {
+      sync_tree(entry.path());
+    } else {
+      sync_to_disk(entry.path());
+    }
+  }
+  sync_to_disk(folder);
+}
+
+/// Swaps two folders in one step, so that there is no moment without either.
+void exchange(const fs::path& left, const fs::path& right) {
+  if (renameat2(AT_FDCWD, left.c_str(), AT_FDCWD, right.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS) {
+    fail("{}: cannot put the new folder in place: {}", right.string(),
+         std::generic_category().message(errno));
+  }
+  // A file system without the exchange: the old folder goes first, under a name that it can be found by.
+  const fs::path old = right.parent_path() / (kReplacedFolderPrefix + right.filename().string());
+  fs::remove_all(old);
+  fs::rename(right, old);
+  fs::rename(left, right);
+  fs::remove_all(old);
+}
+
+}  // namespace
+
+void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write) {
+  fs::path place = fs::absolute(target).lexically_normal();
+  // A trailing separator would put the temporary folder inside the one that it replaces.
+  if (!place.has_filename()) place = place.parent_path();
+  const fs::path temporary = place.parent_path() / (kUnfinishedFolderPrefix + place.filename().string());
+  try {
+    fs::remove_all(temporary);
+    fs::create_directories(temporary);
+    write(temporary);
+    sync_tree(temporary);
+    if (fs::exists(place)) {
+      exchange(temporary, place);
+      fs::remove_all(temporary);
+    } else {
+      fs::rename(temporary, place);
+    }
+    sync_to_disk(place.parent_path());
+  } catch (const fs::filesystem_error& error) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    fail("{}: the folder can't be written: {}", target.string(), error.code().message());
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+}  // namespace tessera

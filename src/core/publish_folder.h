@@ -1,0 +1,20 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+namespace tessera {
+
+// A folder that is being written, or that has been replaced, stands beside its place under its name with one
+// of these in front. What a killed process leaves under such a name may be deleted.
+inline constexpr const char* kUnfinishedFolderPrefix = ".writing-";
+inline constexpr const char* kReplacedFolderPrefix = ".pruned-";
+
+/// Writes a whole folder or nothing: `write` fills an empty temporary folder beside `target`, which is
+/// flushed to disk with all that it holds and put in the place of `target`; a reader sees the old folder or
+/// the new one. Where `write` throws, nothing is left behind and the exception passes on.
+/// @throws Error naming the folder where it can't be written
+void publish_folder(const std::filesystem::path& target,
+                    const std::function<void(const std::filesystem::path&)>& write);
+
+}  // namespace tessera
