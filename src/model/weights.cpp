@@ -99,11 +99,7 @@ std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const
                                                  config.vision.position_interpolation);
   }
   const BackboneSource backbone = backbone_of_checkpoint(folder);
-  const std::string hash = backbone_hash(backbone.path);
-  if (hash != backbone.hash) {
-    fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
-         folder.string(), backbone.path.string(), hash, backbone.hash);
-  }
+  check_backbone(folder, backbone, backbone_hash(backbone.path));
   return vision::load_dinov2(backbone.path, config.vision.position_interpolation);
 }
 
@@ -116,6 +112,13 @@ BackboneSource backbone_of_checkpoint(const fs::path& folder) {
   const auto hash = metadata.find("backbone_hash");
   if (path == metadata.end() || hash == metadata.end()) return {};
   return {find_backbone(folder, path->second), hash->second};
+}
+
+void check_backbone(const fs::path& checkpoint, const BackboneSource& expected,
+                    const std::string& found_hash) {
+  if (found_hash == expected.hash) return;
+  fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
+       checkpoint.string(), expected.path.string(), found_hash, expected.hash);
 }
 
 void save_weights(const fs::path& folder, const Stage1Model& model, const Config& config,

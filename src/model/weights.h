@@ -28,6 +28,11 @@ void load_weights(const std::filesystem::path& folder, Stage1Model& model);
 /// The frozen backbone that a checkpoint names.
 BackboneSource backbone_of_checkpoint(const std::filesystem::path& folder);
 
+/// Throws Error where the backbone behind `expected.path`, whose hash is now `found_hash`, is not the one
+/// that the checkpoint was trained on.
+void check_backbone(const std::filesystem::path& checkpoint, const BackboneSource& expected,
+                    const std::string& found_hash);
+
 /// Writes the model's backbone as a Hugging Face DINOv2 folder, whole or not at all.
 void save_backbone(const std::filesystem::path& folder, Stage1Model& model, const Config& config);
 

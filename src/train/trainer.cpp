@@ -105,10 +105,7 @@ void Trainer::build(const fs::path& resume_from) {
     if (!config.lora.adapter.empty()) config.lora.adapter = (resume_from / "adapter").string();
   }
   built_ = model::build_model(config, tokenizer_.vocab_size());
-  if (!expected.hash.empty() && built_.backbone.hash != expected.hash) {
-    fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
-         backbone_from.string(), expected.path.string(), built_.backbone.hash, expected.hash);
-  }
+  if (!expected.path.empty()) model::check_backbone(backbone_from, expected, built_.backbone.hash);
 }
 
 void Trainer::warn_of_changed_keys(const fs::path& resume_from) const {
