@@ -24,45 +24,54 @@ at::Tensor repeat_heads(const at::Tensor& x, std::int64_t heads) {
 
 /// Which keys a query may read, [B,1,1,T] or [B,1,T,T] bool. No row may be all false: its softmax would be
 /// NaN.
-at::Tensor readable_keys(const at::Tensor& attention_mask, AttentionMode mode) {
-  const std::int64_t tokens = attention_mask.size(1);
+at::Tensor readable_keys(const at::Tensor& attention_mask, AttentionMode mode, std::int64_t first_position) {
+  const std::int64_t keys = attention_mask.size(1);
   if (mode == AttentionMode::kBidirectional) {
     const at::Tensor padding_only = attention_mask.any(1, /*keepdim=*/true).logical_not();
-    return attention_mask.logical_or(padding_only).view({-1, 1, 1, tokens});
+    return attention_mask.logical_or(padding_only).view({-1, 1, 1, keys});
   }
   // In front of left-padded text a padding query would read nothing, so every query reads itself.
-  const at::Tensor square = at::ones({tokens, tokens}, attention_mask.options());
-  const at::Tensor itself = at::eye(tokens, attention_mask.options());
-  return attention_mask.view({-1, 1, 1, tokens}).logical_and(square.tril()).logical_or(itself);
+  const at::Tensor square = at::ones({keys, keys}, attention_mask.options());
+  const at::Tensor itself = at::eye(keys, attention_mask.options());
+  return attention_mask.view({-1, 1, 1, keys})
+      .logical_and(square.tril())
+      .logical_or(itself)
+      .slice(2, first_position);
 }
 
 }  // namespace
 
 DecoderContext make_decoder_context(const LanguageModelConfig& config, const at::Tensor& attention_mask,
-                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like) {
+                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like,
+                                    std::int64_t first_position) {
   at::NoGradGuard no_grad;
-  TORCH_CHECK(tokens <= config.max_position_embeddings, "a sequence of ", tokens,
+  const std::int64_t keys = first_position + tokens;
+  TORCH_CHECK(keys <= config.max_position_embeddings, "a sequence of ", keys,
               " tokens is longer than max_position_embeddings, ", config.max_position_embeddings);
+  TORCH_CHECK(first_position == 0 || (first_position > 0 && mode == AttentionMode::kCausal),
+              "first_position is ", first_position, "; only causal text continues from a cache");
   DecoderContext context;
+  context.first_position = first_position;
   // In float32 also for other dtypes, and in this order of operations, because Hugging Face computes them so.
   const auto options = like.options().dtype(at::kFloat);
   const std::int64_t head_dim = config.head_dim();
   const at::Tensor exponents = at::arange(0, head_dim, 2, options) / static_cast<double>(head_dim);
   const at::Tensor frequencies = at::pow(config.rope_theta, exponents).reciprocal();
-  const at::Tensor angles = at::outer(at::arange(tokens, options), frequencies);
+  const at::Tensor angles = at::outer(at::arange(first_position, keys, options), frequencies);
   const auto table_type = like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   context.cos = angles.cos().to(table_type);
   context.sin = angles.sin().to(table_type);
 
-  if (!attention_mask.defined()) {
-    context.is_causal = mode == AttentionMode::kCausal;
-    return context;
+  at::Tensor mask = attention_mask;
+  if (!mask.defined()) {
+    context.is_causal = mode == AttentionMode::kCausal && first_position == 0;
+    // One token reads all of the cache; of several, the earlier may not read the later.
+    if (first_position == 0 || tokens == 1) return context;
+    mask = at::ones({1, keys}, like.options().dtype(at::kBool));
   }
-  TORCH_CHECK(attention_mask.dim() == 2 && attention_mask.size(1) == tokens &&
-                  attention_mask.scalar_type() == at::kBool,
-              "attention_mask is [B, ", tokens, "] bool, got ", attention_mask.sizes(), " ",
-              attention_mask.scalar_type());
-  const at::Tensor readable = readable_keys(attention_mask, mode);
+  TORCH_CHECK(mask.dim() == 2 && mask.size(1) == keys && mask.scalar_type() == at::kBool,
+              "attention_mask is [B, ", keys, "] bool, got ", mask.sizes(), " ", mask.scalar_type());
+  const at::Tensor readable = readable_keys(mask, mode, first_position);
   context.attention_bias =
       at::zeros(readable.sizes(), like.options())
           .masked_fill_(readable.logical_not(), -std::numeric_limits<double>::infinity());
@@ -85,7 +94,11 @@ AttentionImpl::AttentionImpl(const LanguageModelConfig& config)
   o_proj = register_module("o_proj", make_linear(heads_ * head_dim_, config.hidden_size));
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context) {
+at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context,
+                                  KeyValueCache* cache) {
+  const std::int64_t cached = cache == nullptr ? 0 : cache->length();
+  TORCH_CHECK(cached == context.first_position, "the context begins at position ", context.first_position,
+              ", the cache holds ", cached, " tokens");
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
   const auto split = [&](const at::Tensor& x, std::int64_t heads) {
@@ -95,9 +108,13 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
         .view({batch, tokens, heads, head_dim_});
   };
   const at::Tensor query = rotate(split(q_proj->forward(hidden_states), heads_), context.cos, context.sin);
-  const at::Tensor key =
-      rotate(split(k_proj->forward(hidden_states), key_value_heads_), context.cos, context.sin);
-  const at::Tensor value = split(v_proj->forward(hidden_states), key_value_heads_);
+  at::Tensor key = rotate(split(k_proj->forward(hidden_states), key_value_heads_), context.cos, context.sin);
+  at::Tensor value = split(v_proj->forward(hidden_states), key_value_heads_);
+  if (cache != nullptr) {
+    cache->append(key, value);
+    key = cache->key;
+    value = cache->value;
+  }
   const at::Tensor attended =
       attention(query.transpose(1, 2), repeat_heads(key, heads_).transpose(1, 2),
                 repeat_heads(value, heads_).transpose(1, 2), context.attention_bias, context.is_causal);
@@ -122,16 +139,18 @@ DecoderLayerImpl::DecoderLayerImpl(const LanguageModelConfig& config) {
       register_module("post_attention_layernorm", RmsNorm(config.hidden_size, config.rms_norm_eps));
 }
 
-at::Tensor DecoderLayerImpl::attention_half(const at::Tensor& hidden_states, const DecoderContext& context) {
-  return hidden_states + self_attn->forward(input_layernorm->forward(hidden_states), context);
+at::Tensor DecoderLayerImpl::attention_half(const at::Tensor& hidden_states, const DecoderContext& context,
+                                            KeyValueCache* cache) {
+  return hidden_states + self_attn->forward(input_layernorm->forward(hidden_states), context, cache);
 }
 
 at::Tensor DecoderLayerImpl::feed_forward_half(const at::Tensor& hidden_states) {
   return hidden_states + mlp->forward(post_attention_layernorm->forward(hidden_states));
 }
 
-at::Tensor DecoderLayerImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context) {
-  return feed_forward_half(attention_half(hidden_states, context));
+at::Tensor DecoderLayerImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context,
+                                     KeyValueCache* cache) {
+  return feed_forward_half(attention_half(hidden_states, context, cache));
 }
 
 }  // namespace tessera::language

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/modules/linear.h>
 
+#include "language/key_value_cache.h"
 #include "language/language_model_config.h"
 
 namespace tessera::language {
@@ -14,19 +15,24 @@ enum class AttentionMode {
 
 /// What every layer of one call shares, computed once (make_decoder_context).
 struct DecoderContext {
-  at::Tensor cos;  ///< [T, head_dim/2] float32 (float64 in a float64 model)
+  at::Tensor cos;  ///< [t, head_dim/2] float32 (float64 in a float64 model)
   at::Tensor sin;  ///< the same
-  at::Tensor
-      attention_bias;  ///< undefined, or [B,1,1,T] or [B,1,T,T]: 0 where a key may be read, −inf elsewhere
-  bool is_causal = false;  ///< causal without a bias
+  /// Undefined, or [B or 1, 1, 1 or t, first_position + t]: 0 where a key may be read, −inf elsewhere.
+  at::Tensor attention_bias;
+  bool is_causal = false;           ///< causal without a bias
+  std::int64_t first_position = 0;  ///< of the call's tokens; so many earlier ones are in each layer's cache
 };
 
-/// @param attention_mask  [B, T] bool, true for real tokens; undefined where no sequence is padded. Padding
-/// is never
-///                        read by a real token. A row of padding only gives finite values of no meaning.
+/// @param attention_mask  [B, first_position + tokens] bool, true for real tokens; undefined where no
+///                        sequence is padded. Padding is never read by a real token. A row of padding only
+///                        gives finite values of no meaning.
+/// @param tokens          of this call; with first_position they fit into max_position_embeddings
 /// @param like            a tensor of the hidden states' dtype and device
+/// @param first_position  how many tokens the caches hold already; above 0 in causal mode only, because what
+///                        a bidirectional token computes changes with every later one
 DecoderContext make_decoder_context(const LanguageModelConfig& config, const at::Tensor& attention_mask,
-                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like);
+                                    std::int64_t tokens, AttentionMode mode, const at::Tensor& like,
+                                    std::int64_t first_position = 0);
 
 /// Root-mean-square norm with a learned scale: parameter `weight` [C], initially 1.
 class RmsNormImpl : public torch::nn::Module {
@@ -45,8 +51,11 @@ TORCH_MODULE(RmsNorm);
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const LanguageModelConfig& config);
-  /// @param hidden_states [B, T, C] → [B, T, C]
-  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context);
+  /// @param hidden_states [B, t, C] → [B, t, C]
+  /// @param cache          where given, holds the context's first_position tokens and gets these t; they read
+  ///                       it and themselves. Causal, without gradients.
+  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context,
+                     KeyValueCache* cache = nullptr);
 
   torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 
@@ -72,10 +81,12 @@ class DecoderLayerImpl : public torch::nn::Module {
  public:
   explicit DecoderLayerImpl(const LanguageModelConfig& config);
 
-  /// [B, T, C] → [B, T, C]
-  at::Tensor attention_half(const at::Tensor& hidden_states, const DecoderContext& context);
+  /// [B, T, C] → [B, T, C]; the cache as in AttentionImpl::forward
+  at::Tensor attention_half(const at::Tensor& hidden_states, const DecoderContext& context,
+                            KeyValueCache* cache = nullptr);
   at::Tensor feed_forward_half(const at::Tensor& hidden_states);
-  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context);
+  at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context,
+                     KeyValueCache* cache = nullptr);
 
   Attention self_attn{nullptr};
   Mlp mlp{nullptr};

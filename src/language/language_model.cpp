@@ -77,8 +77,9 @@ at::Tensor LanguageModelImpl::embed(const at::Tensor& input_ids) {
 }
 
 DecoderContext LanguageModelImpl::context(const at::Tensor& attention_mask, std::int64_t tokens,
-                                          AttentionMode mode) const {
-  return make_decoder_context(config_, attention_mask, tokens, mode, model_->embed_tokens->weight);
+                                          AttentionMode mode, std::int64_t first_position) const {
+  return make_decoder_context(config_, attention_mask, tokens, mode, model_->embed_tokens->weight,
+                              first_position);
 }
 
 DecoderLayerImpl& LanguageModelImpl::layer(std::int64_t index) {

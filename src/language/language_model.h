@@ -54,8 +54,10 @@ class LanguageModelImpl : public torch::nn::Module {
 
   /// [B, T] int64 → [B, T, C]
   at::Tensor embed(const at::Tensor& input_ids);
-  /// The context for a call of `tokens` tokens on the model's device.
-  DecoderContext context(const at::Tensor& attention_mask, std::int64_t tokens, AttentionMode mode) const;
+  /// The context for a call of `tokens` tokens on the model's device, after `first_position` tokens that the
+  /// layers' caches hold (make_decoder_context).
+  DecoderContext context(const at::Tensor& attention_mask, std::int64_t tokens, AttentionMode mode,
+                         std::int64_t first_position = 0) const;
   DecoderLayerImpl& layer(std::int64_t index);
   at::Tensor final_norm(const at::Tensor& hidden_states);
 
