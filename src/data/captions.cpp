@@ -37,7 +37,7 @@ void check_utf8(std::string_view text, const std::string& name) {
 
 }  // namespace
 
-CaptionRecord captions_from_json(std::string_view text, const std::string& name) {
+nlohmann::json json_object(std::string_view text, const std::string& name) {
   nlohmann::json root;
   try {
     root = nlohmann::json::parse(text);
@@ -45,6 +45,11 @@ CaptionRecord captions_from_json(std::string_view text, const std::string& name)
     fail("{}: no JSON: {}", name, error.what());
   }
   if (!root.is_object()) fail("{}: expected a JSON object, found {}", name, root.type_name());
+  return root;
+}
+
+CaptionRecord captions_from_json(std::string_view text, const std::string& name) {
+  const nlohmann::json root = json_object(text, name);
   CaptionRecord record;
   if (const auto list = root.find("captions"); list != root.end()) {
     if (!list->is_array())

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,10 @@ struct CaptionRecord {
   std::vector<std::string> captions;  ///< without surrounding white space, none empty; may be none at all
   std::string image_id;               ///< empty where none is given
 };
+
+/// @param name  stands for the text in messages
+/// @throws Error where the text is no JSON object
+nlohmann::json json_object(std::string_view text, const std::string& name);
 
 /// From a JSON object: `captions` (a list of strings) or `caption` (a string), `image_id` (string or
 /// integer).

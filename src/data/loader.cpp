@@ -167,6 +167,7 @@ std::optional<EvalBatch> EvalLoader::next() {
       if (!row.filled) continue;
       used.push_back(static_cast<std::int64_t>(i));
       ids.push_back(row.image_id);
+      batch.indices.push_back(row.index);
       batch.captions.push_back(std::move(row.captions));
       batch.keys.push_back(std::move(row.key));
     }

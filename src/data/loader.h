@@ -77,6 +77,7 @@ struct EvalBatch {
   at::Tensor image_ids;  ///< [B] int64
   std::vector<std::vector<std::string>> captions;
   std::vector<std::string> keys;
+  std::vector<std::int64_t> indices;  ///< of the samples in the dataset, for what else it knows of them
 };
 
 struct EvalLoaderOptions {

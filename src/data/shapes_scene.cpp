@@ -112,12 +112,6 @@ const std::string& words(Relation relation) {
   return scene_relations().at(static_cast<std::size_t>(relation));
 }
 
-/// "to the left of", but plain "above".
-std::string at_the(Relation relation) {
-  const bool sideways = relation == Relation::kLeftOf || relation == Relation::kRightOf;
-  return (sideways ? "to the " : "") + words(relation);
-}
-
 nlohmann::json object_json(const SceneObject& object) {
   return {{"size", scene_sizes().at(static_cast<std::size_t>(object.size))},
           {"color", scene_colors().at(static_cast<std::size_t>(object.color))},
@@ -147,6 +141,11 @@ const std::vector<std::string>& scene_relations() {
   return words;
 }
 
+const std::string& scene_to_the() {
+  static const std::string words = "to the ";
+  return words;
+}
+
 SceneDescription told_from_second(const SceneDescription& scene) {
   constexpr std::array kInverse = {Relation::kRightOf, Relation::kLeftOf, Relation::kBelow, Relation::kAbove};
   return {scene.second, scene.first, kInverse.at(static_cast<std::size_t>(scene.relation))};
@@ -171,17 +170,31 @@ std::vector<SceneDescription> canonical_descriptions() {
   return result;
 }
 
-std::vector<std::string> scene_captions(const SceneDescription& scene) {
-  const SceneDescription other = told_from_second(scene);
-  const std::string first = words(scene.first);
-  const std::string second = words(scene.second);
-  return {
-      fmt::format("a {} {} a {}", first, words(scene.relation), second),
-      fmt::format("there is a {} {} a {}", first, at_the(scene.relation), second),
-      fmt::format("a {} {} a {}", second, words(other.relation), first),
-      fmt::format("the {} is {} the {}", first, words(scene.relation), second),
-      fmt::format("a picture of a {} that is {} a {}", second, at_the(other.relation), first),
+const std::vector<CaptionPattern>& scene_caption_patterns() {
+  static const std::vector<CaptionPattern> patterns = {
+      {.before = "a ", .between = " ", .after = " a "},
+      {.before = "there is a ", .between = " ", .after = " a ", .to_the = true},
+      {.before = "a ", .between = " ", .after = " a ", .from_second = true},
+      {.before = "the ", .between = " is ", .after = " the "},
+      {.before = "a picture of a ",
+       .between = " that is ",
+       .after = " a ",
+       .to_the = true,
+       .from_second = true},
   };
+  return patterns;
+}
+
+std::vector<std::string> scene_captions(const SceneDescription& scene) {
+  std::vector<std::string> captions;
+  for (const CaptionPattern& pattern : scene_caption_patterns()) {
+    const SceneDescription told = pattern.from_second ? told_from_second(scene) : scene;
+    const bool sideways = told.relation == Relation::kLeftOf || told.relation == Relation::kRightOf;
+    captions.push_back(fmt::format("{}{}{}{}{}{}{}", pattern.before, words(told.first), pattern.between,
+                                   pattern.to_the && sideways ? scene_to_the() : "", words(told.relation),
+                                   pattern.after, words(told.second)));
+  }
+  return captions;
 }
 
 nlohmann::json scene_json(const SceneDescription& scene) {

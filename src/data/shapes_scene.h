@@ -44,6 +44,20 @@ SceneDescription told_from_second(const SceneDescription& scene);
 /// told_from_second).
 std::vector<SceneDescription> canonical_descriptions();
 
+/// A wording: BEFORE, subject, BETWEEN, relation, AFTER, object; subject and object are "SIZE COLOUR SHAPE".
+/// What judges captions (scene_judge.h) relies on this order, and takes its vocabulary from here and from the
+/// tables above.
+struct CaptionPattern {
+  std::string before;        ///< "there is a "
+  std::string between;       ///< " is "
+  std::string after;         ///< " the "
+  bool to_the = false;       ///< "to the left of" (but plain "above")
+  bool from_second = false;  ///< told from the scene's second object
+};
+
+const std::vector<CaptionPattern>& scene_caption_patterns();
+const std::string& scene_to_the();  ///< "to the ", what CaptionPattern::to_the puts before left and right
+
 /// Five true captions in different wording, each with sizes, colours, shapes and the relation; three are told
 /// from the first object, two from the second.
 std::vector<std::string> scene_captions(const SceneDescription& scene);

@@ -132,25 +132,31 @@ void WebDataset::warn_of_shared_keys(const Logger& logger) const {
       shards_[example->shard].path().string());
 }
 
-const std::string& WebDataset::key(std::int64_t index) const {
+const WebDataset::Entry& WebDataset::entry(std::int64_t index) const {
   TORCH_CHECK_INDEX(index >= 0 && index < size(), "sample ", index, " of a dataset of ", size());
-  return entries_[static_cast<std::size_t>(index)].key;
+  return entries_[static_cast<std::size_t>(index)];
 }
+
+const std::string& WebDataset::key(std::int64_t index) const { return entry(index).key; }
 
 std::string_view WebDataset::content(const Entry& entry, const Extent& extent) const {
   const Bytes bytes = shards_[entry.shard].bytes().subspan(extent.offset, extent.size);
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+/// "SHARD: KEY", for messages.
+std::string WebDataset::name_of(const Entry& entry) const {
+  return fmt::format("{}: {}", shards_[entry.shard].path().string(), entry.key);
+}
+
 Sample WebDataset::read(std::int64_t index) const {
-  TORCH_CHECK_INDEX(index >= 0 && index < size(), "sample ", index, " of a dataset of ", size());
-  const Entry& entry = entries_[static_cast<std::size_t>(index)];
+  const Entry& entry = this->entry(index);
   const MappedFile& shard = shards_[entry.shard];
   Sample sample;
   sample.key = entry.key;
   sample.shard = shard.path().string();
   sample.image = shard.bytes().subspan(entry.image.offset, entry.image.size);
-  const std::string name = fmt::format("{}: {}", sample.shard, sample.key);
+  const std::string name = name_of(entry);
   CaptionRecord record;
   if (entry.json.present) record = captions_from_json(content(entry, entry.json), name + ".json");
   if (record.captions.empty() && entry.text.present) {
@@ -160,6 +166,12 @@ Sample WebDataset::read(std::int64_t index) const {
   sample.captions = std::move(record.captions);
   sample.image_id = record.image_id.empty() ? entry.key : std::move(record.image_id);
   return sample;
+}
+
+nlohmann::json WebDataset::read_json(std::int64_t index) const {
+  const Entry& entry = this->entry(index);
+  if (!entry.json.present) return nullptr;
+  return json_object(content(entry, entry.json), name_of(entry) + ".json");
 }
 
 }  // namespace tessera::data

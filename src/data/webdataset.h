@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,11 @@ class WebDataset {
   /// @throws Error naming shard and key where the captions are broken or empty
   Sample read(std::int64_t index) const;
 
+  /// The whole of the sample's .json, for evaluation that needs more of it than captions; null where it has
+  /// none. Thread-safe.
+  /// @throws Error naming shard and key where it is no JSON object
+  nlohmann::json read_json(std::int64_t index) const;
+
  private:
   struct Extent {
     std::uint64_t offset = 0;
@@ -73,7 +79,9 @@ class WebDataset {
   void add_shard(const std::filesystem::path& path, const Logger& logger);
   static std::vector<Entry> group_by_key(const std::vector<TarMember>& members, std::size_t shard);
   void warn_of_shared_keys(const Logger& logger) const;
+  const Entry& entry(std::int64_t index) const;
   std::string_view content(const Entry& entry, const Extent& extent) const;
+  std::string name_of(const Entry& entry) const;
 
   std::vector<MappedFile> shards_;
   std::vector<Entry> entries_;

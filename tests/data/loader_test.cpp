@@ -299,6 +299,9 @@ TEST_F(TrainLoaderTest, EvaluationSeesEverySoundSampleOnceInOrder) {
       EXPECT_EQ(batch->pixels.size(0), static_cast<std::int64_t>(batch->keys.size()));
       EXPECT_EQ(batch->image_ids.size(0), static_cast<std::int64_t>(batch->keys.size()));
       for (const auto& captions : batch->captions) EXPECT_EQ(captions.size(), 2u);
+      ASSERT_EQ(batch->indices.size(), batch->keys.size());
+      for (std::size_t i = 0; i < batch->keys.size(); ++i)
+        EXPECT_EQ(data->key(batch->indices[i]), batch->keys[i]);
       keys.insert(keys.end(), batch->keys.begin(), batch->keys.end());
     }
     EXPECT_EQ(keys.size(), 20u);

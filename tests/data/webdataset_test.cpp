@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
@@ -73,6 +74,24 @@ TEST(WebDataset, ReadsImagesAndEveryFormOfCaptions) {
   EXPECT_THAT(dataset->read(3).captions, ElementsAre("from text"));
   EXPECT_EQ(dataset->read(3).image_id, "b");
   EXPECT_THROW(dataset->read(4), c10::Error);
+}
+
+TEST(WebDataset, GivesTheWholeRecordOfASample) {
+  const TemporaryFolder folder;
+  const std::string jpeg = encoded_image(".jpg", 1);
+  const auto path =
+      write_tar(folder.file("a.tar"), {{"full.jpg", jpeg},
+                                       {"full.json", R"({"caption": "one", "scene": {"depth": 2}})"},
+                                       {"text.jpg", jpeg},
+                                       {"text.txt", "two"},
+                                       {"list.jpg", jpeg},
+                                       {"list.json", R"(["three"])"}});
+  const auto dataset = open(path).dataset;
+  EXPECT_EQ(dataset->read_json(0).at("scene").at("depth"), 2);
+  EXPECT_TRUE(dataset->read_json(1).is_null());
+  EXPECT_THAT(error_of([&] { dataset->read_json(2); }),
+              HasSubstr("a.tar: list.json: expected a JSON object, found array"));
+  EXPECT_THROW(dataset->read_json(3), c10::Error);
 }
 
 TEST(WebDataset, LongNamesAndLargeNumbersOfMembers) {

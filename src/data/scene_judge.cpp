@@ -1,0 +1,204 @@
+#include "data/scene_judge.h"
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <span>
+
+#include "core/error.h"
+
+namespace tessera::data {
+namespace {
+
+using Words = std::vector<std::string>;
+
+/// Lower-case words; whatever is neither letter nor digit separates them.
+Words words_of(std::string_view text) {
+  Words words;
+  bool inside = false;
+  for (const char character : text) {
+    const auto byte = static_cast<unsigned char>(character);
+    const bool letter = std::isalnum(byte) != 0 || byte >= 0x80;
+    if (letter && !inside) words.emplace_back();
+    if (letter) words.back() += static_cast<char>(std::tolower(byte));
+    inside = letter;
+  }
+  return words;
+}
+
+/// The words that hold a caption together: those of the wordings, and those that a relation's phrase may
+/// begin with.
+std::set<std::string> filler_words() {
+  std::set<std::string> fillers;
+  const auto add = [&](std::string_view text) {
+    for (std::string& word : words_of(text)) fillers.insert(std::move(word));
+  };
+  for (const CaptionPattern& pattern : scene_caption_patterns()) {
+    for (const auto& part : {pattern.before, pattern.between, pattern.after}) add(part);
+  }
+  add(scene_to_the());
+  return fillers;
+}
+
+int index_in(const std::vector<std::string>& table, const std::string& word) {
+  const auto found = std::find(table.begin(), table.end(), word);
+  return found == table.end() ? kUnsaid : static_cast<int>(found - table.begin());
+}
+
+struct FoundRelation {
+  int relation = kUnsaid;
+  std::size_t words = 0;
+};
+
+/// The relation that begins with the first word; of several ("left", "left of") the longest.
+FoundRelation relation_at(std::span<const std::string> words) {
+  static const std::vector<Words> phrases = [] {
+    std::vector<Words> result;
+    for (const std::string& phrase : scene_relations()) result.push_back(words_of(phrase));
+    return result;
+  }();
+  FoundRelation found;
+  for (std::size_t i = 0; i < phrases.size(); ++i) {
+    const Words& phrase = phrases[i];
+    if (phrase.size() <= found.words || phrase.size() > words.size()) continue;
+    if (std::equal(phrase.begin(), phrase.end(), words.begin())) found = {static_cast<int>(i), phrase.size()};
+  }
+  return found;
+}
+
+void say(int& fact, int value) { fact = fact == kUnsaid || fact == value ? value : kConflicting; }
+
+/// Reads a caption word by word.
+class Reader {
+ public:
+  void read_relation(int relation) {
+    object_is_open_ = false;
+    const bool again = relation == said_.relation && objects_.size() == objects_before_relation_;
+    if (said_.relation == kUnsaid) {
+      said_.relation = relation;
+      objects_before_relation_ = objects_.size();
+    } else if (!again) {
+      said_.says_more = true;
+    }
+  }
+
+  void read_word(const std::string& word) {
+    static const std::set<std::string> fillers = filler_words();
+    if (const int size = index_in(scene_sizes(), word); size != kUnsaid) {
+      say(open_object().size, size);
+    } else if (const int color = index_in(scene_colors(), word); color != kUnsaid) {
+      say(open_object().color, color);
+    } else if (const int shape = index_in(scene_shapes(), word); shape != kUnsaid) {
+      say(open_object().shape, shape);
+      object_is_open_ = false;  // the noun comes last
+    } else if (fillers.count(word) == 0) {
+      said_.says_more = true;
+    }
+  }
+
+  SaidScene result() {
+    if (!objects_.empty()) said_.first = objects_[0];
+    if (objects_.size() > 1) said_.second = objects_[1];
+    said_.says_more = said_.says_more || objects_.size() > 2;
+    said_.relation_joins = said_.relation != kUnsaid && objects_before_relation_ == 1 && objects_.size() > 1;
+    return said_;
+  }
+
+ private:
+  SaidObject& open_object() {
+    if (!object_is_open_) objects_.emplace_back();
+    object_is_open_ = true;
+    return objects_.back();
+  }
+
+  SaidScene said_;
+  std::vector<SaidObject> objects_;
+  bool object_is_open_ = false;
+  std::size_t objects_before_relation_ = 0;
+};
+
+void count(FactCount& facts, int said, int actual) {
+  facts.said += said == kUnsaid ? 0 : 1;
+  facts.correct += said == actual ? 1 : 0;
+}
+
+CaptionJudgement judge_one_telling(const SaidScene& said, const SceneDescription& scene) {
+  CaptionJudgement result;
+  count(result.size, said.first.size, scene.first.size);
+  count(result.size, said.second.size, scene.second.size);
+  count(result.color, said.first.color, scene.first.color);
+  count(result.color, said.second.color, scene.second.color);
+  count(result.shape, said.first.shape, scene.first.shape);
+  count(result.shape, said.second.shape, scene.second.shape);
+  const int relation = said.relation == kUnsaid || said.relation_joins ? said.relation : kConflicting;
+  count(result.relation, relation, static_cast<int>(scene.relation));
+  for (const FactCount& facts : {result.size, result.color, result.shape, result.relation}) {
+    result.facts_said += facts.said;
+    result.facts_true += facts.correct;
+  }
+  result.wholly_true = result.facts_true == kSceneFacts && !said.says_more;
+  return result;
+}
+
+int index_from_json(const nlohmann::json& object, const char* key, const std::vector<std::string>& table,
+                    const std::string& name) {
+  const auto value = object.find(key);
+  if (value == object.end()) fail("{}: '{}' is missing", name, key);
+  const int index = value->is_string() ? index_in(table, value->get<std::string>()) : kUnsaid;
+  if (index == kUnsaid) {
+    fail("{}: '{}': expected one of {}, found {}", name, key, nlohmann::json(table).dump(), value->dump());
+  }
+  return index;
+}
+
+SceneObject object_from_json(const nlohmann::json& object, const std::string& name) {
+  if (!object.is_object()) fail("{}: expected a JSON object, found {}", name, object.type_name());
+  return {index_from_json(object, "size", scene_sizes(), name),
+          index_from_json(object, "color", scene_colors(), name),
+          index_from_json(object, "shape", scene_shapes(), name)};
+}
+
+}  // namespace
+
+SaidScene parse_scene_caption(std::string_view caption) {
+  const Words all = words_of(caption);
+  Words words;
+  std::unique_copy(all.begin(), all.end(), std::back_inserter(words));
+  Reader reader;
+  for (std::size_t i = 0; i < words.size();) {
+    const FoundRelation found = relation_at(std::span(words).subspan(i));
+    if (found.words > 0) {
+      reader.read_relation(found.relation);
+      i += found.words;
+    } else {
+      reader.read_word(words[i++]);
+    }
+  }
+  return reader.result();
+}
+
+CaptionJudgement judge(const SaidScene& said, const SceneDescription& scene) {
+  const CaptionJudgement first = judge_one_telling(said, scene);
+  const CaptionJudgement second = judge_one_telling(said, told_from_second(scene));
+  return second.facts_true > first.facts_true ? second : first;
+}
+
+CaptionJudgement judge_caption(std::string_view caption, const SceneDescription& scene) {
+  return judge(parse_scene_caption(caption), scene);
+}
+
+SceneDescription scene_from_json(const nlohmann::json& scene, const std::string& name) {
+  if (!scene.is_object()) fail("{}: expected a JSON object, found {}", name, scene.type_name());
+  const auto objects = scene.find("objects");
+  if (objects == scene.end() || !objects->is_array() || objects->size() != 2) {
+    fail("{}: 'objects': expected a list of two, found {}", name,
+         objects == scene.end() ? "none" : objects->dump());
+  }
+  return {object_from_json((*objects)[0], name + ": first object"),
+          object_from_json((*objects)[1], name + ": second object"),
+          Relation(index_from_json(scene, "relation", scene_relations(), name))};
+}
+
+}  // namespace tessera::data
