@@ -1,0 +1,158 @@
+#include "memory/episodic_memory.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/random.h"
+#include "memory/gram.h"
+
+namespace tessera::memory {
+
+namespace {
+
+// Far above the rounding of float64, far below what a code of float32 resolves.
+constexpr double kSmallestRidge = 1e-10;
+constexpr double kInitialLogVariance = -4.0;
+
+at::Tensor with_noise(const at::Tensor& values, const at::Tensor& noise, double sigma) {
+  return noise.defined() ? values + sigma * noise.to(values.options()) : values;
+}
+
+at::Tensor initial_prior_mean(const EpisodicMemoryOptions& options) {
+  at::Tensor mean = at::empty({options.slots, options.code_size}, at::kFloat);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(options.code_size));
+  CounterRandom random(options.seed, RandomPurpose::kInitialisation, /*step=*/0, /*index=*/0);
+  float* values = mean.mutable_data_ptr<float>();
+  std::generate_n(values, mean.numel(), [&] { return static_cast<float>(scale * random.normal()); });
+  return mean;
+}
+
+/// Leaves item i out of the coefficients of query i: the i-th solution of the same least-squares problem
+/// without that item, by the block inverse, at the cost of one row operation.
+///
+/// @param coefficients [N, E, E]; @param inverse [N, E, E] of the (regularised) Gram matrix
+at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inverse) {
+  const at::Tensor own = coefficients.diagonal(0, 1, 2) / inverse.diagonal(0, 1, 2);
+  const at::Tensor rest = coefficients - own.unsqueeze(-1) * inverse;
+  // What is left at i is rounding.
+  const at::Tensor diagonal = at::eye(rest.size(-1), rest.options().dtype(at::kBool).requires_grad(false));
+  return rest.masked_fill(diagonal, 0);
+}
+
+}  // namespace
+
+EpisodicMemoryOptions EpisodicMemoryOptions::from_config(const MemoryConfig& config, std::uint64_t seed) {
+  return {.slots = config.slots, .code_size = config.code_size, .noise = config.noise, .seed = seed};
+}
+
+EpisodicMemoryImpl::EpisodicMemoryImpl(const EpisodicMemoryOptions& options) : options_(options) {
+  TORCH_CHECK(options.slots >= 1 && options.slots < options.code_size,
+              "episodic memory: 1 <= slots < code_size expected, got ", options.slots, " and ",
+              options.code_size);
+  TORCH_CHECK(options.noise >= 0, "episodic memory: noise must not be negative, got ", options.noise);
+  prior_mean = register_parameter("prior_mean", initial_prior_mean(options));
+  address_log_variance =
+      register_parameter("address_log_variance", at::full({options.slots}, kInitialLogVariance, at::kFloat));
+}
+
+EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries) {
+  check(written, queries, /*without_own=*/false);
+  return read(written, queries, draw(written, queries), /*without_own=*/false);
+}
+
+EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries,
+                                                const EpisodeNoise& noise) {
+  check(written, queries, /*without_own=*/false);
+  return read(written, queries, noise, /*without_own=*/false);
+}
+
+EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries) {
+  check(written, queries, /*without_own=*/true);
+  return read(written, queries, draw(written, queries), /*without_own=*/true);
+}
+
+EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries,
+                                                    const EpisodeNoise& noise) {
+  check(written, queries, /*without_own=*/true);
+  return read(written, queries, noise, /*without_own=*/true);
+}
+
+void EpisodicMemoryImpl::check(const at::Tensor& written, const at::Tensor& queries, bool without_own) const {
+  TORCH_CHECK(written.dim() == 3 && written.size(2) == options_.code_size && written.size(1) >= 1,
+              "episodic memory: written [N, E >= 1, ", options_.code_size, "] expected, got ",
+              written.sizes());
+  TORCH_CHECK(written.size(1) <= options_.slots, "episodic memory: an episode of ", written.size(1),
+              " codes does not fit ", options_.slots, " slots");
+  TORCH_CHECK(
+      queries.dim() == 3 && queries.size(0) == written.size(0) && queries.size(2) == options_.code_size,
+      "episodic memory: queries [", written.size(0), ", Q, ", options_.code_size, "] expected, got ",
+      queries.sizes());
+  TORCH_CHECK(!without_own || queries.size(1) == written.size(1),
+              "episodic memory: one query for each of the ", written.size(1), " items expected, got ",
+              queries.size(1));
+}
+
+EpisodeNoise EpisodicMemoryImpl::draw(const at::Tensor& written, const at::Tensor& queries) const {
+  if (!is_training() || options_.noise == 0) return {};
+  const at::TensorOptions options = prior_mean.options().requires_grad(false);
+  const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, options); };
+  return {.written = normal(written.sizes()),
+          .written_addresses = normal(written.sizes()),
+          .queries = normal(queries.sizes()),
+          .addresses = normal({queries.size(0), queries.size(1), options_.slots}),
+          .codes = normal(queries.sizes())};
+}
+
+EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Tensor& queries,
+                                        const EpisodeNoise& noise, bool without_own) {
+  const double sigma = options_.noise;
+  const bool noisy = noise.written.defined() || noise.queries.defined();
+  const double ridge = noisy ? std::max(sigma * sigma, kSmallestRidge) : kSmallestRidge;
+  // Autocast leaves float64 alone.
+  const at::Tensor reference = prior_mean.to(at::kDouble);
+  const at::Tensor items = with_noise(written.to(at::kDouble), noise.written, sigma);
+  const at::Tensor cues = with_noise(queries.to(at::kDouble), noise.queries, sigma);
+
+  // W = z̃ M₀⁺, with M₀⁺ = M₀ᵀ(M₀M₀ᵀ)⁻¹: one factorisation serves all episodes.
+  const at::Tensor keys = with_noise(items, noise.written_addresses, sigma);
+  const at::Tensor flat_keys = keys.reshape({-1, options_.code_size});
+  const at::Tensor item_addresses = GramSolver(reference, kSmallestRidge)
+                                        .solve(reference.matmul(flat_keys.mT()))
+                                        .mT()
+                                        .reshape({written.size(0), written.size(1), options_.slots});
+
+  // The query as a combination of the items, q z̃⁺ = q z̃ᵀ(z̃z̃ᵀ)⁻¹: both the address and the code follow from
+  // it.
+  const GramSolver gram(items, ridge);
+  at::Tensor coefficients;
+  if (without_own) {
+    const at::Tensor inverse = gram.inverse();
+    coefficients = leave_own_out(cues.matmul(items.mT()).matmul(inverse), inverse);
+  } else {
+    coefficients = gram.solve(items.matmul(cues.mT())).mT();
+  }
+  const at::Tensor addresses = coefficients.matmul(item_addresses);
+  at::Tensor codes = coefficients.matmul(items);
+  if (noise.addresses.defined()) {
+    // εM = εW⁺z̃ with W⁺ = Wᵀ(WWᵀ)⁻¹.
+    const at::Tensor spread =
+        noise.addresses.to(at::kDouble) * (0.5 * address_log_variance.to(at::kDouble)).exp();
+    const GramSolver address_gram(item_addresses, ridge);
+    codes = codes + spread.matmul(item_addresses.mT()).matmul(address_gram.solve(items));
+  }
+  codes = with_noise(codes, noise.codes, sigma);
+  return {.codes = codes.to(queries.scalar_type()),
+          .kl = address_kl(addresses, address_log_variance.to(at::kDouble)).to(prior_mean.scalar_type()),
+          .addresses = addresses.to(prior_mean.scalar_type())};
+}
+
+at::Tensor address_kl(const at::Tensor& mean, const at::Tensor& log_variance) {
+  TORCH_CHECK(mean.dim() >= 1 && log_variance.dim() == 1 && mean.size(-1) == log_variance.size(0),
+              "address_kl: mean [..., K] and log_variance [K] expected, got ", mean.sizes(), " and ",
+              log_variance.sizes());
+  return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1);
+}
+
+}  // namespace tessera::memory
