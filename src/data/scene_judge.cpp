@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <tuple>
 
 #include "core/error.h"
 
@@ -182,7 +183,11 @@ SaidScene parse_scene_caption(std::string_view caption) {
 CaptionJudgement judge(const SaidScene& said, const SceneDescription& scene) {
   const CaptionJudgement first = judge_one_telling(said, scene);
   const CaptionJudgement second = judge_one_telling(said, told_from_second(scene));
-  return second.facts_true > first.facts_true ? second : first;
+  const auto merit = [](const CaptionJudgement& judgement) {
+    return std::tuple(judgement.facts_true, judgement.relation.correct, judgement.shape.correct,
+                      judgement.color.correct);
+  };
+  return merit(second) > merit(first) ? second : first;
 }
 
 CaptionJudgement judge_caption(std::string_view caption, const SceneDescription& scene) {

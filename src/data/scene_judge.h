@@ -64,8 +64,9 @@ struct CaptionJudgement {
 
 /// Holds what is said against a scene. Facts are bound to their object: the caption is compared with the
 /// scene told from its first object and told from its second, as a whole, and the telling under which more is
-/// true counts. (A single object is thus compared with whichever of the two fits better.) A relation is true
-/// only where it joins two objects.
+/// true counts. (Of equal ones that with the true relation, then with more true shapes, then colours, so that
+/// the result depends on neither the caption's telling nor the scene's. A single object is thus compared with
+/// whichever of the two fits better.) A relation is true only where it joins two objects.
 CaptionJudgement judge(const SaidScene& said, const SceneDescription& scene);
 CaptionJudgement judge_caption(std::string_view caption, const SceneDescription& scene);
 

@@ -23,7 +23,7 @@ std::int64_t slice_rows(std::int64_t candidates) {
   return std::max<std::int64_t>(1, kSliceBytes / row_bytes);
 }
 
-void check_inputs(const at::Tensor& image, const at::Tensor& text, const at::Tensor& caption_image) {
+void check_embeddings(const at::Tensor& image, const at::Tensor& text) {
   if (image.dim() != 2 || image.size(0) == 0) {
     fail("retrieval: image embeddings: expected [N >= 1, D], found {}", c10::str(image.sizes()));
   }
@@ -31,26 +31,23 @@ void check_inputs(const at::Tensor& image, const at::Tensor& text, const at::Ten
     fail("retrieval: text embeddings: expected [M >= 1, {}], found {}", image.size(1),
          c10::str(text.sizes()));
   }
-  if (caption_image.dim() != 1 || caption_image.size(0) != text.size(0) ||
-      caption_image.scalar_type() != at::kLong) {
-    fail("retrieval: images of the captions: expected [{}] int64, found {} {}", text.size(0),
+}
+
+void check_caption_images(const at::Tensor& caption_image, std::int64_t images) {
+  if (caption_image.dim() != 1 || caption_image.size(0) == 0 || caption_image.scalar_type() != at::kLong) {
+    fail("retrieval: images of the captions: expected [M >= 1] int64, found {} {}",
          c10::str(caption_image.sizes()), c10::toString(caption_image.scalar_type()));
   }
-  const at::Tensor outside = caption_image.lt(0).logical_or(caption_image.ge(image.size(0))).nonzero();
+  const at::Tensor outside = caption_image.lt(0).logical_or(caption_image.ge(images)).nonzero();
   if (outside.size(0) > 0) {
     const auto caption = outside[0][0].item<std::int64_t>();
-    fail("retrieval: caption {}: expected an image from 0 to {}, found {}", caption, image.size(0) - 1,
+    fail("retrieval: caption {}: expected an image from 0 to {}, found {}", caption, images - 1,
          caption_image[caption].item<std::int64_t>());
   }
-  const at::Tensor without = caption_image.bincount({}, image.size(0)).eq(0).nonzero();
+  const at::Tensor without = caption_image.bincount({}, images).eq(0).nonzero();
   if (without.size(0) > 0) {
     fail("retrieval: image {} has no caption", without[0][0].item<std::int64_t>());
   }
-}
-
-/// Scores of some queries against all candidates, float32.
-at::Tensor scores_of(const at::Tensor& queries, const at::Tensor& candidates) {
-  return at::matmul(queries, candidates.t()).to(at::kFloat);
 }
 
 void check_finite(const at::Tensor& scores, std::int64_t first, const char* query, const char* candidate) {
@@ -64,14 +61,27 @@ void check_finite(const at::Tensor& scores, std::int64_t first, const char* quer
   }
 }
 
+/// Scores of a slice of the queries, whole and finite.
+at::Tensor checked_rows(const ScoreRows& rows, std::int64_t first, std::int64_t last, std::int64_t candidates,
+                        const char* query, const char* candidate) {
+  const at::Tensor scores = rows(first, last);
+  TORCH_CHECK(scores.dim() == 2 && scores.size(0) == last - first && scores.size(1) == candidates &&
+                  scores.is_floating_point(),
+              "retrieval: scores [", last - first, ", ", candidates, "] expected, got ", scores.sizes(), " ",
+              scores.scalar_type());
+  check_finite(scores, first, query, candidate);
+  return scores;
+}
+
 /// [N] int64: of each image, the rank of its best caption.
-at::Tensor ranks_of_images(const at::Tensor& image, const at::Tensor& text, const at::Tensor& caption_image) {
+at::Tensor ranks_of_images(const ScoreRows& score_rows, const at::Tensor& caption_image,
+                           std::int64_t images) {
   std::vector<at::Tensor> ranks;
-  const std::int64_t rows = slice_rows(text.size(0));
-  for (std::int64_t first = 0; first < image.size(0); first += rows) {
-    const std::int64_t last = std::min(first + rows, image.size(0));
-    const at::Tensor scores = scores_of(image.slice(0, first, last), text);
-    check_finite(scores, first, "image", "caption");
+  const std::int64_t captions = caption_image.size(0);
+  const std::int64_t rows = slice_rows(captions);
+  for (std::int64_t first = 0; first < images; first += rows) {
+    const std::int64_t last = std::min(first + rows, images);
+    const at::Tensor scores = checked_rows(score_rows, first, last, captions, "image", "caption");
     const at::Tensor own = at::arange(first, last, caption_image.options()).unsqueeze(1) == caption_image;
     const at::Tensor best =
         scores.masked_fill(own.logical_not(), -std::numeric_limits<float>::infinity()).amax(1, true);
@@ -81,14 +91,14 @@ at::Tensor ranks_of_images(const at::Tensor& image, const at::Tensor& text, cons
 }
 
 /// [M] int64: of each caption, the rank of its image.
-at::Tensor ranks_of_captions(const at::Tensor& image, const at::Tensor& text,
-                             const at::Tensor& caption_image) {
+at::Tensor ranks_of_captions(const ScoreRows& score_rows, const at::Tensor& caption_image,
+                             std::int64_t images) {
   std::vector<at::Tensor> ranks;
-  const std::int64_t rows = slice_rows(image.size(0));
-  for (std::int64_t first = 0; first < text.size(0); first += rows) {
-    const std::int64_t last = std::min(first + rows, text.size(0));
-    const at::Tensor scores = scores_of(text.slice(0, first, last), image);
-    check_finite(scores, first, "caption", "image");
+  const std::int64_t captions = caption_image.size(0);
+  const std::int64_t rows = slice_rows(images);
+  for (std::int64_t first = 0; first < captions; first += rows) {
+    const std::int64_t last = std::min(first + rows, captions);
+    const at::Tensor scores = checked_rows(score_rows, first, last, images, "caption", "image");
     const at::Tensor own = scores.gather(1, caption_image.slice(0, first, last).unsqueeze(1));
     // The right image itself is the 1 in "1 + wrong ones at least as high".
     ranks.push_back(scores.ge(own).sum(1));
@@ -118,14 +128,36 @@ std::string table_row(const char* name, const DirectionScores& scores) {
 
 }  // namespace
 
+RetrievalScores retrieval_scores(const RetrievalScorer& scorer, const at::Tensor& caption_image,
+                                 std::int64_t images) {
+  const c10::NoGradGuard no_grad;
+  check_caption_images(caption_image, images);
+  return {summarize(ranks_of_images(scorer.image_to_text, caption_image, images)),
+          summarize(ranks_of_captions(scorer.text_to_image, caption_image, images)), images,
+          caption_image.size(0)};
+}
+
+RetrievalScorer embedding_scorer(const at::Tensor& image, const at::Tensor& text) {
+  check_embeddings(image, text);
+  const at::Tensor images = image.to(at::kDouble);
+  const at::Tensor texts = text.to(at::kDouble);
+  const auto rows_of = [](const at::Tensor& queries, const at::Tensor& candidates) {
+    return [queries, candidates](std::int64_t first, std::int64_t last) {
+      return at::matmul(queries.slice(0, first, last), candidates.t()).to(at::kFloat);
+    };
+  };
+  return {rows_of(images, texts), rows_of(texts, images)};
+}
+
 RetrievalScores retrieval_scores(const at::Tensor& image, const at::Tensor& text,
                                  const at::Tensor& caption_image) {
   const c10::NoGradGuard no_grad;
-  check_inputs(image, text, caption_image);
-  const at::Tensor images = image.to(at::kDouble);
-  const at::Tensor texts = text.to(at::kDouble);
-  return {summarize(ranks_of_images(images, texts, caption_image)),
-          summarize(ranks_of_captions(images, texts, caption_image)), image.size(0), text.size(0)};
+  const RetrievalScorer scorer = embedding_scorer(image, text);
+  if (caption_image.dim() != 1 || caption_image.size(0) != text.size(0)) {
+    fail("retrieval: images of the captions: expected [{}] int64, found {}", text.size(0),
+         c10::str(caption_image.sizes()));
+  }
+  return retrieval_scores(scorer, caption_image, image.size(0));
 }
 
 nlohmann::json to_json(const RetrievalScores& scores) {

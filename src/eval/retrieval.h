@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -27,20 +28,37 @@ struct RetrievalScores {
   double mean_r10() const { return (image_to_text.r10 + text_to_image.r10) / 2; }
 };
 
-/// Retrieval among all images and all captions by the inner product of embeddings. Images may have different
-/// numbers of captions.
+/// The scores of queries first … last-1 against all candidates: [last - first, candidates], float32 or
+/// float64. Higher is better.
+using ScoreRows = std::function<at::Tensor(std::int64_t first, std::int64_t last)>;
+
+/// What retrieval ranks by: each direction has scores of its own, since those of MaxSim or of re-ranking
+/// differ.
+struct RetrievalScorer {
+  ScoreRows image_to_text;  ///< a row an image, [·, M]
+  ScoreRows text_to_image;  ///< a row a caption, [·, N]
+};
+
+/// Retrieval among all images and all captions. Images may have different numbers of captions.
 ///
 /// The rank of an answer is 1 + the wrong candidates that score higher + those that score the same: a tie
 /// never favours the right answer. (Other captions of the query's image are not wrong, and don't count.)
-/// Scores are summed in float64 and compared in float32, so that candidates with the same embedding tie
-/// whatever order a matrix product adds in. The N×M scores are never held at once, only slices of at most
-/// about 64 MB.
+/// The N×M scores are never held at once, only slices of at most about 64 MB.
 ///
-/// @param image         [N, D] N >= 1
-/// @param text          [M, D]
 /// @param caption_image [M] int64, the row of the image that a caption belongs to
-/// @throws Error where shapes disagree, an index is out of range, an image has no caption, or a score is not
-/// finite
+/// @param images        N
+/// @throws Error where an index is out of range, an image has no caption, or a score is not finite
+RetrievalScores retrieval_scores(const RetrievalScorer& scorer, const at::Tensor& caption_image,
+                                 std::int64_t images);
+
+/// Scores by the inner product of embeddings. They are summed in float64 and compared in float32, so that
+/// candidates with the same embedding tie whatever order a matrix product adds in.
+/// @param image [N, D] N >= 1
+/// @param text  [M, D]
+/// @throws Error where shapes disagree
+RetrievalScorer embedding_scorer(const at::Tensor& image, const at::Tensor& text);
+
+/// Both.
 RetrievalScores retrieval_scores(const at::Tensor& image, const at::Tensor& text,
                                  const at::Tensor& caption_image);
 

@@ -84,6 +84,25 @@ TEST(SceneJudge, FactsAreBoundToTheirObject) {
   EXPECT_EQ(reversed.facts_true, kSceneFacts - 1) << "the objects themselves are right, told from the second";
 }
 
+TEST(SceneJudge, NeitherTheCaptionsTellingNorTheScenesMatters) {
+  const auto descriptions = canonical_descriptions();
+  CounterRandom random(2, RandomPurpose::kShapes, 7, 1);
+  for (int i = 0; i < 500; ++i) {
+    const SceneDescription& scene = descriptions[random.below(descriptions.size())];
+    const auto captions = scene_captions(descriptions[random.below(descriptions.size())]);
+    const CaptionJudgement expected = judge_caption(captions.front(), scene);
+    for (const std::string& caption : captions) {
+      for (const SceneDescription& told : {scene, told_from_second(scene)}) {
+        const CaptionJudgement result = judge_caption(caption, told);
+        ASSERT_EQ(result.facts_true, expected.facts_true) << caption;
+        ASSERT_EQ(result.relation.correct, expected.relation.correct) << caption;
+        ASSERT_EQ(result.color.correct, expected.color.correct) << caption;
+        ASSERT_EQ(result.size.correct, expected.size.correct) << caption;
+      }
+    }
+  }
+}
+
 TEST(SceneJudge, WhatIsNotSaidIsNotTrue) {
   EXPECT_EQ(judge_caption("", kScene).facts_true, 0);
   EXPECT_EQ(judge_caption("a picture of a", kScene).facts_said, 0);

@@ -134,6 +134,20 @@ TEST(Retrieval, SlicesGiveWhatTheWholeGives) {
   EXPECT_NEAR(scores.image_to_text.r10, image_ranks.le(10).to(at::kDouble).mean().item<double>(), 1e-12);
 }
 
+/// Each direction ranks by its own scores.
+TEST(Retrieval, TakesEachDirectionsScoresFromItsOwnRows) {
+  at::manual_seed(12);
+  const at::Tensor caption_image = at::arange(40).remainder(8);
+  const at::Tensor forward = at::randn({8, 40}), backward = at::randn({40, 8});
+  const auto rows_of = [](const at::Tensor& matrix) {
+    return [=](std::int64_t first, std::int64_t last) { return matrix.slice(0, first, last); };
+  };
+  const RetrievalScores scores = retrieval_scores({rows_of(forward), rows_of(backward)}, caption_image, 8);
+  expect_scores_of(scores.image_to_text, ranks_by_sorting(forward, [](int i, int c) { return c % 8 == i; }));
+  expect_scores_of(scores.text_to_image, ranks_by_sorting(backward, [](int c, int i) { return c % 8 == i; }));
+  EXPECT_THROW(retrieval_scores({rows_of(backward), rows_of(backward)}, caption_image, 8), c10::Error);
+}
+
 TEST(Retrieval, IsWrittenWithTheNamesThatConfigurationsUse) {
   const RetrievalScores scores{{0.25, 0.5, 0.75, 3}, {0.125, 0.25, 0.5, 7.5}, 8, 40};
   EXPECT_EQ(to_json(scores), nlohmann::json::parse(R"({
