@@ -15,6 +15,7 @@ GoldenOps all_ops() {
   add_vision_ops(ops);
   add_language_ops(ops);
   add_loss_ops(ops);
+  add_eval_ops(ops);
   return ops;
 }
 
