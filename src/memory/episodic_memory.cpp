@@ -29,8 +29,8 @@ at::Tensor initial_prior_mean(const EpisodicMemoryOptions& options) {
   return mean;
 }
 
-/// Leaves item i out of the coefficients of query i: the i-th solution of the same least-squares problem
-/// without that item, by the block inverse, at the cost of one row operation.
+/// Leaves row i out of the combination for target i: the solution of the same problem without that row, by
+/// the block inverse, at the cost of one row operation.
 ///
 /// @param coefficients [N, E, E]; @param inverse [N, E, E] of the (regularised) Gram matrix
 at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inverse) {
@@ -39,6 +39,18 @@ at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inver
   // What is left at i is rounding.
   const at::Tensor diagonal = at::eye(rest.size(-1), rest.options().dtype(at::kBool).requires_grad(false));
   return rest.masked_fill(diagonal, 0);
+}
+
+/// Targets as combinations of rows, by least squares: T·A⁺ = T·Aᵀ(AAᵀ)⁻¹.
+///
+/// @param targets     [N, Q, D]; @param rows [N, E, D]
+/// @param without_own target i is combined from the rows other than i; Q = E
+/// @return [N, Q, E]
+at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double ridge, bool without_own) {
+  const GramSolver gram(rows, ridge);
+  if (!without_own) return gram.solve(rows.matmul(targets.mT())).mT();
+  const at::Tensor inverse = gram.inverse();
+  return leave_own_out(targets.matmul(rows.mT()).matmul(inverse), inverse);
 }
 
 }  // namespace
@@ -123,24 +135,15 @@ EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Ten
                                         .mT()
                                         .reshape({written.size(0), written.size(1), options_.slots});
 
-  // The query as a combination of the items, q z̃⁺ = q z̃ᵀ(z̃z̃ᵀ)⁻¹: both the address and the code follow from
-  // it.
-  const GramSolver gram(items, ridge);
-  at::Tensor coefficients;
-  if (without_own) {
-    const at::Tensor inverse = gram.inverse();
-    coefficients = leave_own_out(cues.matmul(items.mT()).matmul(inverse), inverse);
-  } else {
-    coefficients = gram.solve(items.matmul(cues.mT())).mT();
-  }
+  // Both the address and the code follow from the query as a combination of the items, q z̃⁺.
+  const at::Tensor coefficients = combine(cues, items, ridge, without_own);
   const at::Tensor addresses = coefficients.matmul(item_addresses);
   at::Tensor codes = coefficients.matmul(items);
   if (noise.addresses.defined()) {
-    // εM = εW⁺z̃ with W⁺ = Wᵀ(WWᵀ)⁻¹.
+    // εM = εW⁺z̃
     const at::Tensor spread =
         noise.addresses.to(at::kDouble) * (0.5 * address_log_variance.to(at::kDouble)).exp();
-    const GramSolver address_gram(item_addresses, ridge);
-    codes = codes + spread.matmul(item_addresses.mT()).matmul(address_gram.solve(items));
+    codes = codes + combine(spread, item_addresses, ridge, without_own).matmul(items);
   }
   codes = with_noise(codes, noise.codes, sigma);
   return {.codes = codes.to(queries.scalar_type()),

@@ -16,6 +16,7 @@ GoldenOps all_ops() {
   add_language_ops(ops);
   add_loss_ops(ops);
   add_eval_ops(ops);
+  add_memory_ops(ops);
   return ops;
 }
 

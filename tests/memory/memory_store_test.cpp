@@ -105,8 +105,8 @@ TEST(MemoryStore, ForgettingIsNeverHavingWritten) {
     MemoryStore store = store_of(codes, range(0, count));
     for (const auto i : range(0, count / 2)) store.forget(id_of(i));
     const MemoryStore expected = store_of(codes, range(count / 2, count));
-    // At 128 - 64 = K entries a refit itself is known to fewer digits.
-    const double tolerance = count == 40 ? 1e-6 : 3e-3;
+    // 128 - 64 = K entries are left: there, a refit itself is known to fewer digits.
+    const double tolerance = count == 40 ? 1e-6 : 1e-4;
     const auto matrix = matrix_of(expected);
     EXPECT_LT(largest_difference(matrix_of(store), matrix) / matrix.abs().max().item<double>(), tolerance);
     EXPECT_EQ(store.list(), expected.list());
@@ -122,7 +122,7 @@ TEST(MemoryStore, ForgettingOneOfMoreThanCapacityIsARefit) {
   const auto codes = random_codes(2 * kSlots, 6);
   MemoryStore store = store_of(codes, range(0, 2 * kSlots));
   store.forget(id_of(7));
-  EXPECT_LT(store.stats().drift, 1e-6);
+  EXPECT_LT(store.stats().drift, 1e-9);
 }
 
 TEST(MemoryStore, ForgottenReadsLikeNeverWrittenAndKeptLikeWritten) {

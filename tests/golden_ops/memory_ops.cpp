@@ -1,0 +1,62 @@
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+#include "memory/episodic_memory.h"
+#include "tests/golden_ops/golden_case.h"
+
+namespace tessera::golden {
+
+namespace {
+
+at::Tensor required(const GoldenCase& golden, const TensorMap& tensors, const std::string& prefix,
+                    const std::string& name) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end()) {
+    fail("{}: {}{} is missing", golden.name, prefix, name);
+  }
+  return found->second;
+}
+
+at::Tensor input_leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
+  at::Tensor leaf = required(golden, golden.inputs, "in.", name).detach().clone().set_requires_grad(true);
+  result.leaves["in." + name] = leaf;
+  return leaf;
+}
+
+/// Undefined, and thus zero, where the case gives none.
+at::Tensor noise(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.inputs.find("noise_" + name);
+  return found == golden.inputs.end() ? at::Tensor() : found->second;
+}
+
+GoldenResult memory_episode(const GoldenCase& golden) {
+  GoldenResult result;
+  const at::Tensor prior_mean = required(golden, golden.weights, "w.", "prior_mean");
+  memory::EpisodicMemory model(memory::EpisodicMemoryOptions{.slots = prior_mean.size(0),
+                                                             .code_size = prior_mean.size(1),
+                                                             .noise = golden.params.value("noise", 0.0)});
+  model->eval();
+  for (auto& item : model->named_parameters()) {
+    const at::NoGradGuard no_grad;
+    item.value().copy_(required(golden, golden.weights, "w.", item.key()));
+    result.leaves["w." + item.key()] = item.value();
+  }
+  const at::Tensor codes = input_leaf(golden, "codes", result);
+  const at::Tensor queries = input_leaf(golden, "queries", result);
+  const memory::EpisodeNoise given{.written = noise(golden, "written"),
+                                   .written_addresses = noise(golden, "written_addresses"),
+                                   .queries = noise(golden, "queries"),
+                                   .addresses = noise(golden, "addresses"),
+                                   .codes = noise(golden, "codes")};
+  const bool without_own = golden.params.value("without_own", false);
+  const memory::EpisodeReading reading = without_own ? model->read_without_own(codes, queries, given)
+                                                     : model->read_episode(codes, queries, given);
+  result.outputs = {{"read", reading.codes}, {"kl", reading.kl}, {"addresses", reading.addresses}};
+  return result;
+}
+
+}  // namespace
+
+void add_memory_ops(GoldenOps& ops) { ops["memory_episode"] = memory_episode; }
+
+}  // namespace tessera::golden
