@@ -119,8 +119,26 @@ struct LanguageConfig {
 
 struct FusionConfig {
   std::int64_t embedding_size = 128;  ///< of the ITC embeddings
+  std::int64_t token_size = 128;      ///< of the token embeddings that MaxSim compares
+  std::int64_t levels = 6;            ///< image blocks, and top layers of the language model that read images
+  std::int64_t image_attention_heads = 4;
+  std::int64_t image_mlp_ratio = 4;
+  std::int64_t cross_attention_heads = 4;
 
   bool operator==(const FusionConfig&) const = default;
+};
+
+struct MemoryConfig {
+  std::int64_t slots = 256;      ///< K, fewer than code_size
+  std::int64_t code_size = 384;  ///< C
+  std::int64_t episode = 16;     ///< pairs written together, consecutive samples of the global order
+  double noise = 1e-3;           ///< on codes when they are written and read in training
+  double drop_text = 0.5;        ///< share of queries that are codes of the image alone
+  double drop_image = 0.2;       ///< share of queries that are codes of the text alone
+  double caption_share =
+      0.25;  ///< share of the captions that see a read-out of an episode without their pair
+
+  bool operator==(const MemoryConfig&) const = default;
 };
 
 struct QueueConfig {
@@ -142,8 +160,40 @@ struct ItcConfig {
   bool operator==(const ItcConfig&) const = default;
 };
 
+struct ItmConfig {
+  double weight = 1.0;
+
+  bool operator==(const ItmConfig&) const = default;
+};
+
+struct MaxSimConfig {
+  double weight = 1.0;
+  double temperature = 0.07;
+  double temperature_min = 0.01;
+
+  bool operator==(const MaxSimConfig&) const = default;
+};
+
+struct CaptionConfig {
+  double weight = 1.0;
+
+  bool operator==(const CaptionConfig&) const = default;
+};
+
+struct MemoryLossConfig {
+  double weight = 1.0;     ///< reconstruction from the read-out, and the whole episode: 0 skips it
+  double alignment = 1.0;  ///< mean squared distance of the read-out from the code
+  double kl = 0.01;        ///< KL of the address from a standard normal
+
+  bool operator==(const MemoryLossConfig&) const = default;
+};
+
 struct LossesConfig {
   ItcConfig itc;
+  ItmConfig itm;
+  MaxSimConfig maxsim;
+  CaptionConfig caption;
+  MemoryLossConfig memory;
 
   bool operator==(const LossesConfig&) const = default;
 };
@@ -153,6 +203,9 @@ struct LearningRateMultipliers {
   double language = 1.0;
   double compressor = 1.0;
   double heads = 5.0;
+  double fusion = 5.0;
+  double gates = 10.0;
+  double memory = 5.0;
   double temperature = 10.0;
 
   bool operator==(const LearningRateMultipliers&) const = default;
@@ -209,6 +262,7 @@ struct Config {
   CompressorConfig compressor;
   LanguageConfig language;
   FusionConfig fusion;
+  MemoryConfig memory;
   LossesConfig losses;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;

@@ -61,10 +61,42 @@ void check_language(const Checks& checks, const LanguageConfig& language) {
                  language.max_position_embeddings, language.max_tokens);
 }
 
+void check_fusion(const Checks& checks, const Config& config) {
+  const FusionConfig& fusion = config.fusion;
+  checks.require(fusion.levels <= config.language.num_hidden_layers || config.language.weights != "random",
+                 "fusion.levels", "expected at most language.num_hidden_layers ({}), found {}",
+                 config.language.num_hidden_layers, fusion.levels);
+  checks.multiple("compressor.output_size", config.compressor.output_size, "fusion.image_attention_heads",
+                  fusion.image_attention_heads);
+  checks.multiple("compressor.output_size", config.compressor.output_size, "fusion.cross_attention_heads",
+                  fusion.cross_attention_heads);
+  if (config.language.weights == "random") {
+    checks.multiple("language.hidden_size", config.language.hidden_size, "fusion.cross_attention_heads",
+                    fusion.cross_attention_heads);
+  }
+}
+
+void check_memory(const Checks& checks, const Config& config) {
+  if (config.losses.memory.weight == 0) return;
+  const MemoryConfig& memory = config.memory;
+  checks.require(
+      memory.slots < memory.code_size, "memory.slots",
+      "expected fewer than memory.code_size ({}), found {}: a full memory would read everything back "
+      "unchanged, and nothing could be forgotten",
+      memory.code_size, memory.slots);
+  checks.multiple("data.batch_size", config.data.batch_size, "memory.episode", memory.episode);
+  checks.require(memory.drop_text + memory.drop_image <= 1, "memory.drop_image",
+                 "expected at most 1 - memory.drop_text ({}), found {}: a query keeps one of the two",
+                 1 - memory.drop_text, memory.drop_image);
+}
+
 void check_training(const Checks& checks, const Config& config) {
   const auto& itc = config.losses.itc;
   checks.at_least("losses.itc.temperature", itc.temperature, "losses.itc.temperature_min",
                   itc.temperature_min);
+  const auto& maxsim = config.losses.maxsim;
+  checks.at_least("losses.maxsim.temperature", maxsim.temperature, "losses.maxsim.temperature_min",
+                  maxsim.temperature_min);
   if (config.vision.trainable == TrainableChoice::kLora) {
     const auto& schedule = config.schedule;
     checks.require(schedule.lora_warmup_epochs <= schedule.epochs, "schedule.lora_warmup_epochs",
@@ -81,6 +113,8 @@ void check_config(const ConfigReader& reader) {
   check_data(checks, config.data);
   check_vision(checks, config);
   check_language(checks, config.language);
+  check_fusion(checks, config);
+  check_memory(checks, config);
   check_training(checks, config);
 }
 

@@ -247,177 +247,13 @@ std::vector<ConfigKey> language_keys() {
   };
 }
 
-std::vector<ConfigKey> fusion_keys() {
-  return {
-      integer(
-          "fusion.embedding_size", {1, 1 << 16}, [](Config & c) -> auto& { return c.fusion.embedding_size; },
-          "Width of the image and text embeddings that are compared"),
-  };
-}
-
-std::vector<ConfigKey> losses_keys() {
-  return {
-      number(
-          "losses.itc.weight", kPositive, [](Config & c) -> auto& { return c.losses.itc.weight; },
-          "Factor on the image-text contrastive loss"),
-      number(
-          "losses.itc.temperature", {.minimum = 0.001, .maximum = 10},
-          [](Config & c) -> auto& { return c.losses.itc.temperature; }, "Initial temperature; it is learned"),
-      number(
-          "losses.itc.temperature_min", {.minimum = 0.001, .maximum = 10},
-          [](Config & c) -> auto& { return c.losses.itc.temperature_min; },
-          "The learned temperature stays at or above it"),
-      integer(
-          "losses.itc.queue.size", {0, 1 << 20}, [](Config & c) -> auto& { return c.losses.itc.queue.size; },
-          "Embeddings of past batches kept as further negatives; 0: no queue"),
-      words<SameId>(
-          "losses.itc.queue.same_id", {{"ignore", SameId::kIgnore}, {"positive", SameId::kPositive}},
-          [](Config & c) -> auto& { return c.losses.itc.queue.same_id; },
-          "A queued entry of the same image: left out, or a positive"),
-      number(
-          "losses.itc.queue.max_shift", kNonNegative,
-          [](Config & c) -> auto& { return c.losses.itc.queue.max_shift; },
-          "Nats by which an entry's age may move its logits; staler entries are left out; 0: no such rule"),
-      integer(
-          "losses.itc.queue.probe_pairs", {2, 4096},
-          [](Config & c) -> auto& { return c.losses.itc.queue.probe_pairs; },
-          "Pairs that are encoded again and again to measure that shift"),
-      integer(
-          "losses.itc.queue.probe_every", {1, 1 << 20},
-          [](Config & c) -> auto& { return c.losses.itc.queue.probe_every; },
-          "Steps between two such measurements"),
-  };
-}
-
-std::vector<ConfigKey> schedule_keys() {
-  return {
-      integer(
-          "schedule.epochs", {1, 1 << 20}, [](Config & c) -> auto& { return c.schedule.epochs; },
-          "Epochs of the run, both phases"),
-      integer(
-          "schedule.lora_warmup_epochs", {0, 1 << 20},
-          [](Config & c) -> auto& { return c.schedule.lora_warmup_epochs; },
-          "Epochs of phase 1, in which LoRA is frozen; 0: no phase 1"),
-      words<RebuildChoice>(
-          "schedule.rebuild", {{"carry", RebuildChoice::kCarry}, {"reset", RebuildChoice::kReset}},
-          [](Config & c) -> auto& { return c.schedule.rebuild; },
-          "At the switch: keep the moments of what already trained, or start all afresh"),
-      number(
-          "schedule.warmup_fraction", kBelowOne,
-          [](Config & c) -> auto& { return c.schedule.warmup_fraction; },
-          "Share of all steps in which learning rates rise linearly"),
-      integer(
-          "schedule.lora_warmup_steps", {0, kUnbounded},
-          [](Config & c) -> auto& { return c.schedule.lora_warmup_steps; },
-          "Steps in which LoRA's own rate rises after the switch (rebuild: carry)"),
-      words<DecayChoice>(
-          "schedule.decay",
-          {{"cosine", DecayChoice::kCosine},
-           {"linear", DecayChoice::kLinear},
-           {"constant", DecayChoice::kConstant}},
-          [](Config & c) -> auto& { return c.schedule.decay; }, "How learning rates fall after the warm-up"),
-      number(
-          "schedule.final_fraction", kFraction, [](Config & c) -> auto& { return c.schedule.final_fraction; },
-          "Learning rates at the end, as a share of their peak"),
-      number(
-          "schedule.learning_rate", kPositive, [](Config & c) -> auto& { return c.schedule.learning_rate; },
-          "Peak learning rate, before the multipliers"),
-      number(
-          "schedule.lora_learning_rate", kPositive,
-          [](Config & c) -> auto& { return c.schedule.lora_learning_rate; }, "Peak learning rate of LoRA"),
-      number(
-          "schedule.backbone_learning_rate", kPositive,
-          [](Config & c) -> auto& { return c.schedule.backbone_learning_rate; },
-          "Peak learning rate of the encoder (vision.trainable: full)"),
-      number(
-          "schedule.multipliers.language", kNonNegative,
-          [](Config & c) -> auto& { return c.schedule.multipliers.language; },
-          "Factor on learning_rate for the language model"),
-      number(
-          "schedule.multipliers.compressor", kNonNegative,
-          [](Config & c) -> auto& { return c.schedule.multipliers.compressor; },
-          "Factor on learning_rate for the compressor"),
-      number(
-          "schedule.multipliers.heads", kNonNegative,
-          [](Config & c) -> auto& { return c.schedule.multipliers.heads; },
-          "Factor on learning_rate for the poolers and heads"),
-      number(
-          "schedule.multipliers.temperature", kNonNegative,
-          [](Config & c) -> auto& { return c.schedule.multipliers.temperature; },
-          "Factor on learning_rate for the temperature; at 1 it needs thousands of steps to move"),
-      integer(
-          "schedule.max_steps", {0, kUnbounded}, [](Config & c) -> auto& { return c.schedule.max_steps; },
-          "Stop after so many steps; 0: after schedule.epochs"),
-  };
-}
-
-std::vector<ConfigKey> optimizer_keys() {
-  return {
-      number(
-          "optimizer.beta1", kBelowOne, [](Config & c) -> auto& { return c.optimizer.beta1; },
-          "AdamW's decay of the first moment"),
-      number(
-          "optimizer.beta2", kBelowOne, [](Config & c) -> auto& { return c.optimizer.beta2; },
-          "AdamW's decay of the second moment"),
-      number(
-          "optimizer.eps", kPositive, [](Config & c) -> auto& { return c.optimizer.eps; },
-          "AdamW's term against division by zero"),
-      number(
-          "optimizer.weight_decay", kNonNegative,
-          [](Config & c) -> auto& { return c.optimizer.weight_decay; },
-          "Decoupled; none on tensors of rank 0 and 1 (biases, norms, temperatures)"),
-      number(
-          "optimizer.clip_grad_norm", kNonNegative,
-          [](Config & c) -> auto& { return c.optimizer.clip_grad_norm; },
-          "Gradients are scaled down to this global norm; 0: never"),
-  };
-}
-
-std::vector<ConfigKey> other_keys() {
-  return {
-      integer(
-          "checkpoint.every_steps", {0, kUnbounded},
-          [](Config & c) -> auto& { return c.checkpoint.every_steps; },
-          "Steps between two checkpoints; 0: by epochs only"),
-      integer(
-          "checkpoint.every_epochs", {0, 1 << 20},
-          [](Config & c) -> auto& { return c.checkpoint.every_epochs; },
-          "Epochs between two checkpoints; 0: by every_steps and at the end only"),
-      integer(
-          "checkpoint.keep", {0, 1 << 20}, [](Config & c) -> auto& { return c.checkpoint.keep; },
-          "Newest checkpoints kept beside the best; 0: all"),
-      words<std::string>(
-          "checkpoint.best_metric",
-          {{"mean_r1", "mean_r1"},
-           {"mean_r5", "mean_r5"},
-           {"mean_r10", "mean_r10"},
-           {"image_to_text_r1", "image_to_text_r1"},
-           {"image_to_text_r5", "image_to_text_r5"},
-           {"image_to_text_r10", "image_to_text_r10"},
-           {"text_to_image_r1", "text_to_image_r1"},
-           {"text_to_image_r5", "text_to_image_r5"},
-           {"text_to_image_r10", "text_to_image_r10"}},
-          [](Config & c) -> auto& { return c.checkpoint.best_metric; },
-          "Validation metric whose highest value is kept as checkpoints/best"),
-      integer(
-          "eval.every_epochs", {0, 1 << 20}, [](Config & c) -> auto& { return c.eval.every_epochs; },
-          "Epochs between two validations; 0: none while training"),
-      integer(
-          "eval.batch_size", {1, 1 << 20}, [](Config & c) -> auto& { return c.eval.batch_size; },
-          "Images or captions encoded at once"),
-      text(
-          "init_from", TextKind::kInputPath, [](Config & c) -> auto& { return c.init_from; },
-          "Checkpoint folder whose weights a new run starts from; empty: none"),
-  };
-}
-
 }  // namespace
 
 const std::vector<ConfigKey>& config_keys() {
   static const std::vector<ConfigKey> keys = [] {
     std::vector<ConfigKey> all;
     for (auto part : {run_keys(), data_keys(), vision_keys(), lora_keys(), compressor_keys(), language_keys(),
-                      fusion_keys(), losses_keys(), schedule_keys(), optimizer_keys(), other_keys()}) {
+                      training_config_keys()}) {
       std::move(part.begin(), part.end(), std::back_inserter(all));
     }
     return all;
@@ -436,9 +272,14 @@ const std::vector<ConfigSection>& config_sections() {
       {"compressor", "From the encoder's tokens to few numbers a token"},
       {"language", "The language model, Llama-shaped; sizes are read where language.weights is random"},
       {"fusion", "Where image and text meet"},
+      {"memory", "Episodic memory of image-caption pairs"},
       {"losses", "What is minimised"},
       {"losses.itc", "Image-text contrast"},
       {"losses.itc.queue", "Negatives from past batches"},
+      {"losses.itm", "Image-text matching"},
+      {"losses.maxsim", "Contrast by late interaction"},
+      {"losses.caption", "Next-token loss of captions that see the image"},
+      {"losses.memory", "What the memory episode minimises"},
       {"schedule", "Phases and learning rates"},
       {"schedule.multipliers", "Factors on schedule.learning_rate by part"},
       {"optimizer", "AdamW"},

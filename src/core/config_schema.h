@@ -95,6 +95,8 @@ struct ConfigSection {
 
 /// Every key, those of one section together, in the order in which files are written.
 const std::vector<ConfigKey>& config_keys();
+/// Those from `fusion` on, the second half of the table.
+std::vector<ConfigKey> training_config_keys();
 /// Every section, an outer one before those inside it.
 const std::vector<ConfigSection>& config_sections();
 
