@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "losses/contrastive.h"
+
 namespace tessera::losses {
 
 namespace {
@@ -14,10 +16,6 @@ struct Candidates {
   at::Tensor left_out;  ///< [B, N + Q] bool
   at::Tensor positive;  ///< [B, N + Q] bool
 };
-
-at::Tensor in_full_precision(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
-}
 
 void check_batch(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
                  const at::Tensor& temperature) {
@@ -30,18 +28,6 @@ void check_batch(const at::Tensor& image, const at::Tensor& text, const at::Tens
       "itc_loss: image_ids must be [", image.size(0), "] int64, got ", image_ids.sizes(), " ",
       image_ids.scalar_type());
   TORCH_CHECK(temperature.dim() == 0, "itc_loss: temperature must be 0-dim, got ", temperature.sizes());
-}
-
-void check_queue(const QueueView& queue, std::int64_t width) {
-  TORCH_CHECK(queue.image.dim() == 2 && queue.image.size(1) == width, "itc_loss: queue.image must be [Q, ",
-              width, "], got ", queue.image.sizes());
-  TORCH_CHECK(queue.text.sizes() == queue.image.sizes(), "itc_loss: queue.text must be like queue.image ",
-              queue.image.sizes(), ", got ", queue.text.sizes());
-  const at::IntArrayRef slots = queue.image.sizes().slice(0, 1);
-  TORCH_CHECK(queue.image_ids.sizes() == slots && queue.image_ids.scalar_type() == at::kLong,
-              "itc_loss: queue.image_ids must be ", slots, " int64, got ", queue.image_ids.sizes());
-  TORCH_CHECK(queue.usable.sizes() == slots && queue.usable.scalar_type() == at::kBool,
-              "itc_loss: queue.usable must be ", slots, " bool, got ", queue.usable.sizes());
 }
 
 /// @param image_ids [B] of the rows
@@ -63,26 +49,12 @@ Candidates find_candidates(const at::Tensor& image_ids, const at::Tensor& batch_
           at::cat({same_in_batch, positive_in_queue}, 1)};
 }
 
-/// A slot that is not usable may hold anything. Its scores are masked later; zeroed here, not even an
-/// infinity in it reaches a gradient as 0 · inf. The copy also lets the queue be overwritten before the
-/// backward pass.
-at::Tensor with_queued(const at::Tensor& batch, const at::Tensor& queued, const at::Tensor& usable) {
-  const at::Tensor kept = queued.to(batch.scalar_type()).masked_fill(usable.logical_not().unsqueeze(1), 0);
-  return at::cat({batch, kept});
-}
-
-/// Σ over rows of the cross-entropy with targets uniform over the positives. The zeros put over the scores of
-/// non-positives keep 0 · (-inf) out of the sum.
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const Candidates& candidates) {
-  const at::Tensor log_probabilities =
-      logits.masked_fill(candidates.left_out, -std::numeric_limits<double>::infinity()).log_softmax(1);
-  const at::Tensor of_positives = log_probabilities.masked_fill(candidates.positive.logical_not(), 0).sum(1);
-  return -(of_positives / candidates.positive.sum(1)).sum();
+at::Tensor direction_sum(const at::Tensor& logits, const Candidates& candidates) {
+  return cross_entropy_sum(logits.masked_fill(candidates.left_out, -std::numeric_limits<double>::infinity()),
+                           candidates.positive);
 }
 
 }  // namespace
-
-at::Tensor QueueView::share_in_use() const { return usable.to(at::kFloat).mean(); }
 
 at::Tensor ItcLossValue::excess() const { return (sum.detach() - log_candidates) / count.clamp_min(1); }
 
@@ -91,7 +63,7 @@ ItcLossValue itc_loss(const at::Tensor& image, const at::Tensor& text, const at:
                       Collectives& collectives) {
   check_batch(image, text, image_ids, temperature);
   if (queue) {
-    check_queue(*queue, image.size(1));
+    check_queue("itc_loss", *queue, image.size(1));
   }
   // Autocast would take the products to bfloat16, whose steps at a score of 1/τ are as large as the
   // differences learned.
@@ -112,8 +84,7 @@ ItcLossValue itc_loss(const at::Tensor& image, const at::Tensor& text, const at:
   const at::Tensor text_to_image = at::matmul(texts, candidate_images.t()) * inverse_temperature;
 
   ItcLossValue value;
-  value.sum =
-      0.5 * (cross_entropy_sum(image_to_text, candidates) + cross_entropy_sum(text_to_image, candidates));
+  value.sum = 0.5 * (direction_sum(image_to_text, candidates) + direction_sum(text_to_image, candidates));
   value.count = at::full({}, image.size(0), value.sum.options().requires_grad(false));
   value.log_candidates = candidates.left_out.logical_not().sum(1).to(images.scalar_type()).log().sum();
   return value;

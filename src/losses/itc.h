@@ -7,20 +7,10 @@
 #include "core/collectives.h"
 #include "core/config.h"
 #include "losses/loss_value.h"
+#include "losses/queue_view.h"
 #include "losses/temperature.h"
 
 namespace tessera::losses {
-
-/// Queued keys as the loss reads them: every slot of the queue, and which of them count.
-struct QueueView {
-  at::Tensor image;      ///< [Q, D]
-  at::Tensor text;       ///< [Q, D]
-  at::Tensor image_ids;  ///< [Q] int64
-  at::Tensor usable;     ///< [Q] bool: filled and not stale; the content of other slots has no effect at all
-
-  /// Share of the slots that are usable, 0-dim float32.
-  at::Tensor share_in_use() const;
-};
 
 struct ItcLossValue : LossValue {
   at::Tensor log_candidates;  ///< 0-dim: Σ over rows of ln(candidates of the row)

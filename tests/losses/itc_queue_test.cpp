@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "losses/itc.h"
 #include "tests/losses/fake_ranks.h"
 
 namespace tessera::losses {

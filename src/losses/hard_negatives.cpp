@@ -1,0 +1,130 @@
+#include "losses/hard_negatives.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/random.h"
+#include "losses/contrastive.h"
+
+namespace tessera::losses {
+
+namespace {
+
+void check_batch(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
+                 const at::Tensor& temperature) {
+  TORCH_CHECK(image.dim() == 2 && image.size(0) > 0, "itm_weights: image must be [B >= 1, D], got ",
+              image.sizes());
+  TORCH_CHECK(text.sizes() == image.sizes(), "itm_weights: text must be like image ", image.sizes(), ", got ",
+              text.sizes());
+  TORCH_CHECK(
+      image_ids.dim() == 1 && image_ids.size(0) == image.size(0) && image_ids.scalar_type() == at::kLong,
+      "itm_weights: image_ids must be [", image.size(0), "] int64, got ", image_ids.sizes(), " ",
+      image_ids.scalar_type());
+  TORCH_CHECK(temperature.dim() == 0, "itm_weights: temperature must be 0-dim, got ", temperature.sizes());
+}
+
+/// [B, N + Q] bool: what can't be drawn for each row.
+at::Tensor left_out(const at::Tensor& image_ids, const at::Tensor& batch_ids,
+                    const std::optional<QueueView>& queue, const at::Tensor& counts) {
+  const at::Tensor rows = image_ids.unsqueeze(1);
+  const at::Tensor same_in_batch = rows == batch_ids;
+  if (!queue) return same_in_batch;
+  return at::cat({same_in_batch, (rows == queue->image_ids).logical_or(counts.logical_not())}, 1);
+}
+
+at::Tensor weights_of(const at::Tensor& similarity, const at::Tensor& temperature,
+                      const at::Tensor& left_out) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const at::Tensor logits = similarity / temperature.to(similarity.scalar_type());
+  // Of a row that is left out as a whole, the softmax is NaN; the fill covers that too.
+  return logits.masked_fill(left_out, -kInfinity).softmax(1).masked_fill(left_out, 0);
+}
+
+at::Tensor draw(const at::Tensor& weights, const at::Tensor& noise) {
+  TORCH_CHECK(noise.sizes() == weights.sizes(), "draw_hard_negatives: noise must be ", weights.sizes(),
+              ", got ", noise.sizes());
+  return (weights.log() + noise).argmax(1);
+}
+
+/// Σ over valid rows of the drawn candidate's similarity.
+at::Tensor similarity_sum(const at::Tensor& similarity, const at::Tensor& index, const at::Tensor& valid) {
+  return similarity.gather(1, index.unsqueeze(1)).squeeze(1).masked_fill(valid.logical_not(), 0).sum();
+}
+
+/// -log(-log(u)) of a uniform u of 32 bits that is neither 0 nor 1. In double, or u near 1, where the noise
+/// is greatest, would have only few values.
+float gumbel(std::uint32_t bits) {
+  const double u = (static_cast<double>(bits) + 0.5) * 0x1p-32;
+  return -std::log(static_cast<float>(-std::log(u)));
+}
+
+}  // namespace
+
+NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
+                            const std::optional<QueueView>& queue, const at::Tensor& temperature,
+                            Collectives& collectives) {
+  check_batch(image, text, image_ids, temperature);
+  if (queue) check_queue("itm_weights", *queue, image.size(1));
+  const c10::NoGradGuard no_grad;
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+
+  const at::Tensor images = in_full_precision(image);
+  const at::Tensor texts = in_full_precision(text);
+  at::Tensor candidate_images = collectives.all_gather(images);
+  at::Tensor candidate_texts = collectives.all_gather(texts);
+  at::Tensor usable, filled;
+  if (queue) {
+    usable = queue->usable;
+    filled = queue->filled_slots();
+    candidate_images = with_queued(candidate_images, queue->image, usable);
+    candidate_texts = with_queued(candidate_texts, queue->text, filled);
+  }
+  const at::Tensor batch_ids = collectives.all_gather(image_ids);
+  NegativeWeights result;
+  result.text_similarity = at::mm(images, candidate_texts.t());
+  result.image_similarity = at::mm(texts, candidate_images.t());
+  result.text_weights =
+      weights_of(result.text_similarity, temperature, left_out(image_ids, batch_ids, queue, filled));
+  result.image_weights =
+      weights_of(result.image_similarity, temperature, left_out(image_ids, batch_ids, queue, usable));
+  return result;
+}
+
+HardNegatives draw_hard_negatives(const NegativeWeights& weights, const at::Tensor& text_noise,
+                                  const at::Tensor& image_noise) {
+  const c10::NoGradGuard no_grad;
+  return {draw(weights.text_weights, text_noise), draw(weights.image_weights, image_noise),
+          (weights.text_weights > 0).any(1), (weights.image_weights > 0).any(1)};
+}
+
+at::Tensor itm_negative_similarity(const NegativeWeights& weights, const HardNegatives& negatives) {
+  const at::Tensor sum =
+      similarity_sum(weights.text_similarity, negatives.text_index, negatives.text_valid) +
+      similarity_sum(weights.image_similarity, negatives.image_index, negatives.image_valid);
+  return sum / (negatives.text_valid.sum() + negatives.image_valid.sum()).clamp_min(1);
+}
+
+at::Tensor gumbel_noise(std::uint64_t seed, NegativeDirection direction, std::int64_t step,
+                        const NoiseShape& shape, c10::Device device) {
+  TORCH_CHECK(step >= 0 && shape.first_global_row >= 0 && shape.rows >= 0 && shape.columns >= 0,
+              "gumbel_noise: no argument may be negative, got step ", step, ", first_global_row ",
+              shape.first_global_row, ", rows ", shape.rows, ", columns ", shape.columns);
+  const at::Tensor noise = at::empty({shape.rows, shape.columns}, at::kFloat);
+  float* values = noise.mutable_data_ptr<float>();
+  at::parallel_for(0, shape.rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const auto global_row = static_cast<std::uint64_t>(shape.first_global_row + row);
+      CounterRandom random(seed, RandomPurpose::kNegatives, static_cast<std::uint64_t>(step),
+                           2 * global_row + static_cast<std::uint64_t>(direction));
+      for (std::int64_t i = 0; i < shape.columns; ++i) values[row * shape.columns + i] = gumbel(random());
+    }
+  });
+  return noise.to(device);
+}
+
+}  // namespace tessera::losses
