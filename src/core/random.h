@@ -17,6 +17,7 @@ enum class RandomPurpose : std::uint32_t {
   kInitialisation = 6,
   kShapes = 7,
   kProbe = 8,
+  kGeneration = 9,
 };
 
 /// Counter-based generator, Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,

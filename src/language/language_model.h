@@ -54,6 +54,8 @@ class LanguageModelImpl : public torch::nn::Module {
 
   /// [B, T] int64 → [B, T, C]
   at::Tensor embed(const at::Tensor& input_ids);
+  /// The token embedding's weight, [vocab_size, C].
+  const at::Tensor& embedding() const { return model_->embed_tokens->weight; }
   /// The context for a call of `tokens` tokens on the model's device, after `first_position` tokens that the
   /// layers' caches hold (make_decoder_context).
   DecoderContext context(const at::Tensor& attention_mask, std::int64_t tokens, AttentionMode mode,

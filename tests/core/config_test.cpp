@@ -329,7 +329,9 @@ Config all_different() {
   }
   // back within what holds across keys
   config.vision.architecture.hidden_size = 13 * 60;
-  config.language.hidden_size = 7 * 64;
+  config.language.hidden_size = 2 * 7 * 5 * 6;
+  config.compressor.output_size = 5 * 26;
+  config.data.batch_size = 17 * 4;
   return config;
 }
 
