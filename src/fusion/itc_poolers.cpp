@@ -4,14 +4,16 @@
 
 namespace tessera::fusion {
 
-namespace {
-
-at::Tensor normalised(const at::Tensor& embedding) {
-  const at::Tensor wide = embedding.to(at::kFloat);
+at::Tensor unit_length(const at::Tensor& embedding) {
+  const at::Tensor wide = embedding.scalar_type() == at::kDouble ? embedding : embedding.to(at::kFloat);
   return wide / wide.norm(2, {-1}, /*keepdim=*/true).clamp_min(1e-6);
 }
 
-}  // namespace
+at::Tensor pooled_image_tokens(const at::Tensor& tokens) {
+  TORCH_CHECK(tokens.dim() == 3 && tokens.size(1) >= 2,
+              "image pooler: tokens [B, 1+P, D] with at least one patch expected, got ", tokens.sizes());
+  return at::cat({tokens.select(1, 0), tokens.slice(1, 1).mean(1)}, -1);
+}
 
 at::Tensor masked_mean(const at::Tensor& hidden_states, const at::Tensor& attention_mask) {
   TORCH_CHECK(hidden_states.dim() == 3 && attention_mask.dim() == 2 &&
@@ -33,15 +35,11 @@ ItcPoolersImpl::ItcPoolersImpl(const ItcPoolersOptions& options) {
 }
 
 at::Tensor ItcPoolersImpl::image(const at::Tensor& tokens) {
-  TORCH_CHECK(tokens.dim() == 3 && tokens.size(1) >= 2,
-              "ITC pooler: image tokens [B, 1+P, D] with at least one patch expected, got ", tokens.sizes());
-  const at::Tensor cls = tokens.select(1, 0);
-  const at::Tensor patches = tokens.slice(1, 1).mean(1);
-  return normalised(image_projection_->forward(at::cat({cls, patches}, -1)));
+  return unit_length(image_projection_->forward(pooled_image_tokens(tokens)));
 }
 
 at::Tensor ItcPoolersImpl::text(const at::Tensor& hidden_states, const at::Tensor& attention_mask) {
-  return normalised(text_projection_->forward(masked_mean(hidden_states, attention_mask)));
+  return unit_length(text_projection_->forward(masked_mean(hidden_states, attention_mask)));
 }
 
 }  // namespace tessera::fusion

@@ -24,7 +24,7 @@ std::uint64_t part_seed(const Config& config, std::uint64_t part) {
   return high << 32 | random();
 }
 
-enum InitialisedPart : std::uint64_t { kVisionPart, kLoraPart, kLanguagePart, kHeadsPart };
+enum InitialisedPart : std::uint64_t { kVisionPart, kLoraPart, kLanguagePart, kHeadsPart, kMemoryPart };
 
 std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, BackboneSource& source) {
   const VisionConfig& vision_config = config.vision;
@@ -87,8 +87,27 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
   parts.vision = std::move(backbone);
   parts.compressor =
       vision::FeatureCompressor(vision::FeatureCompressorOptions::from_config(config.compressor, width));
-  parts.poolers = fusion::ItcPoolers(fusion::ItcPoolersOptions{
-      config.compressor.output_size, language->config().hidden_size, config.fusion.embedding_size});
+  const std::int64_t image_size = config.compressor.output_size;
+  const std::int64_t text_size = language->config().hidden_size;
+  parts.fusion = fusion::FusionTower(
+      fusion::FusionTowerOptions{.levels = config.fusion.levels,
+                                 .image_size = image_size,
+                                 .text_size = text_size,
+                                 .image_attention_heads = config.fusion.image_attention_heads,
+                                 .image_mlp_ratio = config.fusion.image_mlp_ratio,
+                                 .cross_attention_heads = config.fusion.cross_attention_heads,
+                                 .code_size = config.memory.code_size});
+  parts.poolers =
+      fusion::ItcPoolers(fusion::ItcPoolersOptions{image_size, text_size, config.fusion.embedding_size});
+  parts.token_projections = fusion::TokenProjections(
+      fusion::TokenProjectionsOptions{image_size, text_size, config.fusion.token_size});
+  parts.match_head = fusion::MatchHead(fusion::MatchHeadOptions{image_size, text_size});
+  parts.pair_code = memory::PairCode(memory::PairCodeOptions{
+      .image_size = 2 * image_size, .text_size = text_size, .code_size = config.memory.code_size});
+  parts.memory = memory::EpisodicMemory(
+      memory::EpisodicMemoryOptions::from_config(config.memory, part_seed(config, kMemoryPart)));
+  parts.maxsim_temperature = std::make_shared<losses::Temperature>(config.losses.maxsim.temperature,
+                                                                   config.losses.maxsim.temperature_min);
   parts.language = std::move(language);
   parts.itc_temperature =
       std::make_shared<losses::Temperature>(config.losses.itc.temperature, config.losses.itc.temperature_min);
@@ -105,6 +124,10 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
   check_vocabulary(config, language, vocabulary);
   auto backbone = build_backbone(config, built.backbone);
   check_image_size(config, *backbone);
+  if (language->num_layers() < config.fusion.levels) {
+    throw ConfigError(fmt::format("fusion.levels: expected at most the language model's {} layers, found {}",
+                                  language->num_layers(), config.fusion.levels));
+  }
   std::optional<vision::LoraOptions> lora;
   if (config.vision.trainable == TrainableChoice::kLora) {
     if (config.lora.adapter.empty()) {
@@ -119,6 +142,7 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
     }
   }
   built.model = assemble_model(config, std::move(backbone), std::move(lora), std::move(language));
+  built.model->freeze_unused(config.losses);
   built.model->set_lora_trainable(false);
   return built;
 }

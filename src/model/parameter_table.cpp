@@ -19,21 +19,17 @@ std::string with_thousands(std::int64_t number) {
 
 std::string parameter_table(const Stage1Model& model) {
   struct Row {
-    Part part;
+    Part part = Part::kBackbone;
     std::int64_t all = 0;
     std::int64_t trainable = 0;
   };
-  std::array<Row, 6> rows = {{{Part::kBackbone},
-                              {Part::kLora},
-                              {Part::kCompressor},
-                              {Part::kLanguage},
-                              {Part::kHeads},
-                              {Part::kTemperature}}};
+  std::array<Row, kParts.size()> rows;
+  for (std::size_t i = 0; i < rows.size(); ++i) rows.at(i).part = kParts.at(i);
   std::int64_t all = 0;
   std::int64_t trainable = 0;
   for (const NamedParameter& parameter : model.named_parts()) {
     const std::int64_t count = parameter.tensor.numel();
-    Row& row = rows[static_cast<std::size_t>(parameter.part)];
+    Row& row = rows.at(static_cast<std::size_t>(parameter.part));
     row.all += count;
     all += count;
     if (parameter.tensor.requires_grad()) {

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include "fusion/fused_decode_step.h"
+
 namespace tessera::model {
 
 namespace {
@@ -12,8 +14,18 @@ Part part_of(const std::string& name) {
   if (starts_with("vision.")) return name.find(".lora_") != std::string::npos ? Part::kLora : Part::kBackbone;
   if (starts_with("compressor.")) return Part::kCompressor;
   if (starts_with("language.")) return Part::kLanguage;
-  if (starts_with("poolers.")) return Part::kHeads;
-  if (starts_with("itc_temperature.")) return Part::kTemperature;
+  if (starts_with("fusion.")) {
+    return name.size() >= 5 && name.compare(name.size() - 5, 5, ".gate") == 0 ? Part::kGates : Part::kFusion;
+  }
+  for (const char* head : {"poolers.", "token_projections.", "match_head."}) {
+    if (starts_with(head)) return Part::kHeads;
+  }
+  for (const char* part : {"pair_code.", "memory."}) {
+    if (starts_with(part)) return Part::kMemory;
+  }
+  for (const char* temperature : {"itc_temperature.", "maxsim_temperature."}) {
+    if (starts_with(temperature)) return Part::kTemperature;
+  }
   TORCH_CHECK(false, "parameter '", name, "' belongs to no part");
 }
 
@@ -29,8 +41,14 @@ const char* part_name(Part part) {
       return "compressor";
     case Part::kLanguage:
       return "language";
+    case Part::kFusion:
+      return "fusion";
+    case Part::kGates:
+      return "gates";
     case Part::kHeads:
       return "heads";
+    case Part::kMemory:
+      return "memory";
     case Part::kTemperature:
       return "temperature";
   }
@@ -41,8 +59,14 @@ Stage1Model::Stage1Model(Stage1Parts parts) : trainable_(parts.trainable), lora_
   vision_ = register_module("vision", std::move(parts.vision));
   compressor_ = register_module("compressor", std::move(parts.compressor));
   language_ = register_module("language", std::move(parts.language));
+  fusion_ = register_module("fusion", std::move(parts.fusion));
   poolers_ = register_module("poolers", std::move(parts.poolers));
+  token_projections_ = register_module("token_projections", std::move(parts.token_projections));
+  match_head_ = register_module("match_head", std::move(parts.match_head));
+  pair_code_ = register_module("pair_code", std::move(parts.pair_code));
+  memory_ = register_module("memory", std::move(parts.memory));
   itc_temperature_ = register_module("itc_temperature", std::move(parts.itc_temperature));
+  maxsim_temperature_ = register_module("maxsim_temperature", std::move(parts.maxsim_temperature));
 
   const at::Tensor mean = at::tensor(parts.image_mean, at::kDouble);
   const at::Tensor std = at::tensor(parts.image_std, at::kDouble);
@@ -60,9 +84,9 @@ bool Stage1Model::encoder_needs_gradient() const {
   return false;
 }
 
-ImageFeatures Stage1Model::encode_image(const at::Tensor& pixels) {
+at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {
   TORCH_CHECK(pixels.dim() == 4 && pixels.size(1) == 3 && pixels.scalar_type() == at::kByte,
-              "encode_image: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ",
+              "compress_image: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ",
               pixels.scalar_type());
   at::Tensor tokens;
   {
@@ -72,14 +96,94 @@ ImageFeatures Stage1Model::encode_image(const at::Tensor& pixels) {
       tokens = at::cat({tokens.slice(1, 0, 1), tokens.slice(1, first_patch)}, 1);
     }
   }
-  const at::Tensor compressed = compressor_->forward(tokens);
-  return {compressed, poolers_->image(compressed)};
+  return compressor_->forward(tokens);
+}
+
+ImageFeatures Stage1Model::image_features(const at::Tensor& tokens) {
+  std::vector<at::Tensor> states = fusion_->image_states(tokens);
+  at::Tensor embedding = poolers_->image(states.back());
+  return {tokens, std::move(states), std::move(embedding)};
+}
+
+at::Tensor Stage1Model::lower_text(const language::TokenBatch& tokens) {
+  return fusion_->lower_text(language_, tokens.input_ids,
+                             language_->context(tokens.attention_mask, tokens.input_ids.size(1),
+                                                language::AttentionMode::kBidirectional));
 }
 
 TextFeatures Stage1Model::encode_text(const language::TokenBatch& tokens) {
-  const at::Tensor hidden = language_->hidden_states(tokens.input_ids, tokens.attention_mask,
-                                                     language::AttentionMode::kBidirectional);
-  return {hidden, tokens.attention_mask, poolers_->text(hidden, tokens.attention_mask)};
+  const language::DecoderContext context = language_->context(tokens.attention_mask, tokens.input_ids.size(1),
+                                                              language::AttentionMode::kBidirectional);
+  TextFeatures text{tokens.input_ids, tokens.attention_mask, {}, {}, {}};
+  text.lower = fusion_->lower_text(language_, tokens.input_ids, context);
+  text.hidden_states = fusion_->upper_text(language_, text.lower, context);
+  text.embedding = poolers_->text(text.hidden_states, tokens.attention_mask);
+  return text;
+}
+
+at::Tensor Stage1Model::match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
+                                     const at::Tensor& attention_mask) {
+  const language::DecoderContext context =
+      language_->context(attention_mask, lower_text.size(1), language::AttentionMode::kBidirectional);
+  const fusion::FusedStates fused =
+      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context);
+  return match_head_->forward(fused.image, fused.text, attention_mask);
+}
+
+at::Tensor Stage1Model::caption_logits(const language::TokenBatch& tokens,
+                                       const fusion::CaptionCondition& condition) {
+  TORCH_CHECK(condition.batch_size() == tokens.input_ids.size(0), "caption pass: a condition for each of ",
+              tokens.input_ids.size(0), " captions expected, got ", condition.batch_size());
+  // Text is padded on the right: what a causal token reads is never padding.
+  const language::DecoderContext context =
+      language_->context({}, tokens.input_ids.size(1), language::AttentionMode::kCausal);
+  const at::Tensor lower = fusion_->lower_text(language_, tokens.input_ids, context);
+  return language_->logits(
+      fusion_->conditioned_text(language_, lower, context, fusion_->caption_keys(condition)));
+}
+
+std::unique_ptr<language::DecodeStep> Stage1Model::decoder(const fusion::CaptionCondition& condition) {
+  return std::make_unique<fusion::FusedDecodeStep>(language_, fusion_, condition);
+}
+
+at::Tensor Stage1Model::pair_codes(const ImageFeatures* image, const TextFeatures* text,
+                                   const at::Tensor& has_image, const at::Tensor& has_text) {
+  at::Tensor pooled_image, pooled_text;
+  if (image != nullptr) pooled_image = fusion::pooled_image_tokens(image->states.back());
+  if (text != nullptr) pooled_text = fusion::masked_mean(text->hidden_states, text->attention_mask);
+  return pair_code_->forward(pooled_image, pooled_text, has_image, has_text);
+}
+
+void Stage1Model::freeze_unused(const LossesConfig& losses) {
+  const bool matches = losses.itm.weight > 0;
+  const bool decodes = losses.caption.weight > 0 || losses.memory.weight > 0;
+  const auto freeze = [](torch::nn::Module& module) {
+    for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
+  };
+  if (losses.itc.weight == 0) {
+    freeze(*poolers_);
+    freeze(*itc_temperature_);
+  }
+  if (losses.maxsim.weight == 0) {
+    freeze(*token_projections_);
+    freeze(*maxsim_temperature_);
+  }
+  if (!matches) freeze(*match_head_);
+  if (losses.memory.weight == 0) {
+    freeze(*pair_code_);
+    freeze(*memory_);
+  }
+  fusion_->freeze_unused({.matches = matches, .decodes = decodes, .remembers = losses.memory.weight > 0});
+}
+
+Stage1Model::Gates Stage1Model::gates() const {
+  std::vector<at::Tensor> text, image;
+  fusion::FusionTower tower = fusion_;  // a holder: the same tower
+  for (std::int64_t level = 0; level < fusion_->levels(); ++level) {
+    text.push_back(tower->text_cross_attention(level).gate.detach());
+    image.push_back(tower->image_block(level).cross_attention->gate.detach());
+  }
+  return {at::cat(text), at::cat(image)};
 }
 
 void Stage1Model::set_lora_trainable(bool trainable) {

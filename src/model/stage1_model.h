@@ -2,6 +2,7 @@
 
 #include <torch/nn/module.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,10 +10,16 @@
 
 #include "core/config.h"
 #include "core/device.h"
+#include "fusion/fusion_tower.h"
 #include "fusion/itc_poolers.h"
+#include "fusion/match_head.h"
+#include "fusion/token_projections.h"
+#include "language/decode_step.h"
 #include "language/language_model.h"
 #include "language/tokenizer.h"
 #include "losses/itc.h"
+#include "memory/episodic_memory.h"
+#include "memory/pair_code.h"
 #include "vision/compressor.h"
 #include "vision/encoder.h"
 #include "vision/lora.h"
@@ -20,7 +27,12 @@
 namespace tessera::model {
 
 /// The parts a parameter can belong to: a row of the parameter table, and a learning-rate group.
-enum class Part { kBackbone, kLora, kCompressor, kLanguage, kHeads, kTemperature };
+enum class Part { kBackbone, kLora, kCompressor, kLanguage, kFusion, kGates, kHeads, kMemory, kTemperature };
+
+/// All of them, in the order of their values.
+inline constexpr std::array kParts = {Part::kBackbone, Part::kLora,   Part::kCompressor,
+                                      Part::kLanguage, Part::kFusion, Part::kGates,
+                                      Part::kHeads,    Part::kMemory, Part::kTemperature};
 
 /// "backbone", "lora", … as the log, the table and metrics.jsonl name them.
 const char* part_name(Part part);
@@ -31,15 +43,21 @@ struct NamedParameter {
   Part part;
 };
 
+/// B images after the passes that no text takes part in.
 struct ImageFeatures {
-  at::Tensor tokens;     ///< [B, 1+P, D] compressed tokens, [CLS] first, registers left out
-  at::Tensor embedding;  ///< [B, E] float32, L2-normalised
+  at::Tensor tokens;  ///< [B, 1+P, D] compressed tokens, [CLS] first, registers left out
+  std::vector<at::Tensor>
+      states;            ///< M+1 of [B, 1+P, D]: what each level reads, then the image blocks' output
+  at::Tensor embedding;  ///< [B, E] float32, L2-normalised: ITC's
 };
 
+/// B texts after the passes that no image takes part in, bidirectional.
 struct TextFeatures {
-  at::Tensor hidden_states;   ///< [B, T, C] after the final norm, bidirectional
+  at::Tensor input_ids;       ///< [B, T] int64
   at::Tensor attention_mask;  ///< [B, T] bool
-  at::Tensor embedding;       ///< [B, E] float32, L2-normalised
+  at::Tensor lower;           ///< [B, T, C] below the first fused layer
+  at::Tensor hidden_states;   ///< [B, T, C] after the final norm
+  at::Tensor embedding;       ///< [B, E] float32, L2-normalised: ITC's
 };
 
 /// The parts that a model is composed of; see model/build.h for making them from a configuration or a
@@ -48,29 +66,78 @@ struct Stage1Parts {
   std::shared_ptr<vision::VisionEncoder> vision;
   vision::FeatureCompressor compressor{nullptr};
   language::LanguageModel language{nullptr};
+  fusion::FusionTower fusion{nullptr};
   fusion::ItcPoolers poolers{nullptr};
+  fusion::TokenProjections token_projections{nullptr};
+  fusion::MatchHead match_head{nullptr};
+  memory::PairCode pair_code{nullptr};
+  memory::EpisodicMemory memory{nullptr};
   std::shared_ptr<losses::Temperature> itc_temperature;
+  std::shared_ptr<losses::Temperature> maxsim_temperature;
   std::vector<double> image_mean;
   std::vector<double> image_std;
   TrainableChoice trainable = TrainableChoice::kLora;
   std::optional<vision::LoraOptions> lora;  ///< set where the backbone carries adapters
 };
 
-/// The vision-language model: DINOv2 with LoRA → compressor → poolers on one side, the language model run
-/// bidirectionally → poolers on the other. Depends on nothing of training.
+/// The vision-language model: DINOv2 with LoRA → compressor → image blocks on one side, a language model on
+/// the other, joined by FIBER's gated cross-attention; heads for contrast, late interaction and matching; an
+/// episodic memory of pairs. One method a pass (docs/model.md). Depends on nothing of training.
 class Stage1Model : public torch::nn::Module {
  public:
   explicit Stage1Model(Stage1Parts parts);
 
-  /// Pass 1 and the unfused image pass.
+  /// Encoder and compressor.
   /// @param pixels [B, 3, H, W] uint8 RGB
-  ImageFeatures encode_image(const at::Tensor& pixels);
+  /// @return [B, 1+P, D] compressed tokens
+  at::Tensor compress_image(const at::Tensor& pixels);
+  /// The unfused image pass over compressed tokens.
+  ImageFeatures image_features(const at::Tensor& tokens);
+  /// Both.
+  ImageFeatures encode_image(const at::Tensor& pixels) { return image_features(compress_image(pixels)); }
   /// The unfused text pass.
   TextFeatures encode_text(const language::TokenBatch& tokens);
+  /// The part of it that the fused pass starts from. [B, T, C]
+  at::Tensor lower_text(const language::TokenBatch& tokens);
 
-  /// ITC temperature τ, 0-dim float32.
+  /// What MaxSim compares: [B, P, S] and [B, T, S] float32, rows of length 1.
+  at::Tensor patch_embeddings(const ImageFeatures& image) {
+    return token_projections_->patches(image.states.back());
+  }
+  at::Tensor token_embeddings(const TextFeatures& text) {
+    return token_projections_->text_tokens(text.hidden_states);
+  }
+
+  /// The fused pass over N pairs and the matching head.
+  /// @param image_tokens   [N, 1+P, D] compressed tokens
+  /// @param lower_text     [N, T, C]
+  /// @param attention_mask [N, T] bool
+  /// @return [N, 2] float32 logits; column 1 is "match"
+  at::Tensor match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
+                          const at::Tensor& attention_mask);
+
+  /// The caption pass: causal text under a condition.
+  /// @return [B, T, V] logits; those at t depend on tokens up to t alone
+  at::Tensor caption_logits(const language::TokenBatch& tokens, const fusion::CaptionCondition& condition);
+
+  /// Token by token, with cached keys and values of both text and image.
+  std::unique_ptr<language::DecodeStep> decoder(const fusion::CaptionCondition& condition);
+
+  /// Codes of B pairs for the episodic memory; rows may lack one of the two.
+  /// @param image, text        null where no row has one
+  /// @param has_image, has_text [B] bool; undefined: every row has what is given
+  /// @return [B, code size]
+  at::Tensor pair_codes(const ImageFeatures* image, const TextFeatures* text,
+                        const at::Tensor& has_image = {}, const at::Tensor& has_text = {});
+  memory::EpisodicMemory memory() const { return memory_; }
+
+  /// Softmax temperatures τ, 0-dim float32.
   at::Tensor itc_temperature() { return itc_temperature_->value(); }
+  at::Tensor maxsim_temperature() { return maxsim_temperature_->value(); }
 
+  /// Leaves without gradient what no loss with a weight above 0 reads, so that what counts as trainable does
+  /// train.
+  void freeze_unused(const LossesConfig& losses);
   /// Freezes or unfreezes the adapters. Frozen adapters get no gradient, and the encoder then runs without
   /// recording one.
   void set_lora_trainable(bool trainable);
@@ -83,9 +150,16 @@ class Stage1Model : public torch::nn::Module {
   std::vector<NamedParameter> named_parts() const;
   /// Number of parameters that get a gradient.
   std::int64_t trainable_parameters() const;
+  /// The gates of the cross-attention, by level: [M] each, without gradient.
+  struct Gates {
+    at::Tensor text_reads_image;
+    at::Tensor image_reads_text;
+  };
+  Gates gates() const;
 
   vision::VisionEncoder& vision() const { return *vision_; }
   language::LanguageModel language() const { return language_; }
+  fusion::FusionTower fusion() const { return fusion_; }
   const std::optional<vision::LoraOptions>& lora() const { return lora_; }
   TrainableChoice trainable() const { return trainable_; }
 
@@ -95,8 +169,14 @@ class Stage1Model : public torch::nn::Module {
   std::shared_ptr<vision::VisionEncoder> vision_;
   vision::FeatureCompressor compressor_{nullptr};
   language::LanguageModel language_{nullptr};
+  fusion::FusionTower fusion_{nullptr};
   fusion::ItcPoolers poolers_{nullptr};
+  fusion::TokenProjections token_projections_{nullptr};
+  fusion::MatchHead match_head_{nullptr};
+  memory::PairCode pair_code_{nullptr};
+  memory::EpisodicMemory memory_{nullptr};
   std::shared_ptr<losses::Temperature> itc_temperature_;
+  std::shared_ptr<losses::Temperature> maxsim_temperature_;
   at::Tensor pixel_scale_;   ///< [1,3,1,1], 1 / (255 std)
   at::Tensor pixel_offset_;  ///< [1,3,1,1], −mean / std
   TrainableChoice trainable_;

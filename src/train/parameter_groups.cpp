@@ -16,6 +16,12 @@ double peak_learning_rate(model::Part part, const ScheduleConfig& schedule) {
       return schedule.learning_rate * multipliers.compressor;
     case model::Part::kLanguage:
       return schedule.learning_rate * multipliers.language;
+    case model::Part::kFusion:
+      return schedule.learning_rate * multipliers.fusion;
+    case model::Part::kGates:
+      return schedule.learning_rate * multipliers.gates;
+    case model::Part::kMemory:
+      return schedule.learning_rate * multipliers.memory;
     case model::Part::kHeads:
       return schedule.learning_rate * multipliers.heads;
     case model::Part::kTemperature:

@@ -330,7 +330,8 @@ nlohmann::json Trainer::rates(std::int64_t images) {
 }
 
 void Trainer::stop_if_not_finite(const ReadRecord& record) const {
-  for (const char* part : {"loss", "loss_itc", "grad_norm"}) {
+  for (const char* part :
+       {"loss", "loss_itc", "loss_maxsim", "loss_itm", "loss_caption", "loss_memory", "grad_norm"}) {
     if (!record.values.contains(part)) continue;
     if (std::isfinite(record.values.at(part).get<double>())) continue;
     std::string keys;

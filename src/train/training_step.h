@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +17,9 @@
 #include "data/loader.h"
 #include "data/webdataset.h"
 #include "language/tokenizer.h"
+#include "losses/hard_negatives.h"
 #include "losses/itc_queue.h"
+#include "losses/loss_value.h"
 #include "losses/staleness.h"
 #include "model/stage1_model.h"
 
@@ -28,7 +31,7 @@ struct StepOutput {
 };
 
 /// What one training step computes: the passes of the model, the losses, and the state that losses keep
-/// between steps (the ITC queue and its staleness probe).
+/// between steps (the ITC queue and its staleness probe). A loss of weight 0 is left out with its passes.
 class TrainingStep {
  public:
   /// Reads and prepares the probe's pairs from the training data (a choice of the seed alone).
@@ -56,6 +59,35 @@ class TrainingStep {
     language::TokenBatch tokens;
   };
 
+  /// What the passes without fusion give, and all losses start from.
+  struct Encoded {
+    std::int64_t step;
+    language::TokenBatch tokens;
+    at::Tensor image_ids;
+    model::ImageFeatures image;
+    model::TextFeatures text;
+    std::optional<losses::QueueView> queue;
+
+    std::int64_t size() const { return image_ids.size(0); }
+  };
+  /// Images and texts of the 3B pairs that matching judges.
+  struct MatchPairs {
+    at::Tensor image_tokens, lower_text, attention_mask;
+  };
+
+  Encoded encode(const data::Batch& batch, std::int64_t step);
+  void add_itc(const Encoded& encoded, StepOutput& output);
+  void add_maxsim(const Encoded& encoded, StepOutput& output);
+  void add_itm(const Encoded& encoded, StepOutput& output);
+  MatchPairs match_pairs(const Encoded& encoded, const losses::HardNegatives& negatives);
+  void add_caption(const Encoded& encoded, StepOutput& output);
+  void add_memory(const Encoded& encoded, StepOutput& output);
+  /// Read-outs of episodes without the pair, for a share of the captions.
+  void condition_on_memory(const Encoded& encoded, fusion::CaptionCondition& condition);
+  /// One uniform number for each of the batch's pairs, the same on one rank and on several.
+  std::vector<double> uniform_of_pairs(std::int64_t pairs, std::int64_t step, std::uint64_t use) const;
+  void add_gates(StepOutput& output) const;
+
   void read_probe(const data::WebDataset& training_data);
   language::TokenBatch tokens_of(const std::vector<std::string>& captions) const;
   std::pair<at::Tensor, at::Tensor> encode_probe();
@@ -69,10 +101,7 @@ class TrainingStep {
   std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue
   ProbePairs probe_;
 
-  struct Enqueued {
-    at::Tensor image, text, image_ids;
-  };
-  Enqueued last_;  ///< the batch that enters the queue after the update
+  losses::QueueEntries last_;  ///< the batch that enters the queue after the update
 };
 
 }  // namespace tessera::train

@@ -28,7 +28,14 @@ Config small_config() {
   config.language.num_hidden_layers = 1;
   config.language.num_attention_heads = 2;
   config.language.intermediate_size = 24;
-  config.fusion.embedding_size = 8;
+  config.fusion = {.embedding_size = 8,
+                   .token_size = 8,
+                   .levels = 1,
+                   .image_attention_heads = 2,
+                   .image_mlp_ratio = 2,
+                   .cross_attention_heads = 2};
+  config.memory.slots = 12;
+  config.memory.code_size = 16;
   return config;
 }
 

@@ -41,6 +41,8 @@ class SmallRun {
     config.run.device = DeviceChoice::kCpu;
     config.run.precision = PrecisionChoice::kFp32;
     config.run.seed = 3;
+    config.run.threads =
+        1;  // so small that threads only wait for each other, all the more beside other tests
     config.run.log_every = 1;
     config.data.train = {(root_ / "shapes" / "train-{000000..000001}.tar").string()};
     config.data.validation = {(root_ / "shapes" / "val-000000.tar").string()};
@@ -64,7 +66,15 @@ class SmallRun {
     config.language.num_attention_heads = 2;
     config.language.intermediate_size = 32;
     config.language.max_tokens = 48;
-    config.fusion.embedding_size = 16;
+    config.fusion = {.embedding_size = 16,
+                     .token_size = 16,
+                     .levels = 1,
+                     .image_attention_heads = 2,
+                     .image_mlp_ratio = 2,
+                     .cross_attention_heads = 2};
+    config.memory.slots = 12;
+    config.memory.code_size = 16;
+    config.memory.episode = 4;
     config.losses.itc.queue.size = 21;  // no multiple of the batch
     config.losses.itc.queue.probe_pairs = 6;
     config.losses.itc.queue.probe_every = 4;

@@ -1,0 +1,146 @@
+#include "fusion/fusion_tower.h"
+
+#include <ATen/ATen.h>
+
+namespace tessera::fusion {
+
+namespace {
+
+language::KeyValueCache* cache_of(std::vector<language::KeyValueCache>* caches, std::int64_t layer) {
+  return caches == nullptr ? nullptr : &caches->at(static_cast<std::size_t>(layer));
+}
+
+}  // namespace
+
+std::int64_t CaptionCondition::batch_size() const {
+  TORCH_CHECK(!image_states.empty() || memory.defined(),
+              "a caption is conditioned on an image or on the memory");
+  return image_states.empty() ? memory.size(0) : image_states.front().size(0);
+}
+
+FusionTowerImpl::FusionTowerImpl(const FusionTowerOptions& options) : options_(options) {
+  TORCH_CHECK(options.levels >= 1, "fusion tower: at least one level expected, got ", options.levels);
+  image_blocks_ = register_module("image_blocks", torch::nn::ModuleList());
+  text_cross_attention_ = register_module("text_cross_attention", torch::nn::ModuleList());
+  for (std::int64_t level = 0; level < options.levels; ++level) {
+    image_blocks_->push_back(
+        ImageBlock(ImageBlockOptions{options.image_size, options.text_size, options.image_attention_heads,
+                                     options.image_mlp_ratio, options.cross_attention_heads}));
+    text_cross_attention_->push_back(GatedCrossAttention(
+        GatedCrossAttentionOptions{options.text_size, options.image_size, options.cross_attention_heads}));
+  }
+  memory_projection_ =
+      register_module("memory_projection", torch::nn::Linear(options.code_size, options.image_size));
+}
+
+std::int64_t FusionTowerImpl::first_layer(const language::LanguageModel& language) const {
+  TORCH_CHECK(language->num_layers() >= options_.levels, "fusion tower: ", options_.levels,
+              " levels need as many layers of the language model, it has ", language->num_layers());
+  return language->num_layers() - options_.levels;
+}
+
+void FusionTowerImpl::freeze_unused(const FusionUse& use) {
+  const auto freeze = [](torch::nn::Module& module) {
+    for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
+  };
+  for (std::int64_t level = 0; level < levels(); ++level) {
+    if (!use.matches) freeze(*image_block(level).cross_attention);
+    if (!use.matches && !use.decodes) freeze(text_cross_attention(level));
+  }
+  if (!use.remembers) freeze(*memory_projection_);
+}
+
+std::vector<at::Tensor> FusionTowerImpl::image_states(const at::Tensor& tokens) {
+  std::vector<at::Tensor> states = {tokens};
+  for (std::int64_t level = 0; level < levels(); ++level) {
+    states.push_back(image_block(level).forward(states.back(), /*text=*/nullptr));
+  }
+  return states;
+}
+
+at::Tensor FusionTowerImpl::lower_text(language::LanguageModel& language, const at::Tensor& input_ids,
+                                       const language::DecoderContext& context,
+                                       std::vector<language::KeyValueCache>* caches) {
+  at::Tensor hidden = language->embed(input_ids);
+  for (std::int64_t i = 0; i < first_layer(language); ++i) {
+    language::DecoderLayerImpl& layer = language->layer(i);
+    hidden = layer.feed_forward_half(layer.attention_half(hidden, context, cache_of(caches, i)));
+  }
+  return hidden;
+}
+
+at::Tensor FusionTowerImpl::upper_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                                       const language::DecoderContext& context) {
+  at::Tensor hidden = lower_text;
+  for (std::int64_t i = first_layer(language); i < language->num_layers(); ++i) {
+    hidden = language->layer(i).forward(hidden, context);
+  }
+  return language->final_norm(hidden);
+}
+
+FusedStates FusionTowerImpl::fused(language::LanguageModel& language, const at::Tensor& image_tokens,
+                                   const at::Tensor& lower_text, const at::Tensor& attention_mask,
+                                   const language::DecoderContext& context) {
+  TORCH_CHECK(image_tokens.size(0) == lower_text.size(0),
+              "fused pass: as many images as texts expected, got ", image_tokens.size(0), " and ",
+              lower_text.size(0));
+  at::Tensor image = image_tokens;
+  at::Tensor text = lower_text;
+  for (std::int64_t level = 0; level < levels(); ++level) {
+    language::DecoderLayerImpl& layer = language->layer(first_layer(language) + level);
+    ImageBlockImpl& block = image_block(level);
+    // Both are projected before either side moves on.
+    const ContextKeys image_keys = text_cross_attention(level).keys(image);
+    const ContextKeys text_keys = block.cross_attention->keys(text, attention_mask);
+    text = layer.feed_forward_half(
+        text_cross_attention(level).forward(layer.attention_half(text, context), image_keys));
+    image = block.forward(image, &text_keys);
+  }
+  return {image, language->final_norm(text)};
+}
+
+std::vector<ContextKeys> FusionTowerImpl::caption_keys(const CaptionCondition& condition) {
+  const std::int64_t batch = condition.batch_size();
+  const bool has_image = !condition.image_states.empty();
+  TORCH_CHECK(!has_image || static_cast<std::int64_t>(condition.image_states.size()) == levels() + 1,
+              "caption condition: ", levels() + 1, " image states expected, got ",
+              condition.image_states.size());
+  TORCH_CHECK(has_image || !condition.has_memory.defined(),
+              "caption condition: has_memory is for rows that have an image beside the memory");
+  at::Tensor memory_token;
+  if (condition.memory.defined()) memory_token = memory_projection_->forward(condition.memory).unsqueeze(1);
+
+  std::vector<ContextKeys> keys;
+  for (std::int64_t level = 0; level < levels(); ++level) {
+    at::Tensor context = memory_token;
+    at::Tensor mask;
+    if (has_image) {
+      const at::Tensor& image = condition.image_states[static_cast<std::size_t>(level)];
+      context = memory_token.defined() ? at::cat({image, memory_token.to(image.scalar_type())}, 1) : image;
+      if (memory_token.defined() && condition.has_memory.defined()) {
+        mask = at::cat({at::ones({batch, image.size(1)}, condition.has_memory.options()),
+                        condition.has_memory.view({batch, 1})},
+                       1);
+      }
+    }
+    keys.push_back(text_cross_attention(level).keys(context, mask));
+  }
+  return keys;
+}
+
+at::Tensor FusionTowerImpl::conditioned_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                                             const language::DecoderContext& context,
+                                             const std::vector<ContextKeys>& keys,
+                                             std::vector<language::KeyValueCache>* caches) {
+  at::Tensor hidden = lower_text;
+  for (std::int64_t level = 0; level < levels(); ++level) {
+    const std::int64_t i = first_layer(language) + level;
+    language::DecoderLayerImpl& layer = language->layer(i);
+    hidden = layer.attention_half(hidden, context, cache_of(caches, i));
+    hidden = text_cross_attention(level).forward(hidden, keys[static_cast<std::size_t>(level)]);
+    hidden = layer.feed_forward_half(hidden);
+  }
+  return language->final_norm(hidden);
+}
+
+}  // namespace tessera::fusion

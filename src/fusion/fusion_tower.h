@@ -1,0 +1,121 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "fusion/gated_cross_attention.h"
+#include "fusion/image_block.h"
+#include "language/language_model.h"
+
+namespace tessera::fusion {
+
+struct FusionTowerOptions {
+  std::int64_t levels = 6;  ///< M: image blocks, and top layers of the language model that read images
+  std::int64_t image_size = 128;
+  std::int64_t text_size = 384;
+  std::int64_t image_attention_heads = 4;
+  std::int64_t image_mlp_ratio = 4;
+  std::int64_t cross_attention_heads = 4;
+  std::int64_t code_size = 384;  ///< of the episodic memory's read-out
+};
+
+/// What a caption is decoded from. At least one of the two is there.
+struct CaptionCondition {
+  std::vector<at::Tensor> image_states;  ///< FusionTower::image_states, M+1 of [B, N, D]; empty: no image
+  at::Tensor memory;                     ///< [B, code_size] read-out of the episodic memory; undefined: none
+  at::Tensor has_memory;  ///< [B] bool, beside an image only: rows that see their read-out; undefined: all
+
+  std::int64_t batch_size() const;
+};
+
+/// Which passes a run makes of the tower.
+struct FusionUse {
+  bool matches = true;    ///< fused
+  bool decodes = true;    ///< conditioned_text
+  bool remembers = true;  ///< conditioned_text on a read-out of the memory
+};
+
+/// Both modalities after the fused pass.
+struct FusedStates {
+  at::Tensor image;  ///< [B, N, D]
+  at::Tensor text;   ///< [B, T, C], after the final norm
+};
+
+/// FIBER's fusion in the backbone (Dou et al. 2022): M image blocks over the compressed tokens on one side,
+/// the top M layers of a language model on the other, joined level by level by gated cross-attention. Both
+/// sides of a level read the state that the other had *before* it. The same weights run
+///   - unfused, as the dual encoder (image_states, upper_text),
+///   - fused both ways with bidirectional text (fused), for matching,
+///   - with causal text that reads the *unfused* image states (conditioned_text), for captions: image states
+///   that
+///     had read the text would carry later words into earlier logits.
+///
+/// The language model is the caller's; the tower owns what joins it to the image. "Lower text" is the state
+/// after the layers below the first level, the same in all passes of one attention mode.
+class FusionTowerImpl : public torch::nn::Module {
+ public:
+  explicit FusionTowerImpl(const FusionTowerOptions& options);
+
+  std::int64_t levels() const { return options_.levels; }
+
+  /// The unfused image pass.
+  /// @param tokens [B, N, D] compressed tokens, [CLS] first
+  /// @return M+1 states [B, N, D]: state i is what level i reads, the last is the output
+  std::vector<at::Tensor> image_states(const at::Tensor& tokens);
+
+  /// Embedding and the layers below the first level.
+  /// @param caches one a layer of the language model, or null; see language::KeyValueCache
+  /// @return [B, T, C]
+  at::Tensor lower_text(language::LanguageModel& language, const at::Tensor& input_ids,
+                        const language::DecoderContext& context,
+                        std::vector<language::KeyValueCache>* caches = nullptr);
+
+  /// The unfused text pass from the lower text on, up to and with the final norm. [B, T, C] → [B, T, C]
+  at::Tensor upper_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                        const language::DecoderContext& context);
+
+  /// The fused pass.
+  /// @param image_tokens   [B, N, D] compressed tokens
+  /// @param lower_text     [B, T, C]
+  /// @param attention_mask [B, T] bool; image blocks don't read padding
+  /// @param context        bidirectional, of the same mask
+  FusedStates fused(language::LanguageModel& language, const at::Tensor& image_tokens,
+                    const at::Tensor& lower_text, const at::Tensor& attention_mask,
+                    const language::DecoderContext& context);
+
+  /// What each level's text layer reads of a condition: the image state of that level, and the memory's
+  /// read-out as one token more. Computed once, it serves every token that is decoded.
+  std::vector<ContextKeys> caption_keys(const CaptionCondition& condition);
+
+  /// The text pass under a condition, from the lower text on, up to and with the final norm.
+  /// @param keys   caption_keys
+  /// @param caches as in lower_text
+  at::Tensor conditioned_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                              const language::DecoderContext& context, const std::vector<ContextKeys>& keys,
+                              std::vector<language::KeyValueCache>* caches = nullptr);
+
+  /// Leaves without gradient what the passes named don't read.
+  void freeze_unused(const FusionUse& use);
+
+  ImageBlockImpl& image_block(std::int64_t level) { return *image_blocks_->ptr<ImageBlockImpl>(level); }
+  GatedCrossAttentionImpl& text_cross_attention(std::int64_t level) {
+    return *text_cross_attention_->ptr<GatedCrossAttentionImpl>(level);
+  }
+
+ private:
+  std::int64_t first_layer(const language::LanguageModel& language) const;
+
+  FusionTowerOptions options_;
+  torch::nn::ModuleList image_blocks_{nullptr};
+  torch::nn::ModuleList text_cross_attention_{nullptr};
+  torch::nn::Linear memory_projection_{nullptr};
+};
+TORCH_MODULE(FusionTower);
+
+}  // namespace tessera::fusion

@@ -1,0 +1,70 @@
+#include "fusion/gated_cross_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+
+#include "core/attention.h"
+
+namespace tessera::fusion {
+
+ContextKeys ContextKeys::select(const at::Tensor& rows) const {
+  return {key.index_select(0, rows), value.index_select(0, rows),
+          bias.defined() ? bias.index_select(0, rows) : at::Tensor()};
+}
+
+GatedCrossAttentionImpl::GatedCrossAttentionImpl(const GatedCrossAttentionOptions& options)
+    : options_(options) {
+  TORCH_CHECK(options.heads >= 1 && options.query_size % options.heads == 0,
+              "gated cross-attention: query_size ", options.query_size, " is no multiple of its ",
+              options.heads, " heads");
+  norm = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.query_size})));
+  context_norm = register_module("context_norm",
+                                 torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.context_size})));
+  query = register_module("query", torch::nn::Linear(options.query_size, options.query_size));
+  key_value = register_module("key_value", torch::nn::Linear(options.context_size, 2 * options.query_size));
+  output = register_module("output", torch::nn::Linear(options.query_size, options.query_size));
+  gate = register_parameter("gate", at::zeros({1}));
+}
+
+ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::Tensor& context_mask) {
+  TORCH_CHECK(context.dim() == 3 && context.size(2) == options_.context_size,
+              "gated cross-attention: context [B, S, ", options_.context_size, "] expected, got ",
+              context.sizes());
+  const std::int64_t batch = context.size(0);
+  const std::int64_t tokens = context.size(1);
+  const at::Tensor both = key_value->forward(context_norm->forward(context))
+                              .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads})
+                              .permute({2, 0, 3, 1, 4});
+  ContextKeys keys{both.select(0, 0), both.select(0, 1), {}};
+  if (context_mask.defined()) {
+    TORCH_CHECK(context_mask.dim() == 2 && context_mask.size(0) == batch && context_mask.size(1) == tokens &&
+                    context_mask.scalar_type() == at::kBool,
+                "gated cross-attention: context_mask [", batch, ", ", tokens, "] bool expected, got ",
+                context_mask.sizes(), " ", context_mask.scalar_type());
+    // A softmax over nothing would be NaN.
+    const at::Tensor readable = context_mask.logical_or(context_mask.any(1, /*keepdim=*/true).logical_not());
+    keys.bias = at::zeros({batch, 1, 1, tokens}, context.options().requires_grad(false))
+                    .masked_fill_(readable.logical_not().view({batch, 1, 1, tokens}),
+                                  -std::numeric_limits<double>::infinity());
+  }
+  return keys;
+}
+
+at::Tensor GatedCrossAttentionImpl::forward(const at::Tensor& hidden_states, const ContextKeys& context) {
+  const std::int64_t batch = hidden_states.size(0);
+  const std::int64_t tokens = hidden_states.size(1);
+  TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.query_size &&
+                  context.key.size(0) == batch,
+              "gated cross-attention: hidden_states [", context.key.size(0), ", T, ", options_.query_size,
+              "] expected, got ", hidden_states.sizes());
+  const at::Tensor queries = query->forward(norm->forward(hidden_states))
+                                 .view({batch, tokens, options_.heads, options_.query_size / options_.heads})
+                                 .transpose(1, 2);
+  const at::Tensor read = attention(queries, context.key, context.value, context.bias);
+  const at::Tensor projected =
+      output->forward(read.transpose(1, 2).reshape({batch, tokens, options_.query_size}));
+  return at::addcmul(hidden_states, projected, gate.to(projected.scalar_type()));
+}
+
+}  // namespace tessera::fusion

@@ -1,0 +1,45 @@
+#include "fusion/image_block.h"
+
+#include <ATen/ATen.h>
+
+#include "core/attention.h"
+
+namespace tessera::fusion {
+
+ImageBlockImpl::ImageBlockImpl(const ImageBlockOptions& options) : options_(options) {
+  const std::int64_t size = options.hidden_size;
+  TORCH_CHECK(size % options.attention_heads == 0, "image block: hidden_size ", size,
+              " is no multiple of its ", options.attention_heads, " heads");
+  const auto norm = [&] { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({size})); };
+  attention_norm = register_module("attention_norm", norm());
+  query_key_value = register_module("query_key_value", torch::nn::Linear(size, 3 * size));
+  attention_output = register_module("attention_output", torch::nn::Linear(size, size));
+  cross_attention =
+      register_module("cross_attention", GatedCrossAttention(GatedCrossAttentionOptions{
+                                             size, options.text_size, options.cross_attention_heads}));
+  feed_forward_norm = register_module("feed_forward_norm", norm());
+  up = register_module("up", torch::nn::Linear(size, options.mlp_ratio * size));
+  down = register_module("down", torch::nn::Linear(options.mlp_ratio * size, size));
+}
+
+at::Tensor ImageBlockImpl::self_attention(const at::Tensor& hidden_states) {
+  const std::int64_t batch = hidden_states.size(0);
+  const std::int64_t tokens = hidden_states.size(1);
+  const at::Tensor parts =
+      query_key_value->forward(attention_norm->forward(hidden_states))
+          .view({batch, tokens, 3, options_.attention_heads, options_.hidden_size / options_.attention_heads})
+          .permute({2, 0, 3, 1, 4});
+  const at::Tensor attended = attention(parts.select(0, 0), parts.select(0, 1), parts.select(0, 2));
+  return attention_output->forward(attended.transpose(1, 2).reshape({batch, tokens, options_.hidden_size}));
+}
+
+at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {
+  TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.hidden_size,
+              "image block: hidden_states [B, N, ", options_.hidden_size, "] expected, got ",
+              hidden_states.sizes());
+  at::Tensor hidden = hidden_states + self_attention(hidden_states);
+  if (text != nullptr) hidden = cross_attention->forward(hidden, *text);
+  return hidden + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden))));
+}
+
+}  // namespace tessera::fusion

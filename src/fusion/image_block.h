@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "fusion/gated_cross_attention.h"
+
+namespace tessera::fusion {
+
+struct ImageBlockOptions {
+  std::int64_t hidden_size = 128;  ///< D, of the compressed image tokens
+  std::int64_t text_size = 384;    ///< of the text states that it may read
+  std::int64_t attention_heads = 4;
+  std::int64_t mlp_ratio = 4;
+  std::int64_t cross_attention_heads = 4;
+};
+
+/// One level of the image side: pre-norm self-attention, gated cross-attention to the text, feed-forward with
+/// GELU. Without keys of a text the same weights are a plain transformer block, the dual encoder's.
+class ImageBlockImpl : public torch::nn::Module {
+ public:
+  explicit ImageBlockImpl(const ImageBlockOptions& options);
+
+  /// @param hidden_states [B, N, D]
+  /// @param text          what the level reads (cross_attention->keys), or null: unfused
+  /// @return [B, N, D]
+  at::Tensor forward(const at::Tensor& hidden_states, const ContextKeys* text);
+
+  torch::nn::LayerNorm attention_norm{nullptr}, feed_forward_norm{nullptr};
+  torch::nn::Linear query_key_value{nullptr}, attention_output{nullptr}, up{nullptr}, down{nullptr};
+  GatedCrossAttention cross_attention{nullptr};
+
+ private:
+  at::Tensor self_attention(const at::Tensor& hidden_states);
+
+  ImageBlockOptions options_;
+};
+TORCH_MODULE(ImageBlock);
+
+}  // namespace tessera::fusion
