@@ -16,6 +16,8 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # The picture set: scenes that are trained on, and others that are kept out for evaluation.
 readonly shapes_options=(--train-scenes 4000 --held-out-scenes 320 --seed 7)
 readonly vocabulary_size=400
+# Candidates of each query that matching orders anew in retrieval: a fused pass each.
+readonly rerank_top_k=8
 
 readonly run=runs/quickstart
 readonly log=logs/quickstart/training.log
@@ -85,7 +87,7 @@ evaluate() {
     local checkpoint=latest
     if ((phase == 1)); then checkpoint=phase1; fi
     printf '\n-- end of phase %s\n' "$phase"
-    "$bin/stage1_eval" --suite retrieval --checkpoint "$run/checkpoints/$checkpoint" \
+    "$bin/stage1_eval" --suite all --rerank-top-k "$rerank_top_k" --checkpoint "$run/checkpoints/$checkpoint" \
       --output "$run/evaluation/phase$phase.json"
     "$bin/tessera" retrieval-pictures --checkpoint "$run/checkpoints/$checkpoint" --output "$run/evaluation/phase$phase"
   done
@@ -114,7 +116,8 @@ cat <<END
 
 Left behind:
   $run/summary.json          figures of both phases, seconds by stage, parameters trained
-  $run/evaluation/           retrieval figures, and held-out pictures with the captions found for them
+  $run/evaluation/           figures of retrieval, matching and captions, every caption written, and held-out
+                                     pictures with the captions found for them
   $run/checkpoints/latest    the trained model;  phase1: as it was before LoRA was unfrozen
   $log   the log: grep -E "Phase (1|2): LoRA adapters"
   $shapes/              the picture set

@@ -20,11 +20,11 @@ namespace fs = std::filesystem;
 namespace tessera::apps {
 namespace {
 
-/// A set's pictures and captions beside its embeddings, in the same order.
+/// A set's embeddings beside what a person can look at.
 struct ShownSet {
   eval::EncodedSet encoded;
   std::vector<at::Tensor> pictures;   ///< the first ones only
-  std::vector<std::string> captions;  ///< all
+  std::vector<std::string> captions;  ///< all, in the order of the embeddings
 };
 
 ShownSet read_set(model::LoadedModel& loaded, const Compute& compute, std::size_t shown) {
@@ -33,16 +33,17 @@ ShownSet read_set(model::LoadedModel& loaded, const Compute& compute, std::size_
   const data::EvalLoaderOptions loader_options = eval::eval_loader_options(loaded.config);
   ShownSet set;
   data::EvalLoader reader(dataset, loader_options, logger);
-  while (const auto batch = reader.next()) {
-    for (std::int64_t i = 0; i < batch->pixels.size(0); ++i) {
-      if (set.pictures.size() < shown) set.pictures.push_back(batch->pixels[i].clone());
-      const auto& captions = batch->captions[static_cast<std::size_t>(i)];
-      set.captions.insert(set.captions.end(), captions.begin(), captions.end());
-    }
+  while (set.pictures.size() < shown) {
+    const auto batch = reader.next();
+    if (!batch) break;
+    for (std::int64_t i = 0; i < batch->pixels.size(0) && set.pictures.size() < shown; ++i)
+      set.pictures.push_back(batch->pixels[i].clone());
   }
   data::EvalLoader loader(dataset, loader_options, logger);
   set.encoded =
       eval::encode_set(*loaded.model, loaded.tokenizer, loader, compute, loaded.config.language.max_tokens);
+  for (const auto& of_image : set.encoded.captions)
+    set.captions.insert(set.captions.end(), of_image.begin(), of_image.end());
   return set;
 }
 

@@ -51,6 +51,26 @@ nlohmann::json read_json(const fs::path& path) {
   return json;
 }
 
+/// The figures of a phase: what stage1_eval wrote, without its list of captions.
+nlohmann::json figures_of(const fs::path& path) {
+  nlohmann::json figures = read_json(path);
+  figures.erase("generated_captions");
+  return figures;
+}
+
+/// What a person looks at first, in a few lines.
+void print_phase(const std::string& phase, const nlohmann::json& figures) {
+  std::cout << fmt::format("{}: R@1 image→text {:.3f}, text→image {:.3f} on {} held-out images\n", phase,
+                           figures.value("image_to_text_r1", 0.0), figures.value("text_to_image_r1", 0.0),
+                           figures.value("images", 0));
+  for (const std::string name : {"itm_accuracy", "itm_accuracy_hard", "caption_truth", "caption_facts"}) {
+    if (!figures.contains(name)) continue;  // a run without that part
+    std::cout << fmt::format("  {:<18}{:.3f}   by chance {:.3f}   with another image {:.3f}\n", name,
+                             figures.value(name, 0.0), figures.value(name + "_chance", 0.0),
+                             figures.value(name + "_swapped", 0.0));
+  }
+}
+
 }  // namespace
 
 int summary_command(const std::vector<std::string>& arguments) {
@@ -62,8 +82,9 @@ int summary_command(const std::vector<std::string>& arguments) {
       ("output,o", options::value<std::string>()->required(), "the JSON file to write");
   // clang-format on
   const auto values = parse_options(
-      "Gathers a quickstart's figures: retrieval by phase, seconds by stage, trainable parameters by "
-      "phase.\n\n"
+      "Gathers a quickstart's figures: retrieval, matching and captions by phase, seconds by stage, "
+      "trainable "
+      "parameters by phase.\n\n"
       "Usage: tessera summary --run FOLDER --output FILE [--seconds …]\n",
       description, arguments);
   if (!values) return kDone;
@@ -71,18 +92,13 @@ int summary_command(const std::vector<std::string>& arguments) {
   const fs::path run = (*values)["run"].as<std::string>();
   nlohmann::json summary;
   for (const std::string phase : {"phase1", "phase2"}) {
-    summary[phase] = read_json(run / "evaluation" / (phase + ".json"));
+    summary[phase] = figures_of(run / "evaluation" / (phase + ".json"));
   }
   summary["seconds"] = parse_seconds((*values)["seconds"].as<std::string>());
   summary["trainable_parameters"] = trainable_parameters(run / "training.log");
   const fs::path output = (*values)["output"].as<std::string>();
   write_file_atomically(output, summary.dump(2) + "\n");
-  for (const std::string phase : {"phase1", "phase2"}) {
-    std::cout << fmt::format("{}: R@1 image→text {:.3f}, text→image {:.3f} on {} held-out images\n", phase,
-                             summary[phase].value("image_to_text_r1", 0.0),
-                             summary[phase].value("text_to_image_r1", 0.0),
-                             summary[phase].value("images", 0));
-  }
+  for (const std::string phase : {"phase1", "phase2"}) print_phase(phase, summary[phase]);
   return kDone;
 }
 

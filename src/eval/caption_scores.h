@@ -23,7 +23,7 @@ struct CaptionScores {
 ///
 /// @param candidates  [N] words separated by white space (tokenize_caption); N >= 1
 /// @param references  [N] at least one an image, in the same form
-/// @throws Error where a caption has no reference, or none with a word in it
+/// @throws Error where a caption has no reference
 CaptionScores caption_scores(const std::vector<std::string>& candidates,
                              const std::vector<std::vector<std::string>>& references);
 

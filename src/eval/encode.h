@@ -2,6 +2,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+#include <vector>
+
 #include "core/config.h"
 #include "core/device.h"
 #include "data/loader.h"
@@ -10,19 +13,41 @@
 
 namespace tessera::eval {
 
-/// The ITC embeddings of a whole set, on the CPU.
+/// How much of a set is kept.
+enum class EncodeDetail {
+  kEmbeddings,  ///< what ITC compares
+  kTokens,      ///< also what the fused pass, MaxSim and captions start from (EncodedTokens)
+};
+
+/// A set's token states, on the CPU. Texts are each as long as their caption: a set padded to its longest one
+/// would take several times the memory.
+struct EncodedTokens {
+  at::Tensor image_tokens;              ///< [N, 1+P, D] compressed
+  at::Tensor patches;                   ///< [N, P, S] float32, what MaxSim compares
+  std::vector<at::Tensor> lower_text;   ///< M of [T, C], the text below the first fused layer
+  std::vector<at::Tensor> text_tokens;  ///< M of [T, S] float32, what MaxSim compares
+};
+
+/// A set as the model sees it, on the CPU.
 struct EncodedSet {
-  at::Tensor image;          ///< [N, E] float32
-  at::Tensor text;           ///< [M, E] float32, every caption of every image
-  at::Tensor caption_image;  ///< [M] int64, row of the image that a caption belongs to
-  std::int64_t broken = 0;   ///< samples that could not be read and are missing
+  at::Tensor image;                                ///< [N, E] float32, ITC embeddings
+  at::Tensor text;                                 ///< [M, E] float32, of every caption of every image
+  at::Tensor caption_image;                        ///< [M] int64, row of the image that a caption belongs to
+  std::int64_t broken = 0;                         ///< samples that could not be read and are missing
+  std::vector<std::vector<std::string>> captions;  ///< N, those of each image, in the order of `text`
+  std::vector<std::string> keys;                   ///< N
+  std::vector<std::int64_t> indices;               ///< N, of the samples in the dataset
+  EncodedTokens tokens;                            ///< with EncodeDetail::kTokens
+
+  std::int64_t images() const { return image.size(0); }
 };
 
 /// Encodes every image and every caption that the loader gives, without gradients. The model must be in
 /// evaluation mode (Stage1Model::set_training(false)).
 /// @throws Error where the set holds no sound sample
 EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& tokenizer,
-                      data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens);
+                      data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens,
+                      EncodeDetail detail = EncodeDetail::kEmbeddings);
 
 /// How a configuration reads an evaluation set.
 data::EvalLoaderOptions eval_loader_options(const Config& config);

@@ -121,11 +121,6 @@ void add_direction(nlohmann::json& json, const std::string& name, const Directio
   json[name + "_median_rank"] = scores.median_rank;
 }
 
-std::string table_row(const char* name, const DirectionScores& scores) {
-  return fmt::format("{:<16}{:>8.2f}{:>8.2f}{:>8.2f}{:>13.1f}\n", name, 100 * scores.r1, 100 * scores.r5,
-                     100 * scores.r10, scores.median_rank);
-}
-
 }  // namespace
 
 RetrievalScores retrieval_scores(const RetrievalScorer& scorer, const at::Tensor& caption_image,
@@ -170,12 +165,6 @@ nlohmann::json to_json(const RetrievalScores& scores) {
   json["images"] = scores.images;
   json["captions"] = scores.captions;
   return json;
-}
-
-std::string to_table(const RetrievalScores& scores) {
-  return fmt::format("{:<16}{:>8}{:>8}{:>8}{:>13}\n", "", "R@1 %", "R@5 %", "R@10 %", "median rank") +
-         table_row("image to text", scores.image_to_text) + table_row("text to image", scores.text_to_image) +
-         fmt::format("{} images, {} captions\n", scores.images, scores.captions);
 }
 
 }  // namespace tessera::eval

@@ -66,7 +66,4 @@ RetrievalScores retrieval_scores(const at::Tensor& image, const at::Tensor& text
 /// mean_r10, images, captions.
 nlohmann::json to_json(const RetrievalScores& scores);
 
-/// Three lines for a terminal, recalls in per cent, and one that says how much was searched.
-std::string to_table(const RetrievalScores& scores);
-
 }  // namespace tessera::eval

@@ -154,10 +154,6 @@ TEST(Retrieval, IsWrittenWithTheNamesThatConfigurationsUse) {
     "image_to_text_r1": 0.25, "image_to_text_r5": 0.5, "image_to_text_r10": 0.75, "image_to_text_median_rank": 3.0,
     "text_to_image_r1": 0.125, "text_to_image_r5": 0.25, "text_to_image_r10": 0.5, "text_to_image_median_rank": 7.5,
     "mean_r1": 0.1875, "mean_r5": 0.375, "mean_r10": 0.625, "images": 8, "captions": 40})"));
-  const std::string table = to_table(scores);
-  EXPECT_NE(table.find("image to text      25.00   50.00   75.00          3.0\n"), std::string::npos)
-      << table;
-  EXPECT_NE(table.find("8 images, 40 captions"), std::string::npos);
 }
 
 TEST(Retrieval, RefusesWhatItCanNotScore) {

@@ -1,0 +1,98 @@
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "core/error.h"
+#include "data/scene_judge.h"
+#include "eval/caption_scores.h"
+#include "eval/generate_captions.h"
+#include "eval/scene_truth.h"
+#include "eval/suites.h"
+
+namespace tessera::eval {
+
+namespace {
+
+/// The scenes of a set's samples, or nothing where not every sample has one.
+std::optional<std::vector<data::SceneDescription>> scenes_of(const EncodedSet& set,
+                                                             const data::WebDataset& dataset) {
+  std::vector<data::SceneDescription> scenes;
+  for (const std::int64_t index : set.indices) {
+    const nlohmann::json record = dataset.read_json(index);
+    if (!record.is_object() || !record.contains("scene")) return std::nullopt;
+    scenes.push_back(data::scene_from_json(record.at("scene"), dataset.key(index) + ".json: scene"));
+  }
+  return scenes;
+}
+
+nlohmann::json captions_list(const EncodedSet& set, const std::vector<std::string>& captions) {
+  nlohmann::json list = nlohmann::json::array();
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    list.push_back({{"key", set.keys[i]}, {"caption", captions[i]}, {"references", set.captions[i]}});
+  }
+  return list;
+}
+
+void add_scores(nlohmann::json& json, const EncodedSet& set, const std::vector<std::string>& captions) {
+  std::vector<std::string> candidates;
+  std::vector<std::vector<std::string>> references;
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    candidates.push_back(tokenize_caption(captions[i]));
+    references.emplace_back();
+    for (const std::string& reference : set.captions[i])
+      references.back().push_back(tokenize_caption(reference));
+  }
+  add_to_json(json, caption_scores(candidates, references));
+}
+
+/// What shows a model that says little, always the same, or never ends.
+void add_health(nlohmann::json& json, const std::vector<GeneratedCaption>& generated) {
+  std::map<std::string, std::int64_t> uses;
+  double unfinished = 0, words = 0;
+  for (const GeneratedCaption& caption : generated) {
+    const std::string tokens = tokenize_caption(caption.text);
+    ++uses[tokens];
+    unfinished += caption.finished ? 0 : 1;
+    words += tokens.empty() ? 0 : static_cast<double>(1 + std::count(tokens.begin(), tokens.end(), ' '));
+  }
+  double distinct = 0;
+  for (const auto& [caption, count] : uses) distinct += count == 1 ? 1 : 0;
+  const auto captions = static_cast<double>(generated.size());
+  json["captions_distinct"] = distinct / captions;
+  json["captions_unfinished"] = unfinished / captions;
+  json["caption_words"] = words / captions;
+}
+
+void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
+               const std::vector<data::SceneDescription>& scenes) {
+  add_to_json(json, scene_truth(captions, scenes), "");
+  add_to_json(json, chance_scene_truth(scenes), "_chance");
+  if (scenes.size() > 1) add_to_json(json, swapped_scene_truth(captions, scenes), "_swapped");
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    const data::CaptionJudgement judgement = data::judge_caption(captions[i], scenes[i]);
+    json["generated_captions"][i]["facts_true"] = judgement.facts_true;
+    json["generated_captions"][i]["wholly_true"] = judgement.wholly_true;
+  }
+}
+
+}  // namespace
+
+nlohmann::json captions_suite(const EvaluatedModel& evaluated, const EncodedSet& set,
+                              const data::WebDataset& dataset, const CaptionsSuiteOptions& options) {
+  if (evaluated.config.losses.caption.weight == 0) {
+    fail("captions: the model was trained without them (losses.caption.weight is 0)");
+  }
+  const std::vector<GeneratedCaption> generated =
+      generate_captions(evaluated, set.tokens.image_tokens, options.beams);
+  std::vector<std::string> captions;
+  for (const GeneratedCaption& caption : generated) captions.push_back(caption.text);
+  nlohmann::json json;
+  json["beams"] = options.beams;
+  json["generated_captions"] = captions_list(set, captions);
+  add_scores(json, set, captions);
+  add_health(json, generated);
+  if (const auto scenes = scenes_of(set, dataset)) add_truth(json, captions, *scenes);
+  return json;
+}
+
+}  // namespace tessera::eval

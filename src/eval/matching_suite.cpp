@@ -1,0 +1,18 @@
+#include "core/error.h"
+#include "eval/matching.h"
+#include "eval/pair_scores.h"
+#include "eval/suites.h"
+
+namespace tessera::eval {
+
+nlohmann::json matching_suite(const EvaluatedModel& evaluated, const EncodedSet& set) {
+  if (evaluated.config.losses.itm.weight == 0) {
+    fail("matching: the model was trained without it (losses.itm.weight is 0)");
+  }
+  if (set.images() < 2) fail("matching: expected at least two images, found {}", set.images());
+  return matching_figures(set.image, set.text, set.caption_image,
+                          match_scorer(evaluated.model, set.tokens, evaluated.compute),
+                          evaluated.config.eval.batch_size);
+}
+
+}  // namespace tessera::eval

@@ -1,0 +1,41 @@
+#include "core/error.h"
+#include "eval/pair_scores.h"
+#include "eval/retrieval.h"
+#include "eval/suites.h"
+
+namespace tessera::eval {
+
+namespace {
+
+void add(nlohmann::json& json, const std::string& prefix, const RetrievalScores& scores) {
+  const nlohmann::json figures = to_json(scores);
+  for (const auto& [name, value] : figures.items()) json[prefix + name] = value;
+}
+
+}  // namespace
+
+nlohmann::json retrieval_suite(const EvaluatedModel& evaluated, const EncodedSet& set,
+                               const RetrievalSuiteOptions& options) {
+  const RetrievalScorer itc = embedding_scorer(set.image, set.text);
+  nlohmann::json json;
+  const auto add_scores = [&](const std::string& prefix, const RetrievalScorer& scorer) {
+    add(json, prefix, retrieval_scores(scorer, set.caption_image, set.images()));
+  };
+  add_scores("", itc);
+  if (evaluated.config.losses.maxsim.weight > 0) {
+    add_scores("maxsim_", maxsim_scorer(set.tokens, evaluated.compute));
+  }
+  if (evaluated.config.losses.itm.weight > 0 && options.rerank_top_k > 0) {
+    const MatchScorer match = match_scorer(evaluated.model, set.tokens, evaluated.compute);
+    add_scores("reranked_", match_reranked(itc, set.tokens, match, options.rerank_top_k,
+                                           evaluated.config.eval.batch_size));
+    json["rerank_top_k"] = options.rerank_top_k;
+  }
+  for (const char* prefix : {"maxsim_", "reranked_"}) {  // the same as those of ITC
+    json.erase(std::string(prefix) + "images");
+    json.erase(std::string(prefix) + "captions");
+  }
+  return json;
+}
+
+}  // namespace tessera::eval

@@ -1,0 +1,102 @@
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "data/image_transform.h"
+#include "data/mapped_file.h"
+#include "eval/suites.h"
+#include "eval/zero_shot.h"
+
+namespace tessera::eval {
+
+namespace {
+
+/// [C, E]
+at::Tensor encode_classes(const EvaluatedModel& evaluated, const std::vector<std::string>& classes,
+                          const std::vector<std::string>& templates) {
+  const std::vector<std::string> prompts = class_prompts(classes, templates);
+  const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
+  std::vector<at::Tensor> embeddings;
+  for (std::size_t first = 0; first < prompts.size(); first += batch_size) {
+    const std::vector<std::string> batch(
+        prompts.begin() + static_cast<std::ptrdiff_t>(first),
+        prompts.begin() + static_cast<std::ptrdiff_t>(std::min(first + batch_size, prompts.size())));
+    const language::TokenBatch tokens =
+        evaluated.tokenizer.encode_batch(batch, evaluated.config.language.max_tokens);
+    embeddings.push_back(evaluated.model
+                             .encode_text({tokens.input_ids.to(evaluated.compute.device),
+                                           tokens.attention_mask.to(evaluated.compute.device)})
+                             .embedding.cpu());
+  }
+  return class_embeddings(at::cat(embeddings), static_cast<std::int64_t>(classes.size()));
+}
+
+/// Encodes images in batches and keeps the labels of those that could be read.
+class ImageEncoder {
+ public:
+  explicit ImageEncoder(const EvaluatedModel& evaluated) : evaluated_(evaluated) {}
+
+  void add(const std::filesystem::path& file, std::int64_t label) {
+    const std::int64_t size = evaluated_.config.data.image_size;
+    const data::MappedFile content(file);
+    const at::Tensor pixels = at::empty({3, size, size}, at::kByte);
+    data::resize_and_centre_crop(data::decode_image(content.bytes(), file.string()), pixels, file.string());
+    pixels_.push_back(pixels);
+    labels_.push_back(label);
+    if (static_cast<std::int64_t>(pixels_.size()) == evaluated_.config.eval.batch_size) encode();
+  }
+
+  ZeroShotScores scores(const at::Tensor& classes) {
+    encode();
+    return zero_shot_scores(at::cat(embeddings_), classes, at::tensor(labels_, at::kLong));
+  }
+
+ private:
+  void encode() {
+    if (pixels_.empty()) return;
+    const at::Tensor batch = at::stack(pixels_).to(evaluated_.compute.device);
+    embeddings_.push_back(evaluated_.model.encode_image(batch).embedding.cpu());
+    pixels_.clear();
+  }
+
+  const EvaluatedModel& evaluated_;
+  std::vector<at::Tensor> pixels_, embeddings_;
+  std::vector<std::int64_t> labels_;
+};
+
+}  // namespace
+
+nlohmann::json zero_shot_suite(const EvaluatedModel& evaluated, const ZeroShotSuiteOptions& options,
+                               const Logger& logger) {
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const ClassFolder folder = read_class_folder(options.images, options.classes_file);
+  const std::vector<std::string> templates = prompt_templates(options.templates_file);
+  const at::Tensor classes = encode_classes(evaluated, folder.classes, templates);
+  ImageEncoder encoder(evaluated);
+  std::int64_t broken = 0;
+  std::string first_reason;
+  for (const auto& [file, label] : folder.images) {
+    try {
+      encoder.add(file, label);
+    } catch (const Error& error) {
+      logger->warn("{}; left out", error.what());
+      if (broken++ == 0) first_reason = error.what();
+    }
+  }
+  const auto count = static_cast<std::int64_t>(folder.images.size());
+  const double allowed = evaluated.config.data.max_broken_fraction * static_cast<double>(count);
+  if (broken == count || static_cast<double>(broken) > allowed) {
+    fail("{}: {} of {} images can't be read, more than data.max_broken_fraction; the first: {}",
+         options.images.string(), broken, count, first_reason);
+  }
+  nlohmann::json json;
+  add_to_json(json, encoder.scores(classes), folder.classes);
+  json["zero_shot_templates"] = templates;
+  json["zero_shot_broken"] = broken;
+  return json;
+}
+
+}  // namespace tessera::eval
