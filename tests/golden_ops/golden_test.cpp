@@ -17,6 +17,7 @@ GoldenOps all_ops() {
   add_loss_ops(ops);
   add_eval_ops(ops);
   add_memory_ops(ops);
+  add_fusion_ops(ops);
   return ops;
 }
 
