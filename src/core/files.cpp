@@ -5,16 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <system_error>
 #include <vector>
 
 #include "core/error.h"
+#include "core/sha1.h"
 
 namespace tessera {
 
@@ -65,90 +63,6 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
   const auto folder = path.parent_path();
   return folder.empty() ? std::filesystem::path(".") : folder;
 }
-
-/// SHA-1 (FIPS 180-4) over a stream of bytes.
-class Sha1 {
- public:
-  void update(const char* data, std::size_t size) {
-    length_ += size;
-    while (size > 0) {
-      const std::size_t count = std::min(size, block_.size() - filled_);
-      std::memcpy(block_.data() + filled_, data, count);
-      filled_ += count;
-      data += count;
-      size -= count;
-      if (filled_ == block_.size()) {
-        process_block();
-      }
-    }
-  }
-
-  std::string hex_digest() {
-    const std::uint64_t bits = length_ * 8;
-    const char marker = '\x80';
-    update(&marker, 1);
-    const char zero = 0;
-    while (filled_ != block_.size() - 8) {
-      update(&zero, 1);
-    }
-    std::array<char, 8> tail{};
-    for (std::size_t i = 0; i < tail.size(); ++i) {
-      tail[i] = static_cast<char>(bits >> (56 - 8 * i));
-    }
-    update(tail.data(), tail.size());
-    return fmt::format("{:08x}{:08x}{:08x}{:08x}{:08x}", state_[0], state_[1], state_[2], state_[3],
-                       state_[4]);
-  }
-
- private:
-  void process_block() {
-    std::array<std::uint32_t, 80> words{};
-    for (std::size_t i = 0; i < 16; ++i) {
-      words[i] = (std::uint32_t{block_[4 * i]} << 24) | (std::uint32_t{block_[4 * i + 1]} << 16) |
-                 (std::uint32_t{block_[4 * i + 2]} << 8) | std::uint32_t{block_[4 * i + 3]};
-    }
-    for (std::size_t i = 16; i < words.size(); ++i) {
-      words[i] = std::rotl(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16], 1);
-    }
-    auto [a, b, c, d, e] = state_;
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      const auto [function, constant] = round_of(i, b, c, d);
-      const std::uint32_t next = std::rotl(a, 5) + function + e + constant + words[i];
-      e = d;
-      d = c;
-      c = std::rotl(b, 30);
-      b = a;
-      a = next;
-    }
-    const std::array<std::uint32_t, 5> sum{a, b, c, d, e};
-    for (std::size_t i = 0; i < state_.size(); ++i) {
-      state_[i] += sum[i];
-    }
-    filled_ = 0;
-  }
-
-  struct Round {
-    std::uint32_t function;
-    std::uint32_t constant;
-  };
-  static Round round_of(std::size_t i, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-    if (i < 20) {
-      return {(b & c) | (~b & d), 0x5A827999u};
-    }
-    if (i < 40) {
-      return {b ^ c ^ d, 0x6ED9EBA1u};
-    }
-    if (i < 60) {
-      return {(b & c) | (b & d) | (c & d), 0x8F1BBCDCu};
-    }
-    return {b ^ c ^ d, 0xCA62C1D6u};
-  }
-
-  std::array<std::uint32_t, 5> state_{0x67452301u, 0xEFCDAB89u, 0x98BADCFEu, 0x10325476u, 0xC3D2E1F0u};
-  std::array<std::uint8_t, 64> block_{};
-  std::size_t filled_ = 0;
-  std::uint64_t length_ = 0;
-};
 
 }  // namespace
 
