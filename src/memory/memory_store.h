@@ -96,12 +96,15 @@ class MemoryStore {
   MemoryStats stats() const;
   std::int64_t code_size() const { return prior_mean_.size(1); }
   std::int64_t capacity() const { return prior_mean_.size(0); }
+  const std::string& fingerprint() const { return fingerprint_; }
 
   /// One safetensors file, replaced as a whole. Throws Error naming the file.
   void save(const std::filesystem::path& path) const;
+  /// @param fingerprint of the model in use; nothing: whichever the file was written with, for listing and
+  ///                    forgetting, which need no codes
   /// @throws Error naming the file where it is damaged, no memory, of another version, or of another model
   ///         than `fingerprint`
-  static MemoryStore load(const std::filesystem::path& path, const std::string& fingerprint);
+  static MemoryStore load(const std::filesystem::path& path, const std::optional<std::string>& fingerprint);
 
  private:
   /// What reading needs, computed from the state above it.

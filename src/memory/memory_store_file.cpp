@@ -34,7 +34,9 @@ const std::string& metadata(const SafetensorsFile& file, const std::string& key,
   return found->second;
 }
 
-void check_kind(const SafetensorsFile& file, const std::string& fingerprint, const std::string& path) {
+/// @return the fingerprint of the file's model
+std::string check_kind(const SafetensorsFile& file, const std::optional<std::string>& fingerprint,
+                       const std::string& path) {
   const std::string& format = metadata(file, "format", path);
   if (format != kFormat) fail("{}: is no memory file: expected format {}, found {}", path, kFormat, format);
   const std::string& version = metadata(file, "format_version", path);
@@ -42,12 +44,13 @@ void check_kind(const SafetensorsFile& file, const std::string& fingerprint, con
     fail("{}: is a memory file of version {}; this program reads version {}", path, version, kVersion);
   }
   const std::string& model = metadata(file, "model", path);
-  if (model != fingerprint) {
+  if (fingerprint && model != *fingerprint) {
     fail(
         "{}: was written with model {}, but the model in use is {}; the codes of one mean nothing to the "
         "other",
-        path, model, fingerprint);
+        path, model, *fingerprint);
   }
+  return model;
 }
 
 std::string member(const Json& entry, const char* key, std::size_t place, const std::string& path) {
@@ -112,11 +115,12 @@ void MemoryStore::save(const std::filesystem::path& path) const {
       {{"format", kFormat}, {"format_version", kVersion}, {"model", fingerprint_}, {"entries", list.dump()}});
 }
 
-MemoryStore MemoryStore::load(const std::filesystem::path& path, const std::string& fingerprint) {
+MemoryStore MemoryStore::load(const std::filesystem::path& path,
+                              const std::optional<std::string>& fingerprint) {
   const c10::NoGradGuard no_grad;
   const std::string name = path.string();
   const SafetensorsFile file(path);
-  check_kind(file, fingerprint, name);
+  const std::string model = check_kind(file, fingerprint, name);
   const at::Tensor prior_mean = read_tensor(file, "prior_mean", at::kFloat, {-1, -1}, name);
   const std::int64_t slots = prior_mean.size(0);
   const std::int64_t code_size = prior_mean.size(1);
@@ -125,7 +129,7 @@ MemoryStore MemoryStore::load(const std::filesystem::path& path, const std::stri
          slots, code_size);
   }
   std::vector<MemoryEntry> entries = parse_entries(metadata(file, "entries", name), name);
-  MemoryStore store(prior_mean, fingerprint);
+  MemoryStore store(prior_mean, model);
   store.memory_ = read_tensor(file, "memory", at::kDouble, {slots, code_size}, name);
   store.accumulator_ = read_tensor(file, "accumulator", at::kDouble, {slots, slots}, name);
   store.codes_ =

@@ -308,6 +308,15 @@ TEST_F(MemoryFile, OfAnotherModelIsRefusedNamingBoth) {
   EXPECT_THAT(error, HasSubstr("model-b"));
 }
 
+TEST_F(MemoryFile, WithoutAModelItIsThatOfTheFile) {
+  empty_store().save(path());
+  const std::string before = read_file(path());
+  const MemoryStore loaded = MemoryStore::load(path(), std::nullopt);
+  EXPECT_EQ(loaded.fingerprint(), "model-a");
+  loaded.save(path());
+  EXPECT_EQ(read_file(path()), before);
+}
+
 TEST_F(MemoryFile, MetadataIsChecked) {
   const auto with = [&](const std::string& key, const std::string& value) {
     return error_after([&](TensorMap&, StringMap& metadata) { metadata[key] = value; });
