@@ -14,7 +14,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 # The picture set: scenes that are trained on, and others that are kept out for evaluation.
-readonly shapes_options=(--train-scenes 4000 --held-out-scenes 320 --seed 7)
+readonly shapes_options=(--train-scenes 8000 --held-out-scenes 320 --seed 7)
 readonly vocabulary_size=400
 # Candidates of each query that matching orders anew in retrieval: a fused pass each.
 readonly rerank_top_k=8
@@ -67,7 +67,7 @@ make_tokenizer() {
     return
   fi
   "$bin/tessera" train-tokenizer --output "$tokenizer" --vocab-size "$vocabulary_size" \
-    --shards "$shapes/train-{000000..000003}.tar"
+    --shards "$shapes/train-{000000..000007}.tar"
   printf '%s\n' "$wanted" >"$stamp"
 }
 

@@ -84,6 +84,9 @@ void check_memory(const Checks& checks, const Config& config) {
       "expected fewer than memory.code_size ({}), found {}: a full memory would read everything back "
       "unchanged, and nothing could be forgotten",
       memory.code_size, memory.slots);
+  checks.require(memory.episode <= memory.slots, "memory.episode",
+                 "expected at most memory.slots ({}), found {}: an episode is written into them at once",
+                 memory.slots, memory.episode);
   checks.multiple("data.batch_size", config.data.batch_size, "memory.episode", memory.episode);
   checks.require(memory.drop_text + memory.drop_image <= 1, "memory.drop_image",
                  "expected at most 1 - memory.drop_text ({}), found {}: a query keeps one of the two",
@@ -91,6 +94,10 @@ void check_memory(const Checks& checks, const Config& config) {
 }
 
 void check_training(const Checks& checks, const Config& config) {
+  const LossesConfig& losses = config.losses;
+  checks.require(losses.itc.weight > 0 || losses.itm.weight > 0 || losses.maxsim.weight > 0 ||
+                     losses.caption.weight > 0 || losses.memory.weight > 0,
+                 "losses.itc.weight", "every loss has weight 0, expected one above it");
   const auto& itc = config.losses.itc;
   checks.at_least("losses.itc.temperature", itc.temperature, "losses.itc.temperature_min",
                   itc.temperature_min);

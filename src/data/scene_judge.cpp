@@ -39,7 +39,6 @@ std::set<std::string> filler_words() {
   for (const CaptionPattern& pattern : scene_caption_patterns()) {
     for (const auto& part : {pattern.before, pattern.between, pattern.after}) add(part);
   }
-  add(scene_to_the());
   return fillers;
 }
 

@@ -14,30 +14,24 @@
 namespace tessera::data {
 namespace {
 
-// Lengths are fractions of the image's edge. The largest outline reaches 1.08 · kRadius[1] · kSizeJitterMax =
-// 0.209 from its centre and centres of a pair lie at least 0.429 apart along the relation's axis.
-constexpr std::array<double, 2> kRadius = {0.107, 0.179};
+// Lengths are fractions of the image's edge. The largest outline reaches kRadius[1] · (1 + kSizeJitter) =
+// 0.205 from its centre and centres of a pair lie at least 0.48 apart along the relation's axis.
+constexpr std::array<double, 2> kRadius = {0.12, 0.19};
 constexpr double kSizeJitter = 0.08;
-constexpr double kNearMin = 0.238, kNearMax = 0.298;
-constexpr double kFarMin = 0.727, kFarMax = 0.762;
-constexpr double kAcrossMin = 0.262, kAcrossMax = 0.738;
-constexpr double kAcrossDifference = 0.143;
+constexpr double kNearMin = 0.24, kNearMax = 0.26;
+constexpr double kFarMin = 0.74, kFarMax = 0.76;
+constexpr double kAcrossMin = 0.43, kAcrossMax = 0.57;
+constexpr double kAcrossDifference = 0.05;
 constexpr int kSupersampling = 4;
 constexpr int kShift = 8;  // fractional bits of the corners that OpenCV fills between
 
 using Rgb = std::array<int, 3>;
-constexpr std::array<Rgb, 8> kColors = {{{220, 40, 40},
-                                         {40, 170, 60},
-                                         {40, 80, 220},
-                                         {240, 220, 40},
-                                         {245, 140, 30},
-                                         {140, 50, 180},
-                                         {40, 205, 215},
-                                         {245, 140, 190}}};
+constexpr std::array<Rgb, 6> kColors = {
+    {{220, 40, 40}, {40, 170, 60}, {40, 80, 220}, {240, 220, 40}, {245, 140, 30}, {140, 50, 180}}};
 constexpr int kShadeJitter = 15;
 constexpr int kBackgroundMin = 200, kBackgroundMax = 245, kTintJitter = 10;
 
-enum Shape { kCircle, kSquare, kTriangle, kStar, kCross };
+enum Shape { kCircle, kTriangle, kCross };
 
 /// Corners around the origin; radius 1 reaches about as far as a circle of that radius.
 std::vector<cv::Point2d> unit_outline(int shape) {
@@ -46,22 +40,13 @@ std::vector<cv::Point2d> unit_outline(int shape) {
     const double angle = 2 * std::numbers::pi * turn;
     corners.emplace_back(radius * std::sin(angle), -radius * std::cos(angle));
   };
-  constexpr double kHalfSquare = 0.88, kHalfArm = 0.36;
+  constexpr double kHalfArm = 0.36;
   switch (shape) {
     case kCircle:
       for (int i = 0; i < 96; ++i) polar(1.0, i / 96.0);
       break;
-    case kSquare:
-      corners = {{-kHalfSquare, -kHalfSquare},
-                 {kHalfSquare, -kHalfSquare},
-                 {kHalfSquare, kHalfSquare},
-                 {-kHalfSquare, kHalfSquare}};
-      break;
     case kTriangle:
       corners = {{0, -1}, {1, 0.8}, {-1, 0.8}};
-      break;
-    case kStar:
-      for (int i = 0; i < 10; ++i) polar(i % 2 == 0 ? 1.08 : 0.45, i / 10.0);
       break;
     case kCross:
       corners = {{-kHalfArm, -1},       {kHalfArm, -1},       {kHalfArm, -kHalfArm}, {1, -kHalfArm},
@@ -126,23 +111,17 @@ const std::vector<std::string>& scene_sizes() {
 }
 
 const std::vector<std::string>& scene_colors() {
-  static const std::vector<std::string> words = {"red",    "green",  "blue", "yellow",
-                                                 "orange", "purple", "cyan", "pink"};
+  static const std::vector<std::string> words = {"red", "green", "blue", "yellow", "orange", "purple"};
   return words;
 }
 
 const std::vector<std::string>& scene_shapes() {
-  static const std::vector<std::string> words = {"circle", "square", "triangle", "star", "cross"};
+  static const std::vector<std::string> words = {"circle", "triangle", "cross"};
   return words;
 }
 
 const std::vector<std::string>& scene_relations() {
   static const std::vector<std::string> words = {"left of", "right of", "above", "below"};
-  return words;
-}
-
-const std::string& scene_to_the() {
-  static const std::string words = "to the ";
   return words;
 }
 
@@ -173,14 +152,7 @@ std::vector<SceneDescription> canonical_descriptions() {
 const std::vector<CaptionPattern>& scene_caption_patterns() {
   static const std::vector<CaptionPattern> patterns = {
       {.before = "a ", .between = " ", .after = " a "},
-      {.before = "there is a ", .between = " ", .after = " a ", .to_the = true},
-      {.before = "a ", .between = " ", .after = " a ", .from_second = true},
-      {.before = "the ", .between = " is ", .after = " the "},
-      {.before = "a picture of a ",
-       .between = " that is ",
-       .after = " a ",
-       .to_the = true,
-       .from_second = true},
+      {.before = "the ", .between = " ", .after = " the ", .from_second = true},
   };
   return patterns;
 }
@@ -189,10 +161,8 @@ std::vector<std::string> scene_captions(const SceneDescription& scene) {
   std::vector<std::string> captions;
   for (const CaptionPattern& pattern : scene_caption_patterns()) {
     const SceneDescription told = pattern.from_second ? told_from_second(scene) : scene;
-    const bool sideways = told.relation == Relation::kLeftOf || told.relation == Relation::kRightOf;
-    captions.push_back(fmt::format("{}{}{}{}{}{}{}", pattern.before, words(told.first), pattern.between,
-                                   pattern.to_the && sideways ? scene_to_the() : "", words(told.relation),
-                                   pattern.after, words(told.second)));
+    captions.push_back(fmt::format("{}{}{}{}{}{}", pattern.before, words(told.first), pattern.between,
+                                   words(told.relation), pattern.after, words(told.second)));
   }
   return captions;
 }

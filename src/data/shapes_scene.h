@@ -21,7 +21,7 @@ struct SceneObject {
 
 enum class Relation { kLeftOf = 0, kRightOf = 1, kAbove = 2, kBelow = 3 };
 
-/// What a scene shows: the first object is RELATION the second, "small red star above large blue cross".
+/// What a scene shows: the first object is RELATION the second, "small red circle above large blue cross".
 /// The two differ in colour or shape, so that every caption names each without doubt.
 struct SceneDescription {
   SceneObject first;
@@ -32,8 +32,8 @@ struct SceneDescription {
 };
 
 const std::vector<std::string>& scene_sizes();   ///< small, large
-const std::vector<std::string>& scene_colors();  ///< eight
-const std::vector<std::string>& scene_shapes();  ///< five
+const std::vector<std::string>& scene_colors();  ///< six
+const std::vector<std::string>& scene_shapes();  ///< three
 const std::vector<std::string>&
 scene_relations();  ///< left of, right of, above, below, in the order of Relation
 
@@ -48,18 +48,17 @@ std::vector<SceneDescription> canonical_descriptions();
 /// What judges captions (scene_judge.h) relies on this order, and takes its vocabulary from here and from the
 /// tables above.
 struct CaptionPattern {
-  std::string before;        ///< "there is a "
-  std::string between;       ///< " is "
-  std::string after;         ///< " the "
-  bool to_the = false;       ///< "to the left of" (but plain "above")
+  std::string before;        ///< "a "
+  std::string between;       ///< " "
+  std::string after;         ///< " a "
   bool from_second = false;  ///< told from the scene's second object
 };
 
 const std::vector<CaptionPattern>& scene_caption_patterns();
-const std::string& scene_to_the();  ///< "to the ", what CaptionPattern::to_the puts before left and right
 
-/// Five true captions in different wording, each with sizes, colours, shapes and the relation; three are told
-/// from the first object, two from the second.
+/// True captions, each with sizes, colours, shapes and the relation: "a A left of a B", told from the first
+/// object, and "the B right of the A", told from the second. Which of the two it is shows in the first word:
+/// what comes next is then decided by the picture, and a model loses nothing on guessing it.
 std::vector<std::string> scene_captions(const SceneDescription& scene);
 
 /// {"objects": [{"size", "color", "shape"}, …], "relation"}.

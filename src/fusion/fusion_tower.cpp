@@ -47,6 +47,8 @@ void FusionTowerImpl::freeze_unused(const FusionUse& use) {
     if (!use.matches) freeze(*image_block(level).cross_attention);
     if (!use.matches && !use.decodes) freeze(text_cross_attention(level));
   }
+  // Captions read what enters a level: the output of the last image block is for the others alone.
+  if (!use.encodes && !use.matches) freeze(image_block(levels() - 1));
   if (!use.remembers) freeze(*memory_projection_);
 }
 

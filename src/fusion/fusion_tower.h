@@ -34,8 +34,9 @@ struct CaptionCondition {
   std::int64_t batch_size() const;
 };
 
-/// Which passes a run makes of the tower.
+/// What a run reads of the tower.
 struct FusionUse {
+  bool encodes = true;    ///< the output of image_states
   bool matches = true;    ///< fused
   bool decodes = true;    ///< conditioned_text
   bool remembers = true;  ///< conditioned_text on a read-out of the memory
@@ -53,8 +54,7 @@ struct FusedStates {
 ///   - unfused, as the dual encoder (image_states, upper_text),
 ///   - fused both ways with bidirectional text (fused), for matching,
 ///   - with causal text that reads the *unfused* image states (conditioned_text), for captions: image states
-///   that
-///     had read the text would carry later words into earlier logits.
+///     that had read the text would carry later words into earlier logits.
 ///
 /// The language model is the caller's; the tower owns what joins it to the image. "Lower text" is the state
 /// after the layers below the first level, the same in all passes of one attention mode.
@@ -100,7 +100,7 @@ class FusionTowerImpl : public torch::nn::Module {
                               const language::DecoderContext& context, const std::vector<ContextKeys>& keys,
                               std::vector<language::KeyValueCache>* caches = nullptr);
 
-  /// Leaves without gradient what the passes named don't read.
+  /// Leaves without gradient what has no part in anything that is read.
   void freeze_unused(const FusionUse& use);
 
   ImageBlockImpl& image_block(std::int64_t level) { return *image_blocks_->ptr<ImageBlockImpl>(level); }

@@ -27,8 +27,12 @@ struct ContextKeys {
 };
 
 /// hidden + gate · CA(norm(hidden), norm(context)): FIBER's way for one modality to read the other (Dou et
-/// al. 2022, section 3.1). The gate is one number, 0 at first, so that nothing is fused until training opens
-/// it. It may take either sign; the value projection absorbs that.
+/// al. 2022, section 3.1), between a layer's self-attention and its feed-forward network. The gate is one
+/// number, 0 at first, so that nothing is fused until training opens it. It may take either sign; the value
+/// projection absorbs that.
+///
+/// FIBER's query is the self-attention's output alone, before the residual is added; here it is their sum, as
+/// in every pre-norm decoder, so that what asks also knows which token it is.
 ///
 /// Parameters: norm, context_norm (LayerNorm), query, key_value, output (Linear; key_value holds the rows of
 /// K, then those of V), gate [1]. Linear layers are initialised as LibTorch does from the global generator.
@@ -38,8 +42,7 @@ class GatedCrossAttentionImpl : public torch::nn::Module {
 
   /// @param context      [B, S, context_size]
   /// @param context_mask [B, S] bool, true where a token may be read, or undefined where all may. A row that
-  /// allows
-  ///                     none reads all: its result is finite and without meaning.
+  ///                     allows none reads all: its result is finite and without meaning.
   ContextKeys keys(const at::Tensor& context, const at::Tensor& context_mask = {});
 
   /// @param hidden_states [B, T, query_size]

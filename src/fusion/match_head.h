@@ -15,8 +15,8 @@ struct MatchHeadOptions {
 };
 
 /// Tells from the fused states whether image and text belong together (ITM). Its poolers are its own, apart
-/// from ITC's (as in FIBER): for each side Linear and Tanh over [first token ⊕ mean of the others], then one
-/// Linear over both.
+/// from ITC's (as in FIBER): Linear and Tanh over [CLS] ⊕ mean patch for the image, over the first token ⊕
+/// the mean of all valid tokens for the text, then one Linear over both.
 class MatchHeadImpl : public torch::nn::Module {
  public:
   explicit MatchHeadImpl(const MatchHeadOptions& options);

@@ -72,10 +72,14 @@ MemoryStore::MemoryStore(const at::Tensor& prior_mean, std::string fingerprint)
   // ‖M_ref⁺‖²: what an address of a code with independent entries of mean square 1 is expected to have as its
   // square.
   ridge_ = kRidge * reference_.square().sum().item<double>();
-  const auto slots = prior_mean_.size(0);
   codes_ = at::empty({0, code_size()}, at::kFloat);
-  memory_ = at::zeros({slots, code_size()}, at::kDouble);
-  accumulator_ = ridge_ * at::eye(slots, at::kDouble);
+  clear();
+}
+
+void MemoryStore::clear() {
+  reader_.reset();
+  memory_ = at::zeros({capacity(), code_size()}, at::kDouble);
+  accumulator_ = ridge_ * at::eye(capacity(), at::kDouble);
 }
 
 void MemoryStore::write(const at::Tensor& code, const MemoryEntry& entry) {
@@ -102,7 +106,12 @@ void MemoryStore::forget(const std::string& id) {
   const at::Tensor code = codes_[place].clone();
   codes_ = at::cat({codes_.slice(0, 0, place), codes_.slice(0, place + 1)});
   entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(place));
-  update(code, -1.0);
+  if (entries_.empty()) {
+    // As new: rounding would leave a trace of what was forgotten.
+    clear();
+  } else {
+    update(code, -1.0);
+  }
 }
 
 void MemoryStore::update(const at::Tensor& code, double alpha) {

@@ -121,6 +121,8 @@ class MemoryStore {
   };
 
   Solution solve_anew() const;
+  /// The arrays of a memory without entries.
+  void clear();
   void update(const at::Tensor& code, double alpha);
   static void check_scale(const at::Tensor& rows, const std::string& what);
   at::Tensor checked(const at::Tensor& code, const std::string& what) const;

@@ -1,6 +1,7 @@
 #include "model/stage1_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include "fusion/fused_decode_step.h"
@@ -84,19 +85,19 @@ bool Stage1Model::encoder_needs_gradient() const {
   return false;
 }
 
-at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {
+at::Tensor Stage1Model::encoder_tokens(const at::Tensor& pixels) {
+  RECORD_USER_SCOPE("encoder");
   TORCH_CHECK(pixels.dim() == 4 && pixels.size(1) == 3 && pixels.scalar_type() == at::kByte,
-              "compress_image: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ",
-              pixels.scalar_type());
-  at::Tensor tokens;
-  {
-    const at::AutoGradMode gradient(encoder_needs_gradient());
-    tokens = vision_->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
-    if (const std::int64_t first_patch = vision_->first_patch(); first_patch > 1) {
-      tokens = at::cat({tokens.slice(1, 0, 1), tokens.slice(1, first_patch)}, 1);
-    }
-  }
-  return compressor_->forward(tokens);
+              "encoder: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ", pixels.scalar_type());
+  const at::AutoGradMode gradient(encoder_needs_gradient());
+  const at::Tensor tokens = vision_->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
+  const std::int64_t first_patch = vision_->first_patch();
+  if (first_patch == 1) return tokens;
+  return at::cat({tokens.slice(1, 0, 1), tokens.slice(1, first_patch)}, 1);
+}
+
+at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {
+  return compressor_->forward(encoder_tokens(pixels));
 }
 
 ImageFeatures Stage1Model::image_features(const at::Tensor& tokens) {
@@ -169,11 +170,19 @@ void Stage1Model::freeze_unused(const LossesConfig& losses) {
     freeze(*maxsim_temperature_);
   }
   if (!matches) freeze(*match_head_);
+  if (!decodes) {
+    // A head of its own predicts tokens and nothing else; a tied one is the embedding.
+    if (const auto* head = language_->named_children().find("lm_head")) freeze(**head);
+  }
   if (losses.memory.weight == 0) {
     freeze(*pair_code_);
     freeze(*memory_);
   }
-  fusion_->freeze_unused({.matches = matches, .decodes = decodes, .remembers = losses.memory.weight > 0});
+  fusion_->freeze_unused(
+      {.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.memory.weight > 0,
+       .matches = matches,
+       .decodes = decodes,
+       .remembers = losses.memory.weight > 0});
 }
 
 Stage1Model::Gates Stage1Model::gates() const {

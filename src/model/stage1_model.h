@@ -87,6 +87,9 @@ class Stage1Model : public torch::nn::Module {
  public:
   explicit Stage1Model(Stage1Parts parts);
 
+  /// The encoder's tokens, [B, 1+P, width], [CLS] first, registers left out. @param pixels [B, 3, H, W] uint8
+  /// RGB
+  at::Tensor encoder_tokens(const at::Tensor& pixels);
   /// Encoder and compressor.
   /// @param pixels [B, 3, H, W] uint8 RGB
   /// @return [B, 1+P, D] compressed tokens
@@ -136,7 +139,7 @@ class Stage1Model : public torch::nn::Module {
   at::Tensor maxsim_temperature() { return maxsim_temperature_->value(); }
 
   /// Leaves without gradient what no loss with a weight above 0 reads, so that what counts as trainable does
-  /// train.
+  /// train. Hard negatives are drawn by ITC's embeddings; without ITC these stay as they were initialised.
   void freeze_unused(const LossesConfig& losses);
   /// Freezes or unfreezes the adapters. Frozen adapters get no gradient, and the encoder then runs without
   /// recording one.

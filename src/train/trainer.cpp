@@ -16,6 +16,7 @@
 #include "model/weights.h"
 #include "train/parameter_groups.h"
 #include "train/run_log.h"
+#include "train/training_images.h"
 #include "vision/dinov2_weights.h"
 
 namespace tessera::train {
@@ -179,6 +180,10 @@ void Trainer::open_run(const fs::path& resume_from, bool log_to_terminal) {
 void Trainer::keep_random_backbone() {
   // A random backbone is nowhere else: it is written once a run, and checkpoints name it.
   if (config_.vision.weights != "random" || config_.vision.trainable == TrainableChoice::kFull) return;
+  // One that another run made is as it should be.
+  if (built_.backbone.path.empty()) {
+    standardise_encoder(*built_.model, *training_data_, config_, compute_.device);
+  }
   const fs::path place = fs::absolute(folder_.root() / "backbone");
   model::save_backbone(place, *built_.model, config_);
   built_.backbone = {place, model::backbone_hash(place)};

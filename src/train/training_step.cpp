@@ -1,18 +1,20 @@
 #include "train/training_step.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
-#include <set>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/random.h"
-#include "data/image_transform.h"
 #include "language/next_token_loss.h"
 #include "losses/itc.h"
 #include "losses/itm.h"
 #include "losses/maxsim_loss.h"
 #include "memory/memory_losses.h"
+#include "train/memory_queries.h"
+#include "train/training_images.h"
 
 namespace tessera::train {
 
@@ -25,7 +27,7 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
       compute_(compute),
       collectives_(collectives) {
   const QueueConfig& queue = config_.losses.itc.queue;
-  if (queue.size == 0) return;
+  if (queue.size == 0 || (config_.losses.itc.weight == 0 && config_.losses.itm.weight == 0)) return;
   losses::QueuePayloadShape payload;
   if (config_.losses.itm.weight > 0) {
     const std::int64_t side = config_.data.image_size / model_->vision().patch_size();
@@ -43,27 +45,9 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
 }
 
 void TrainingStep::read_probe(const data::WebDataset& training_data) {
-  const auto wanted = static_cast<std::size_t>(config_.losses.itc.queue.probe_pairs);
-  std::vector<at::Tensor> pixels;
-  std::vector<std::string> captions;
-  std::set<std::string> image_ids;
-  for (const std::int64_t index : random_permutation(
-           training_data.size(), static_cast<std::uint64_t>(config_.run.seed), RandomPurpose::kProbe, 0)) {
-    if (pixels.size() == wanted) break;
-    try {
-      const data::Sample sample = training_data.read(index);
-      if (!image_ids.insert(sample.image_id).second) continue;
-      const at::Tensor image = at::empty({3, config_.data.image_size, config_.data.image_size}, at::kByte);
-      data::resize_and_centre_crop(data::decode_image(sample.image, sample.key), image, sample.key);
-      pixels.push_back(image);
-      captions.push_back(sample.captions.front());
-    } catch (const Error&) {
-      // A broken sample serves no probe; the loader counts and names it when its turn comes.
-    }
-  }
-  if (pixels.size() < 2)
-    fail("data.train: the staleness probe needs two sound images, {} found", pixels.size());
-  probe_ = {at::stack(pixels).to(compute_.device), tokens_of(captions)};
+  const TrainingImages images = read_training_images(training_data, config_, RandomPurpose::kProbe,
+                                                     config_.losses.itc.queue.probe_pairs);
+  probe_ = {images.pixels.to(compute_.device), tokens_of(images.captions)};
 }
 
 language::TokenBatch TrainingStep::tokens_of(const std::vector<std::string>& captions) const {
@@ -96,24 +80,52 @@ StepOutput TrainingStep::compute(const data::Batch& batch, std::int64_t step) {
   add_gates(output);
   if (encoded.queue) output.metrics.emplace_back("queue_in_use", encoded.queue->share_in_use());
 
-  last_ = {encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, {}, {}};
-  if (queue_ && queue_->has_payload()) {
-    last_.image_tokens = encoded.image.tokens.detach();
-    last_.token_ids = encoded.tokens.input_ids;
+  if (queue_) {
+    last_ = {encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, {}, {}};
+    if (queue_->has_payload()) {
+      last_.image_tokens = encoded.image.tokens.detach();
+      last_.token_ids = encoded.tokens.input_ids;
+    }
   }
   return output;
+}
+
+bool TrainingStep::reads_bidirectional_text() const {
+  const LossesConfig& losses = config_.losses;
+  return losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.itm.weight > 0 ||
+         losses.memory.weight > 0;
+}
+
+at::Tensor TrainingStep::mean_over_ranks(const at::Tensor& sum, const at::Tensor& count) const {
+  const at::Tensor counted = count.detach().to(sum.scalar_type());
+  if (collectives_.size() == 1) return sum / counted.clamp_min(1);
+  return sum * (static_cast<double>(collectives_.size()) / collectives_.all_reduce_sum(counted).clamp_min(1));
+}
+
+at::Tensor TrainingStep::padded(const at::Tensor& text) const {
+  const std::int64_t missing = config_.language.max_tokens - text.size(1);
+  if (missing == 0) return text;
+  if (text.dim() == 3) return at::constant_pad_nd(text, {0, 0, 0, missing}, 0);
+  return at::constant_pad_nd(text, {0, missing}, tokenizer_.pad_id());
 }
 
 TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_t step) {
   const AutocastScope autocast(compute_);
   Encoded encoded{step, tokens_of(batch.captions), batch.image_ids.to(compute_.device), {}, {}, {}};
-  encoded.image = model_->encode_image(batch.pixels.to(compute_.device, /*non_blocking=*/true));
-  encoded.text = model_->encode_text(encoded.tokens);
+  {
+    RECORD_USER_SCOPE("image");
+    encoded.image = model_->encode_image(batch.pixels.to(compute_.device, /*non_blocking=*/true));
+  }
+  if (reads_bidirectional_text()) {
+    RECORD_USER_SCOPE("text");
+    encoded.text = model_->encode_text(encoded.tokens);
+  }
   if (queue_) encoded.queue = queue_->view(step, staleness_->allowed_age());
   return encoded;
 }
 
 void TrainingStep::add_itc(const Encoded& encoded, StepOutput& output) {
+  RECORD_USER_SCOPE("itc");
   const at::Tensor temperature = model_->itc_temperature();
   const losses::ItcLossValue itc =
       losses::itc_loss(encoded.image.embedding, encoded.text.embedding, encoded.image_ids, encoded.queue,
@@ -125,16 +137,21 @@ void TrainingStep::add_itc(const Encoded& encoded, StepOutput& output) {
 }
 
 void TrainingStep::add_maxsim(const Encoded& encoded, StepOutput& output) {
+  RECORD_USER_SCOPE("maxsim");
   at::Tensor patches, tokens;
   {
     const AutocastScope autocast(compute_);
     patches = model_->patch_embeddings(encoded.image);
     tokens = model_->token_embeddings(encoded.text);
   }
+  at::Tensor mask = encoded.tokens.attention_mask;
+  if (collectives_.size() > 1) {
+    tokens = padded(tokens);
+    mask = padded(mask);
+  }
   const at::Tensor temperature = model_->maxsim_temperature();
-  const losses::LossValue maxsim =
-      losses::maxsim_loss(patches, tokens, encoded.tokens.attention_mask, encoded.image_ids,
-                          encoded.image_ids, temperature, collectives_);
+  const losses::LossValue maxsim = losses::maxsim_loss(patches, tokens, mask, encoded.image_ids,
+                                                       encoded.image_ids, temperature, collectives_);
   output.loss = output.loss + config_.losses.maxsim.weight * maxsim.mean();
   output.metrics.emplace_back("loss_maxsim", maxsim.mean());
   output.metrics.emplace_back("maxsim_temperature", temperature);
@@ -142,8 +159,9 @@ void TrainingStep::add_maxsim(const Encoded& encoded, StepOutput& output) {
 
 TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
                                                    const losses::HardNegatives& negatives) {
+  at::Tensor images = encoded.image.tokens;
   // Every image takes the rounding of the queue, or it would give away which ones are negatives.
-  const at::Tensor images = encoded.image.tokens.to(at::kBFloat16).to(encoded.image.tokens.scalar_type());
+  if (encoded.queue) images = images.to(at::kBFloat16).to(images.scalar_type());
   at::Tensor image_candidates = collectives_.all_gather(images);
   at::Tensor negative_lower, negative_mask;
   at::Tensor lower = encoded.text.lower;
@@ -153,11 +171,7 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
     negative_mask = mask.index_select(0, negatives.text_index);
   } else {
     // Texts from elsewhere are encoded here, with today's weights.
-    const auto padded = [&](const at::Tensor& tensor, std::int64_t width) {
-      return at::constant_pad_nd(tensor, {0, width - tensor.size(1)}, 0);
-    };
-    const std::int64_t length = config_.language.max_tokens;
-    at::Tensor ids = collectives_.all_gather(padded(encoded.tokens.input_ids, length));
+    at::Tensor ids = collectives_.all_gather(padded(encoded.tokens.input_ids));
     if (encoded.queue) {
       image_candidates =
           at::cat({image_candidates, encoded.queue->image_tokens.to(image_candidates.scalar_type())});
@@ -166,8 +180,8 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
     const at::Tensor negative_ids = ids.index_select(0, negatives.text_index);
     negative_mask = negative_ids.ne(tokenizer_.pad_id());
     negative_lower = model_->lower_text({negative_ids, negative_mask});
-    lower = at::constant_pad_nd(lower, {0, 0, 0, length - lower.size(1)}, 0);
-    mask = padded(mask, length);
+    lower = padded(lower);
+    mask = padded(mask);
   }
   return {at::cat({images, image_candidates.index_select(0, negatives.image_index), images}),
           at::cat({lower, lower, negative_lower.to(lower.scalar_type())}),
@@ -175,6 +189,7 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
 }
 
 void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
+  RECORD_USER_SCOPE("itm");
   const losses::NegativeWeights weights =
       losses::itm_weights(encoded.image.embedding.detach(), encoded.text.embedding.detach(),
                           encoded.image_ids, encoded.queue, model_->itc_temperature().detach(), collectives_);
@@ -193,16 +208,27 @@ void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
     logits = model_->match_logits(pairs.image_tokens, pairs.lower_text, pairs.attention_mask);
   }
   const losses::ItmLossValue itm = losses::itm_loss(logits, negatives, encoded.size() * collectives_.size());
-  output.loss = output.loss + config_.losses.itm.weight * itm.mean();
-  output.metrics.emplace_back("loss_itm", itm.mean());
-  output.metrics.emplace_back("itm_accuracy_positive", itm.positive.mean());
-  output.metrics.emplace_back("itm_accuracy_image_from_batch", itm.image_from_batch.mean());
-  output.metrics.emplace_back("itm_accuracy_text_from_batch", itm.text_from_batch.mean());
-  if (encoded.queue) {
-    output.metrics.emplace_back("itm_accuracy_image_from_queue", itm.image_from_queue.mean());
-    output.metrics.emplace_back("itm_accuracy_text_from_queue", itm.text_from_queue.mean());
-  }
+  const at::Tensor loss = mean_over_ranks(itm.sum, itm.count);
+  output.loss = output.loss + config_.losses.itm.weight * loss;
+  output.metrics.emplace_back("loss_itm", loss);
+  add_itm_accuracies(itm, encoded.queue.has_value(), output);
   output.metrics.emplace_back("itm_negative_similarity", losses::itm_negative_similarity(weights, negatives));
+}
+
+void TrainingStep::add_itm_accuracies(const losses::ItmLossValue& itm, bool with_queue,
+                                      StepOutput& output) const {
+  const auto add = [&](const char* name, const losses::Accuracy& accuracy) {
+    // Where none was drawn from a source there is no accuracy: NaN here, null in metrics.jsonl.
+    const at::Tensor share = mean_over_ranks(accuracy.correct, accuracy.count)
+                                 .masked_fill(collectives_.all_reduce_sum(accuracy.count) == 0, std::nan(""));
+    output.metrics.emplace_back(name, share);
+  };
+  add("itm_accuracy_positive", itm.positive);
+  add("itm_accuracy_image_from_batch", itm.image_from_batch);
+  add("itm_accuracy_text_from_batch", itm.text_from_batch);
+  if (!with_queue) return;
+  add("itm_accuracy_image_from_queue", itm.image_from_queue);
+  add("itm_accuracy_text_from_queue", itm.text_from_queue);
 }
 
 namespace {
@@ -218,38 +244,27 @@ language::TokenBatch first_rows(const language::TokenBatch& tokens, std::int64_t
 
 }  // namespace
 
-std::vector<double> TrainingStep::uniform_of_pairs(std::int64_t pairs, std::int64_t step,
-                                                   std::uint64_t use) const {
-  std::vector<double> numbers;
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    const auto row = static_cast<std::uint64_t>(collectives_.rank() * pairs + i);
-    numbers.push_back(CounterRandom(static_cast<std::uint64_t>(config_.run.seed), RandomPurpose::kMemoryQuery,
-                                    static_cast<std::uint64_t>(step), 2 * row + use)
-                          .uniform());
-  }
-  return numbers;
+StepRows TrainingStep::rows_of(const Encoded& encoded) const {
+  return {.seed = static_cast<std::uint64_t>(config_.run.seed),
+          .step = encoded.step,
+          .first_global_row = collectives_.rank() * encoded.size(),
+          .rows = encoded.size()};
 }
 
 void TrainingStep::condition_on_memory(const Encoded& encoded, fusion::CaptionCondition& condition) {
   const MemoryConfig& memory = config_.memory;
-  const std::int64_t pairs = encoded.size();
-  // Only whole episodes; an epoch's last batch may be shorter.
-  if (config_.losses.memory.weight == 0 || memory.caption_share == 0 || pairs % memory.episode != 0) return;
-  const torch::NoGradGuard no_grad;
-  const std::vector<std::int64_t> episodes = {pairs / memory.episode, memory.episode, memory.code_size};
-  const at::Tensor written = model_->pair_codes(&encoded.image, &encoded.text).view(episodes);
-  // The code of a caption would carry it through the read-out.
-  const at::Tensor queries = model_->pair_codes(&encoded.image, nullptr).view(episodes);
-  condition.memory = model_->memory()->read_without_own(written, queries).codes.flatten(0, 1);
-  at::Tensor sees = at::empty({pairs}, at::kBool);
-  const std::vector<double> draws = uniform_of_pairs(pairs, encoded.step, 1);
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    sees.data_ptr<bool>()[i] = draws[static_cast<std::size_t>(i)] < memory.caption_share;
-  }
+  if (config_.losses.memory.weight == 0 || memory.caption_share == 0 || encoded.size() < memory.episode)
+    return;
+  const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.image, encoded.text);
+  at::Tensor sees = draw_captions_with_memory(memory, rows_of(encoded));
+  // Pairs of an epoch's last, incomplete episode have none.
+  sees.slice(0, read_outs.size(0)).fill_(false);
+  condition.memory = at::constant_pad_nd(read_outs, {0, 0, 0, encoded.size() - read_outs.size(0)}, 0);
   condition.has_memory = sees.to(compute_.device);
 }
 
 void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
+  RECORD_USER_SCOPE("caption");
   fusion::CaptionCondition condition{encoded.image.states, {}, {}};
   condition_on_memory(encoded, condition);
   at::Tensor logits;
@@ -258,29 +273,25 @@ void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
     logits = model_->caption_logits(encoded.tokens, condition);
   }
   const language::NextTokenLoss caption = language::next_token_loss(logits, caption_labels(encoded.tokens));
-  output.loss = output.loss + config_.losses.caption.weight * caption.value;
-  output.metrics.emplace_back("loss_caption", caption.value);
+  const at::Tensor loss = mean_over_ranks(caption.value * caption.count, caption.count);
+  output.loss = output.loss + config_.losses.caption.weight * loss;
+  output.metrics.emplace_back("loss_caption", loss);
 }
 
 void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
+  RECORD_USER_SCOPE("memory");
   const MemoryConfig& memory = config_.memory;
   // Only whole episodes; an epoch's last batch may be shorter.
   const std::int64_t pairs = encoded.size() / memory.episode * memory.episode;
   if (pairs == 0) return;
-  at::Tensor keeps_image = at::empty({encoded.size()}, at::kBool);
-  at::Tensor keeps_text = at::empty({encoded.size()}, at::kBool);
-  const std::vector<double> draws = uniform_of_pairs(encoded.size(), encoded.step, 0);
-  for (std::int64_t i = 0; i < encoded.size(); ++i) {
-    const double draw = draws[static_cast<std::size_t>(i)];
-    keeps_text.data_ptr<bool>()[i] = draw >= memory.drop_text;
-    keeps_image.data_ptr<bool>()[i] = draw < memory.drop_text || draw >= memory.drop_text + memory.drop_image;
-  }
+  const QuerySides keeps = draw_query_sides(memory, rows_of(encoded));
   const auto episodes = [&](const at::Tensor& codes) {
     return codes.slice(0, 0, pairs).reshape({pairs / memory.episode, memory.episode, memory.code_size});
   };
   const at::Tensor codes = episodes(model_->pair_codes(&encoded.image, &encoded.text));
-  const at::Tensor queries = episodes(model_->pair_codes(
-      &encoded.image, &encoded.text, keeps_image.to(compute_.device), keeps_text.to(compute_.device)));
+  const at::Tensor queries =
+      episodes(model_->pair_codes(&encoded.image, &encoded.text, keeps.keeps_image.to(compute_.device),
+                                  keeps.keeps_text.to(compute_.device)));
   const memory::EpisodeReading reading = model_->memory()->read_episode(codes, queries);
   const memory::MemoryLosses parts = memory::memory_losses(reading, codes);
 
@@ -291,13 +302,14 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
     const AutocastScope autocast(compute_);
     logits = model_->caption_logits(tokens, {{}, reading.codes.flatten(0, 1), {}});
   }
-  const language::NextTokenLoss reconstruction = language::next_token_loss(logits, caption_labels(tokens));
-  const at::Tensor alignment = parts.alignment_sum / parts.count.clamp_min(1);
-  const at::Tensor kl = parts.kl_sum / parts.count.clamp_min(1);
+  const language::NextTokenLoss decoded = language::next_token_loss(logits, caption_labels(tokens));
+  const at::Tensor reconstruction = mean_over_ranks(decoded.value * decoded.count, decoded.count);
+  const at::Tensor alignment = mean_over_ranks(parts.alignment_sum, parts.count);
+  const at::Tensor kl = mean_over_ranks(parts.kl_sum, parts.count);
   const MemoryLossConfig& weights = config_.losses.memory;
   output.loss =
-      output.loss + weights.weight * (reconstruction.value + weights.alignment * alignment + weights.kl * kl);
-  output.metrics.emplace_back("loss_memory", reconstruction.value);
+      output.loss + weights.weight * (reconstruction + weights.alignment * alignment + weights.kl * kl);
+  output.metrics.emplace_back("loss_memory", reconstruction);
   output.metrics.emplace_back("memory_read_error", alignment);
   output.metrics.emplace_back("memory_address_kl", kl);
 }

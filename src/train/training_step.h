@@ -19,9 +19,10 @@
 #include "language/tokenizer.h"
 #include "losses/hard_negatives.h"
 #include "losses/itc_queue.h"
-#include "losses/loss_value.h"
+#include "losses/itm.h"
 #include "losses/staleness.h"
 #include "model/stage1_model.h"
+#include "train/memory_queries.h"
 
 namespace tessera::train {
 
@@ -31,7 +32,11 @@ struct StepOutput {
 };
 
 /// What one training step computes: the passes of the model, the losses, and the state that losses keep
-/// between steps (the ITC queue and its staleness probe). A loss of weight 0 is left out with its passes.
+/// between steps (the ITC queue and its staleness probe). A loss of weight 0 is left out with its passes and
+/// its metrics. Losses and metrics are this rank's share: their mean over ranks, which is what averaging
+/// gradients computes, is exactly the mean over the terms of all ranks.
+/// A profiler sees the parts as user scopes: "image" (in it "encoder"), "text", "itc", "maxsim", "itm",
+/// "caption", "memory".
 class TrainingStep {
  public:
   /// Reads and prepares the probe's pairs from the training data (a choice of the seed alone).
@@ -65,7 +70,7 @@ class TrainingStep {
     language::TokenBatch tokens;
     at::Tensor image_ids;
     model::ImageFeatures image;
-    model::TextFeatures text;
+    model::TextFeatures text;  ///< undefined where captions are all that is trained on
     std::optional<losses::QueueView> queue;
 
     std::int64_t size() const { return image_ids.size(0); }
@@ -75,17 +80,23 @@ class TrainingStep {
     at::Tensor image_tokens, lower_text, attention_mask;
   };
 
+  bool reads_bidirectional_text() const;
+  /// Σ of this rank's terms → its share of the mean over the terms of all ranks; 0 where there are none.
+  at::Tensor mean_over_ranks(const at::Tensor& sum, const at::Tensor& count) const;
+  /// Text tokens, or their ids or mask, padded to language.max_tokens: the same shape on every rank.
+  at::Tensor padded(const at::Tensor& text) const;
+
   Encoded encode(const data::Batch& batch, std::int64_t step);
   void add_itc(const Encoded& encoded, StepOutput& output);
   void add_maxsim(const Encoded& encoded, StepOutput& output);
   void add_itm(const Encoded& encoded, StepOutput& output);
+  void add_itm_accuracies(const losses::ItmLossValue& itm, bool with_queue, StepOutput& output) const;
   MatchPairs match_pairs(const Encoded& encoded, const losses::HardNegatives& negatives);
   void add_caption(const Encoded& encoded, StepOutput& output);
   void add_memory(const Encoded& encoded, StepOutput& output);
   /// Read-outs of episodes without the pair, for a share of the captions.
   void condition_on_memory(const Encoded& encoded, fusion::CaptionCondition& condition);
-  /// One uniform number for each of the batch's pairs, the same on one rank and on several.
-  std::vector<double> uniform_of_pairs(std::int64_t pairs, std::int64_t step, std::uint64_t use) const;
+  StepRows rows_of(const Encoded& encoded) const;
   void add_gates(StepOutput& output) const;
 
   void read_probe(const data::WebDataset& training_data);
@@ -97,7 +108,7 @@ class TrainingStep {
   Config config_;
   Compute compute_;
   Collectives& collectives_;
-  std::unique_ptr<losses::ItcQueue> queue_;            ///< none where its size is 0
+  std::unique_ptr<losses::ItcQueue> queue_;            ///< none where its size is 0, or nothing reads it
   std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue
   ProbePairs probe_;
 

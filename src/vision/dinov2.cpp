@@ -57,6 +57,15 @@ void Dinov2Model::set_backbone_trainable(bool trainable) {
   }
 }
 
+void Dinov2Model::standardise_output(const at::Tensor& mean, const at::Tensor& deviation) {
+  const at::NoGradGuard no_grad;
+  TORCH_CHECK(mean.sizes() == layernorm_->weight.sizes() && deviation.sizes() == mean.sizes(),
+              "standardise_output: mean and deviation [", layernorm_->weight.size(0), "] expected, got ",
+              mean.sizes(), " and ", deviation.sizes());
+  layernorm_->weight.div_(deviation);
+  layernorm_->bias.sub_(mean).div_(deviation);
+}
+
 void initialise_random(Dinov2Model& model, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
   at::Generator generator = at::detail::createCPUGenerator(seed);

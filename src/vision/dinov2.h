@@ -35,6 +35,8 @@ class Dinov2Model : public VisionEncoder {
   std::int64_t first_patch() const override { return 1 + config_.num_register_tokens; }
   std::int64_t patch_size() const override { return config_.patch_size; }
   void set_backbone_trainable(bool trainable) override;
+  /// In the final norm's weight and bias, so that the files say it too.
+  void standardise_output(const at::Tensor& mean, const at::Tensor& deviation) override;
 
   const Dinov2Config& config() const { return config_; }
   PositionInterpolation interpolation() const { return interpolation_; }

@@ -18,6 +18,10 @@ class VisionEncoder : public torch::nn::Module {
   virtual std::int64_t first_patch() const = 0;  ///< 1+R
   virtual std::int64_t patch_size() const = 0;   ///< pixels along a patch's side
 
+  /// Moves the output's scale and offset so that what had this mean and deviation by channel has 0 and 1.
+  /// @param mean, deviation [C]
+  virtual void standardise_output(const at::Tensor& mean, const at::Tensor& deviation) = 0;
+
   /// Gives the backbone's parameters a gradient or takes it from them; adapters are left alone, and so is
   /// what the forward pass never reads.
   virtual void set_backbone_trainable(bool trainable) = 0;

@@ -57,6 +57,17 @@ void LinearImpl::add_lora(const LoraAdapterOptions& options) {
   lora_b_->train(is_training());
 }
 
+void LinearImpl::merge_lora() {
+  TORCH_CHECK(has_lora(), "Linear: there is no adapter to merge");
+  const at::NoGradGuard no_grad;
+  const at::Tensor product = at::mm(lora_b_->weight.to(at::kDouble), lora_a_->weight.to(at::kDouble));
+  weight.copy_(weight.to(at::kDouble).add_(product, lora_options_.scaling));
+  unregister_module("lora_A");
+  unregister_module("lora_B");
+  lora_a_ = nullptr;
+  lora_b_ = nullptr;
+}
+
 at::Tensor& LinearImpl::lora_a() {
   TORCH_CHECK(has_lora(), "Linear: there is no adapter");
   return lora_a_->weight;

@@ -43,6 +43,9 @@ class LinearImpl : public torch::nn::Module {
   /// @throws c10::Error where there is one already, or r < 1
   void add_lora(const LoraAdapterOptions& options);
   bool has_lora() const { return !lora_a_.is_empty(); }
+  /// W becomes W + s·B·A, summed in float64 and rounded once, and the adapter is gone.
+  /// @throws c10::Error where there is none
+  void merge_lora();
   const LoraAdapterOptions& lora_options() const { return lora_options_; }
   at::Tensor& lora_a();  ///< [r, in]
   at::Tensor& lora_b();  ///< [out, r]

@@ -154,4 +154,8 @@ void set_lora_trainable(torch::nn::Module& root, bool trainable) {
   }
 }
 
+void merge_lora(torch::nn::Module& root) {
+  for (const NamedLinear& item : adapted_linears(root)) item.linear->merge_lora();
+}
+
 }  // namespace tessera::vision

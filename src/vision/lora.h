@@ -63,4 +63,8 @@ bool is_lora_parameter(const std::string& name);
 
 void set_lora_trainable(torch::nn::Module& root, bool trainable);
 
+/// Adds every adapter of the tree to its weight (LinearImpl::merge_lora). What the modules compute stays the
+/// same within rounding, in evaluation mode.
+void merge_lora(torch::nn::Module& root);
+
 }  // namespace tessera::vision

@@ -124,6 +124,12 @@ const Malformed kMalformed[] = {
      "test.yaml:2:23: schedule.lora_warmup_epochs: ", "at most schedule.epochs (50), found 60"},
     {"TemperatureUnderItsFloor", "losses:\n  itc:\n    temperature: 0.005\n",
      "test.yaml:3:18: losses.itc.temperature: ", "at least losses.itc.temperature_min (0.01)"},
+    {"EpisodeTooLong", "data:\n  batch_size: 64\nmemory:\n  episode: 64\n  slots: 32\n",
+     "test.yaml:4:12: memory.episode: ", "at most memory.slots (32), found 64"},
+    {"NothingToTrainOn",
+     "losses: {itc: {weight: 0}, itm: {weight: 0}, maxsim: {weight: 0}, caption: {weight: 0}, memory: "
+     "{weight: 0}}\n",
+     "test.yaml:1:", "losses.itc.weight: every loss has weight 0"},
     {"NoTargets", "lora:\n  target_modules: []\n",
      "test.yaml:2:19: lora.target_modules: ", "at least one module name"},
 };

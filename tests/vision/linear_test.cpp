@@ -108,6 +108,31 @@ TEST(Linear, ParametersAreNamedAsInPeft) {
   EXPECT_THAT(names, testing::ElementsAre("weight", "bias", "lora_A.weight", "lora_B.weight"));
 }
 
+TEST(Linear, MergingAddsTheProductExactly) {
+  at::manual_seed(5);
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    Linear linear(7, 5);
+    linear->to(dtype);
+    linear->add_lora({.r = 3, .scaling = 1.7});
+    const at::NoGradGuard no_grad;
+    for (at::Tensor* tensor : {&linear->weight, &linear->lora_a(), &linear->lora_b()}) tensor->normal_();
+    const at::Tensor expected = (linear->weight.to(at::kDouble) +
+                                 1.7 * linear->lora_b().to(at::kDouble).mm(linear->lora_a().to(at::kDouble)))
+                                    .to(dtype);
+    linear->merge_lora();
+    // Within one rounding: the sum's order is the library's.
+    EXPECT_TRUE(at::allclose(linear->weight, expected, dtype == at::kFloat ? 1e-7 : 1e-15,
+                             dtype == at::kFloat ? 1e-7 : 1e-14))
+        << dtype;
+    EXPECT_EQ(linear->weight.scalar_type(), dtype);
+    EXPECT_FALSE(linear->has_lora());
+    EXPECT_EQ(linear->named_parameters().keys(), (std::vector<std::string>{"weight", "bias"}));
+    EXPECT_THROW(linear->merge_lora(), c10::Error);
+    linear->add_lora({.r = 2});  // a next one may come
+    EXPECT_TRUE(linear->has_lora());
+  }
+}
+
 TEST(Linear, RefusesWhatCannotBe) {
   Linear linear(3, 2);
   EXPECT_THROW(linear->forward(at::zeros({2, 4})), c10::Error);

@@ -1,0 +1,56 @@
+#include "train/memory_queries.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
+
+#include "core/random.h"
+
+namespace tessera::train {
+
+namespace {
+
+enum class Use : std::uint64_t { kQuerySides = 0, kCaption = 1 };
+
+double uniform(const StepRows& rows, std::int64_t row, Use use) {
+  const auto global_row = static_cast<std::uint64_t>(rows.first_global_row + row);
+  return CounterRandom(rows.seed, RandomPurpose::kMemoryQuery, static_cast<std::uint64_t>(rows.step),
+                       2 * global_row + static_cast<std::uint64_t>(use))
+      .uniform();
+}
+
+}  // namespace
+
+QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows) {
+  QuerySides sides{at::empty({rows.rows}, at::kBool), at::empty({rows.rows}, at::kBool)};
+  bool* keeps_image = sides.keeps_image.mutable_data_ptr<bool>();
+  bool* keeps_text = sides.keeps_text.mutable_data_ptr<bool>();
+  for (std::int64_t i = 0; i < rows.rows; ++i) {
+    const double draw = uniform(rows, i, Use::kQuerySides);
+    keeps_text[i] = draw >= memory.drop_text;
+    keeps_image[i] = draw < memory.drop_text || draw >= memory.drop_text + memory.drop_image;
+  }
+  return sides;
+}
+
+at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows& rows) {
+  at::Tensor sees = at::empty({rows.rows}, at::kBool);
+  bool* values = sees.mutable_data_ptr<bool>();
+  for (std::int64_t i = 0; i < rows.rows; ++i) {
+    values[i] = uniform(rows, i, Use::kCaption) < memory.caption_share;
+  }
+  return sees;
+}
+
+at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
+                              const model::ImageFeatures& image, const model::TextFeatures& text) {
+  const c10::NoGradGuard no_grad;
+  const std::int64_t episodes = image.tokens.size(0) / memory.episode;
+  const auto in_episodes = [&](const at::Tensor& codes) {
+    return codes.slice(0, 0, episodes * memory.episode).view({episodes, memory.episode, memory.code_size});
+  };
+  const at::Tensor written = in_episodes(model.pair_codes(&image, &text));
+  const at::Tensor queries = in_episodes(model.pair_codes(&image, nullptr));
+  return model.memory()->read_without_own(written, queries).codes.flatten(0, 1);
+}
+
+}  // namespace tessera::train

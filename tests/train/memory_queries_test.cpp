@@ -1,0 +1,103 @@
+#include "train/memory_queries.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "model/build.h"
+
+namespace tessera::train {
+namespace {
+
+constexpr StepRows kEight{.seed = 3, .step = 7, .first_global_row = 0, .rows = 8};
+constexpr StepRows kFirstFour{.seed = 3, .step = 7, .first_global_row = 0, .rows = 4};
+constexpr StepRows kLastFour{.seed = 3, .step = 7, .first_global_row = 4, .rows = 4};
+
+TEST(MemoryQueries, OneRankDrawsWhatTwoDo) {
+  const MemoryConfig memory{.drop_text = 0.4, .drop_image = 0.3, .caption_share = 0.5};
+  const QuerySides whole = draw_query_sides(memory, kEight);
+  const QuerySides first = draw_query_sides(memory, kFirstFour), last = draw_query_sides(memory, kLastFour);
+  EXPECT_TRUE(torch::equal(whole.keeps_image, torch::cat({first.keeps_image, last.keeps_image})));
+  EXPECT_TRUE(torch::equal(whole.keeps_text, torch::cat({first.keeps_text, last.keeps_text})));
+  EXPECT_TRUE(torch::equal(draw_captions_with_memory(memory, kEight),
+                           torch::cat({draw_captions_with_memory(memory, kFirstFour),
+                                       draw_captions_with_memory(memory, kLastFour)})));
+}
+
+TEST(MemoryQueries, SharesAreTheConfiguredOnesAndNoQueryLosesBoth) {
+  const MemoryConfig memory{.drop_text = 0.5, .drop_image = 0.2, .caption_share = 0.25};
+  const StepRows rows{.seed = 1, .step = 2, .first_global_row = 0, .rows = 20000};
+  const QuerySides sides = draw_query_sides(memory, rows);
+  const auto share = [](const at::Tensor& rows_kept) {
+    return rows_kept.to(torch::kDouble).mean().item<double>();
+  };
+  // Five standard deviations of a share of 20,000 draws.
+  constexpr double kNoise = 0.018;
+  EXPECT_NEAR(share(sides.keeps_text), 0.5, kNoise);
+  EXPECT_NEAR(share(sides.keeps_image), 0.8, kNoise);
+  EXPECT_TRUE(sides.keeps_image.logical_or(sides.keeps_text).all().item<bool>());
+  const at::Tensor sees = draw_captions_with_memory(memory, rows);
+  EXPECT_NEAR(share(sees), 0.25, kNoise);
+  // Drawn apart from each other.
+  EXPECT_NEAR(share(sees.logical_and(sides.keeps_text)), 0.125, kNoise);
+  StepRows next = rows;
+  next.step += 1;
+  EXPECT_FALSE(torch::equal(sides.keeps_text, draw_query_sides(memory, next).keeps_text));
+}
+
+Config small_config() {
+  Config config;
+  config.data.image_size = 28;
+  config.vision.weights = "random";
+  config.vision.architecture = {.hidden_size = 24,
+                                .num_hidden_layers = 1,
+                                .num_attention_heads = 2,
+                                .mlp_ratio = 2,
+                                .image_size = 28,
+                                .patch_size = 14};
+  config.compressor = {.hidden_size = 20, .output_size = 12, .dropout = 0};
+  config.language.vocab_size = 30;
+  config.language.hidden_size = 16;
+  config.language.num_hidden_layers = 1;
+  config.language.num_attention_heads = 2;
+  config.language.intermediate_size = 24;
+  config.fusion = {.embedding_size = 8,
+                   .token_size = 8,
+                   .levels = 1,
+                   .image_attention_heads = 2,
+                   .image_mlp_ratio = 2,
+                   .cross_attention_heads = 2};
+  config.memory.slots = 12;
+  config.memory.code_size = 16;
+  config.memory.episode = 4;
+  config.memory.noise = 0;
+  return config;
+}
+
+TEST(RecallFromOthers, DependsOnEveryCaptionOfTheEpisodeButTheOwn) {
+  const Config config = small_config();
+  const auto model = model::build_model(config, std::nullopt).model;
+  torch::manual_seed(1);
+  const auto image = model->encode_image(torch::randint(0, 256, {10, 3, 28, 28}, torch::kByte));
+  const language::TokenBatch tokens{torch::randint(5, 30, {10, 6}, torch::kLong),
+                                    torch::ones({10, 6}, torch::kBool)};
+  const at::Tensor before = recall_from_others(config.memory, *model, image, model->encode_text(tokens));
+  // Two whole episodes of four; none with the two pairs that are left.
+  ASSERT_EQ(before.sizes(), (std::vector<std::int64_t>{8, 16}));
+  EXPECT_FALSE(before.requires_grad());
+  for (std::int64_t changed = 0; changed < 10; ++changed) {
+    language::TokenBatch other{tokens.input_ids.clone(), tokens.attention_mask};
+    other.input_ids[changed] = 34 - other.input_ids[changed];
+    const at::Tensor after = recall_from_others(config.memory, *model, image, model->encode_text(other));
+    for (std::int64_t row = 0; row < 8; ++row) {
+      const double difference = (after[row] - before[row]).abs().max().item<double>();
+      if (row / 4 == changed / 4 && row != changed) {
+        EXPECT_GT(difference, 1e-4) << row << " of " << changed;
+      } else {
+        EXPECT_LT(difference, 1e-6) << row << " of " << changed;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::train

@@ -1,0 +1,457 @@
+#include "train/training_step.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/record_function.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <set>
+
+#include "language/next_token_loss.h"
+#include "model/build.h"
+#include "tests/train/small_run.h"
+#include "tests/train/thread_ranks.h"
+
+namespace tessera::train {
+namespace {
+
+using Names = std::set<std::string>;
+
+class TrainingStepTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    at::set_num_threads(1);
+    small_ = new SmallRun("tessera-training-step");
+    data_ = data::WebDataset::open(small_->config("any").data.train, null_logger());
+  }
+  static void TearDownTestSuite() {
+    data_.reset();
+    delete small_;
+    small_ = nullptr;
+  }
+
+  /// Two levels, nothing random but the draws, no queue.
+  static Config exact_config() {
+    Config config = small_->config("step");
+    config.fusion.levels = 2;
+    config.compressor.dropout = 0;
+    config.lora.lora_dropout = 0;
+    config.memory.noise = 0;
+    config.memory.drop_text = 0.4;
+    config.memory.drop_image = 0.4;
+    config.losses.itc.queue.size = 0;
+    config.losses.itc.queue.max_shift = 0;  // every age is allowed
+    return config;
+  }
+
+  static SmallRun* small_;
+  static std::shared_ptr<const data::WebDataset> data_;
+};
+
+SmallRun* TrainingStepTest::small_ = nullptr;
+std::shared_ptr<const data::WebDataset> TrainingStepTest::data_;
+
+/// With open gates and adapters that do something, so that every pass shows.
+std::shared_ptr<model::Stage1Model> open_model(const Config& config) {
+  auto model = model::build_model(config, std::nullopt).model;
+  model->set_lora_trainable(true);
+  model->set_training(true);
+  torch::manual_seed(21);
+  const torch::NoGradGuard no_grad;
+  for (const model::NamedParameter& parameter : model->named_parts()) {
+    if (parameter.part == model::Part::kGates) parameter.tensor.fill_(0.4);
+    if (parameter.name.find(".lora_B.") != std::string::npos) parameter.tensor.normal_(0, 0.1);
+  }
+  return model;
+}
+
+TrainingStep make_step(const std::shared_ptr<model::Stage1Model>& model, const Config& config,
+                       Collectives& collectives, const data::WebDataset& data, const Compute& compute = {}) {
+  return TrainingStep(model, language::Tokenizer::load(config.language.tokenizer), config, compute,
+                      collectives, data);
+}
+
+/// Captions of different lengths over pictures of noise.
+data::Batch make_batch(std::int64_t pairs, std::int64_t seed) {
+  static const std::vector<std::string> kCaptions = {"a small red circle is left of a large blue square",
+                                                     "green",
+                                                     "above",
+                                                     "a large circle below a red square",
+                                                     "blue square",
+                                                     "a small green circle"};
+  // A generator of its own: ranks are threads.
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<std::uint64_t>(seed));
+  data::Batch batch;
+  batch.pixels = torch::randint(0, 256, {pairs, 3, 42, 42}, generator, torch::kByte);
+  batch.image_ids = torch::arange(pairs) + 1000 * seed;
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    batch.captions.push_back(kCaptions[static_cast<std::size_t>(i + seed) % kCaptions.size()]);
+    batch.keys.push_back(fmt::format("{}-{}", seed, i));
+  }
+  return batch;
+}
+
+data::Batch rows_of(const data::Batch& batch, std::int64_t first, std::int64_t count) {
+  data::Batch rows;
+  rows.pixels = batch.pixels.narrow(0, first, count);
+  rows.image_ids = batch.image_ids.narrow(0, first, count);
+  rows.captions.assign(batch.captions.begin() + first, batch.captions.begin() + first + count);
+  rows.keys.assign(batch.keys.begin() + first, batch.keys.begin() + first + count);
+  return rows;
+}
+
+std::map<std::string, double> values_of(const StepOutput& output) {
+  std::map<std::string, double> values = {{"loss", output.loss.item<double>()}};
+  for (const auto& [name, value] : output.metrics) {
+    EXPECT_EQ(value.dim(), 0) << name;
+    EXPECT_TRUE(values.emplace(name, value.item<double>()).second) << name << " is there twice";
+  }
+  return values;
+}
+
+Names names_of(const StepOutput& output) {
+  Names names;
+  for (const auto& [name, value] : output.metrics) names.insert(name);
+  return names;
+}
+
+bool has_gradient(const at::Tensor& parameter) {
+  return parameter.grad().defined() && parameter.grad().abs().max().item<double>() > 0;
+}
+
+/// The parts that a profiler sees while `body` runs.
+class Scopes {
+ public:
+  static Names during(const std::function<void()>& body) {
+    seen_.clear();
+    const auto handle =
+        at::addThreadLocalCallback(at::RecordFunctionCallback([](const at::RecordFunction& function)
+                                                                  -> std::unique_ptr<at::ObserverContext> {
+                                     seen_.insert(function.name());
+                                     return nullptr;
+                                   }).scopes({at::RecordScope::USER_SCOPE}));
+    body();
+    at::removeCallback(handle);
+    return seen_;
+  }
+
+ private:
+  static thread_local Names seen_;
+};
+
+thread_local Names Scopes::seen_;
+
+TEST_F(TrainingStepTest, EveryCombinationOfLossesTrainsWhatItReadsAndNothingElse) {
+  const std::map<std::string, Names> metrics_of = {
+      {"itc", {"loss_itc", "itc_loss_excess", "itc_temperature"}},
+      {"maxsim", {"loss_maxsim", "maxsim_temperature"}},
+      {"itm",
+       {"loss_itm", "itm_accuracy_positive", "itm_accuracy_image_from_batch", "itm_accuracy_text_from_batch",
+        "itm_negative_similarity"}},
+      {"caption", {"loss_caption"}},
+      {"memory", {"loss_memory", "memory_read_error", "memory_address_kl"}}};
+  for (int bits = 1; bits < 32; ++bits) {
+    Config config = exact_config();
+    const std::vector<std::pair<std::string, double*>> weights = {{"itc", &config.losses.itc.weight},
+                                                                  {"maxsim", &config.losses.maxsim.weight},
+                                                                  {"itm", &config.losses.itm.weight},
+                                                                  {"caption", &config.losses.caption.weight},
+                                                                  {"memory", &config.losses.memory.weight}};
+    Names expected_metrics = {"gate_text_reads_image_0", "gate_text_reads_image_1", "gate_image_reads_text_0",
+                              "gate_image_reads_text_1"};
+    Names expected_scopes = {"image", "encoder"};
+    std::string combination;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const bool on = (bits >> i & 1) != 0;
+      *weights[i].second = on ? 1.0 : 0.0;
+      if (!on) continue;
+      combination += weights[i].first + " ";
+      expected_metrics.insert(metrics_of.at(weights[i].first).begin(), metrics_of.at(weights[i].first).end());
+      expected_scopes.insert(weights[i].first);
+      if (weights[i].first != "caption") expected_scopes.insert("text");
+    }
+    SCOPED_TRACE(combination);
+    const auto model = open_model(config);
+    SingleProcess single;
+    TrainingStep step = make_step(model, config, single, *data_);
+    StepOutput output;
+    EXPECT_EQ(Scopes::during([&] { output = step.compute(make_batch(8, 1), 0); }), expected_scopes);
+    EXPECT_EQ(names_of(output), expected_metrics);
+    output.loss.backward();
+    for (const model::NamedParameter& parameter : model->named_parts()) {
+      EXPECT_EQ(has_gradient(parameter.tensor), parameter.tensor.requires_grad()) << parameter.name;
+    }
+  }
+}
+
+TEST_F(TrainingStepTest, AWholeBackboneTrainsInEveryParameter) {
+  Config config = exact_config();
+  config.vision.trainable = TrainableChoice::kFull;
+  const auto model = open_model(config);
+  SingleProcess single;
+  make_step(model, config, single, *data_).compute(make_batch(8, 1), 0).loss.backward();
+  for (const model::NamedParameter& parameter : model->named_parts()) {
+    EXPECT_EQ(has_gradient(parameter.tensor), parameter.tensor.requires_grad()) << parameter.name;
+    // The mask token is of another way of training, which never happens here.
+    if (parameter.part == model::Part::kBackbone && !parameter.name.ends_with("mask_token")) {
+      EXPECT_TRUE(parameter.tensor.requires_grad()) << parameter.name;
+    }
+  }
+}
+
+TEST_F(TrainingStepTest, TelemetryIsInItsRanges) {
+  Config config = exact_config();
+  config.losses.itc.queue.size = 21;
+  const auto model = open_model(config);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto values = values_of(step.compute(make_batch(8, i), i));
+    step.after_update(i);
+    for (const char* accuracy :
+         {"itm_accuracy_positive", "itm_accuracy_image_from_batch", "itm_accuracy_text_from_batch",
+          "itm_accuracy_image_from_queue", "itm_accuracy_text_from_queue"}) {
+      const double value = values.at(accuracy);
+      EXPECT_TRUE(std::isnan(value) || (value >= 0 && value <= 1)) << accuracy << " " << value;
+    }
+    // Nothing can have been drawn from an empty queue: that is no accuracy of 0.
+    EXPECT_EQ(std::isnan(values.at("itm_accuracy_image_from_queue")), i == 0) << i;
+    EXPECT_LE(std::abs(values.at("itm_negative_similarity")), 1.0);
+    EXPECT_GE(values.at("memory_read_error"), 0.0);
+    EXPECT_GE(values.at("memory_address_kl"), 0.0);
+    EXPECT_NEAR(values.at("gate_text_reads_image_1"), 0.4, 1e-6);
+    EXPECT_NEAR(values.at("queue_in_use"), static_cast<double>(std::min<std::int64_t>(21, 8 * i)) / 21, 1e-6);
+    EXPECT_NEAR(step.host_metrics().at("queue_filled").get<double>(),
+                static_cast<double>(std::min<std::int64_t>(21, 8 * (i + 1))) / 21, 1e-6);
+  }
+}
+
+TEST_F(TrainingStepTest, NoQueueIsKeptThatNothingReads) {
+  Config config = exact_config();
+  config.losses.itc.queue.size = 21;
+  config.losses.itc.weight = config.losses.itm.weight = 0;
+  SingleProcess single;
+  TrainingStep step = make_step(open_model(config), config, single, *data_);
+  EXPECT_EQ(names_of(step.compute(make_batch(8, 1), 0)).count("queue_in_use"), 0u);
+  step.after_update(0);
+  EXPECT_EQ(step.host_metrics().at("queue_filled"), 0.0);
+}
+
+/// A queue of one pair, and a batch of one image: every negative is the queued pair.
+TEST_F(TrainingStepTest, QueuedTextsAreEncodedAnewAndImagesAreAsTheyWereRounded) {
+  Config config = exact_config();
+  config.losses.itc.queue.size = 1;
+  config.losses.maxsim.weight = config.losses.caption.weight = config.losses.memory.weight = 0;
+  const auto model = open_model(config);
+  const auto tokenizer = language::Tokenizer::load(config.language.tokenizer);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  const data::Batch old = make_batch(4, 1);
+  data::Batch batch = make_batch(3, 2);
+  batch.image_ids.fill_(77);
+  step.compute(old, 0);
+  const torch::NoGradGuard no_grad;
+  const at::Tensor queued =
+      model->compress_image(old.pixels.narrow(0, 3, 1)).to(torch::kBFloat16).to(torch::kFloat);
+  step.after_update(0);
+  for (at::Tensor& parameter : model->language()->parameters()) parameter.mul_(1.3);
+  for (const model::NamedParameter& parameter : model->named_parts()) {
+    if (parameter.part == model::Part::kCompressor) parameter.tensor.mul_(1.2);
+    if (parameter.part == model::Part::kHeads) parameter.tensor.mul_(8);  // so that the rounding shows
+  }
+
+  std::vector<std::string> captions = batch.captions;
+  captions.push_back(old.captions[3]);
+  const auto tokens = tokenizer.encode_batch(captions, config.language.max_tokens);
+  const at::Tensor lower = model->lower_text(tokens);
+  const auto own = [](const at::Tensor& rows) { return rows.slice(0, 0, 3); };
+  const auto others = [](const at::Tensor& rows) { return rows.slice(0, 3).expand({3, -1, -1}); };
+  const at::Tensor mask = tokens.attention_mask;
+  const auto loss_with = [&](const at::Tensor& images) {
+    const at::Tensor logits =
+        model->match_logits(torch::cat({images, queued.expand({3, -1, -1}), images}),
+                            torch::cat({own(lower), own(lower), others(lower)}),
+                            torch::cat({own(mask), own(mask), mask.slice(0, 3).expand({3, -1})}));
+    return torch::cross_entropy_loss(logits, torch::tensor({1, 1, 1, 0, 0, 0, 0, 0, 0})).item<double>();
+  };
+  const at::Tensor images = model->compress_image(batch.pixels);
+  const double expected = loss_with(images.to(torch::kBFloat16).to(torch::kFloat));
+  const double found = values_of(step.compute(batch, 1)).at("loss_itm");
+  EXPECT_NEAR(found, expected, 2e-6);
+  EXPECT_GT(std::abs(loss_with(images) - expected), 1e-5) << "the rounding doesn't show";
+}
+
+TEST_F(TrainingStepTest, ABatchOfOneImageIsFinite) {
+  for (const std::int64_t queue : {0, 21}) {
+    Config config = exact_config();
+    config.losses.itc.queue.size = queue;
+    const auto model = open_model(config);
+    SingleProcess single;
+    TrainingStep step = make_step(model, config, single, *data_);
+    data::Batch batch = make_batch(8, 1);
+    batch.image_ids.fill_(5);
+    const StepOutput output = step.compute(batch, 0);
+    output.loss.backward();
+    const auto values = values_of(output);
+    EXPECT_EQ(values.at("loss_itm"), 0.0);
+    EXPECT_TRUE(std::isnan(values.at("itm_accuracy_positive")));
+    EXPECT_TRUE(std::isfinite(values.at("loss")));
+    for (const at::Tensor& parameter : model->parameters()) {
+      if (parameter.grad().defined()) {
+        EXPECT_TRUE(parameter.grad().isfinite().all().item<bool>());
+      }
+    }
+  }
+}
+
+TEST_F(TrainingStepTest, AShortLastBatchTrainsOnTheEpisodesThatItHolds) {
+  const Config config = exact_config();
+  const auto model = open_model(config);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  const auto six = values_of(step.compute(make_batch(6, 1), 0));
+  EXPECT_EQ(six.count("loss_memory"), 1u);
+  EXPECT_TRUE(std::isfinite(six.at("loss")));
+  // The two pairs beyond the episode have no part in it.
+  data::Batch others = make_batch(6, 1);
+  others.captions[4] = others.captions[5] = "red";
+  others.pixels.narrow(0, 4, 2).fill_(9);
+  const auto changed = values_of(step.compute(others, 0));
+  EXPECT_NEAR(six.at("loss_memory"), changed.at("loss_memory"), 1e-5);
+  EXPECT_GT(std::abs(six.at("loss_caption") - changed.at("loss_caption")), 1e-3);
+
+  for (const std::int64_t pairs : {1, 3}) {
+    const auto values = values_of(step.compute(make_batch(pairs, 1), 0));
+    EXPECT_EQ(values.count("loss_memory"), 0u);
+    EXPECT_TRUE(std::isfinite(values.at("loss")));
+  }
+}
+
+TEST_F(TrainingStepTest, AnEmptyCaptionIsTwoTokensAndTrains) {
+  const Config config = exact_config();
+  const auto model = open_model(config);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  for (const bool all : {false, true}) {
+    data::Batch batch = make_batch(8, 1);
+    for (std::size_t i = 0; i < batch.captions.size(); i += all ? 1 : 3) batch.captions[i] = "";
+    const StepOutput output = step.compute(batch, 0);
+    output.loss.backward();
+    EXPECT_TRUE(std::isfinite(output.loss.item<double>()));
+    for (const model::NamedParameter& parameter : model->named_parts()) {
+      const at::Tensor& gradient = parameter.tensor.grad();
+      if (gradient.defined()) {
+        EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << parameter.name;
+      }
+    }
+  }
+  const auto tokens = language::Tokenizer::load(config.language.tokenizer).encode_batch({"", "a red circle"});
+  EXPECT_EQ(tokens.attention_mask.sum(1)[0].item<std::int64_t>(), 2);
+  const auto text = model->encode_text(tokens);
+  const at::Tensor codes = model->pair_codes(nullptr, &text);
+  EXPECT_TRUE(codes.isfinite().all().item<bool>());
+  EXPECT_TRUE(text.embedding.isfinite().all().item<bool>());
+  EXPECT_FALSE(torch::allclose(codes[0], codes[1], 1e-3, 1e-3));
+}
+
+/// The passes' means over `ranks` ranks that share the batches, and the mean of their gradients, at step 2.
+struct RanksResult {
+  std::map<std::string, double> values;
+  std::map<std::string, at::Tensor> gradients;
+};
+
+RanksResult run_ranks(std::int64_t ranks, Config config, const data::WebDataset& data) {
+  config.data.batch_size = 8 / ranks;
+  std::vector<std::shared_ptr<model::Stage1Model>> models;
+  for (std::int64_t rank = 0; rank < ranks; ++rank) models.push_back(open_model(config));
+  std::vector<std::map<std::string, double>> values(static_cast<std::size_t>(ranks));
+  testing::ThreadRanks::run(ranks, [&](Collectives& collectives) {
+    const auto rank = static_cast<std::size_t>(collectives.rank());
+    TrainingStep step = make_step(models[rank], config, collectives, data);
+    const auto own = [&](std::int64_t seed) {
+      return rows_of(make_batch(8, seed), collectives.rank() * config.data.batch_size,
+                     config.data.batch_size);
+    };
+    for (const std::int64_t earlier : {0, 1}) {
+      step.compute(own(earlier), earlier);
+      step.after_update(earlier);
+    }
+    const StepOutput output = step.compute(own(2), 2);
+    values[rank] = values_of(output);
+    output.loss.backward();
+  });
+  RanksResult result;
+  for (const auto& of_rank : values) {
+    for (const auto& [name, value] : of_rank) result.values[name] += value / static_cast<double>(ranks);
+  }
+  for (const auto& model : models) {
+    for (const model::NamedParameter& parameter : model->named_parts()) {
+      if (!parameter.tensor.grad().defined()) continue;
+      const at::Tensor share = parameter.tensor.grad() / static_cast<double>(ranks);
+      at::Tensor& sum = result.gradients[parameter.name];
+      sum = sum.defined() ? sum + share : share;
+    }
+  }
+  return result;
+}
+
+TEST_F(TrainingStepTest, TwoRanksComputeWhatOneDoesWithTheirBatches) {
+  for (const std::int64_t queue : {0, 13}) {
+    Config config = exact_config();
+    config.losses.itc.queue.size = queue;
+    const RanksResult one = run_ranks(1, config, *data_), two = run_ranks(2, config, *data_);
+    ASSERT_EQ(one.values.size(), two.values.size());
+    for (const auto& [name, value] : one.values) {
+      if (std::isnan(value)) {
+        EXPECT_TRUE(std::isnan(two.values.at(name))) << name;
+      } else {
+        EXPECT_NEAR(two.values.at(name), value, 2e-5 * (1 + std::abs(value))) << name << ", queue " << queue;
+      }
+    }
+    ASSERT_EQ(one.gradients.size(), two.gradients.size());
+    for (const auto& [name, gradient] : one.gradients) {
+      const double allowed = 1e-6 + 1e-3 * gradient.abs().max().item<double>();
+      EXPECT_LT((two.gradients.at(name) - gradient).abs().max().item<double>(), allowed)
+          << name << ", queue " << queue;
+    }
+  }
+}
+
+TEST_F(TrainingStepTest, Bfloat16WithAQueueStaysCloseAndFinite) {
+  Config config = exact_config();
+  config.losses.itc.queue.size = 21;
+  std::map<c10::ScalarType, std::vector<double>> losses;
+  for (const auto dtype : {c10::kFloat, c10::kBFloat16}) {
+    const auto model = open_model(config);
+    SingleProcess single;
+    TrainingStep step = make_step(model, config, single, *data_, Compute{c10::kCPU, dtype});
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const StepOutput output = step.compute(make_batch(8, i), i);
+      EXPECT_EQ(output.loss.scalar_type(), torch::kFloat);
+      for (const auto& [name, value] : values_of(output)) {
+        if (name.rfind("loss", 0) == 0) {
+          EXPECT_TRUE(std::isfinite(value)) << name;
+        }
+      }
+      losses[dtype].push_back(output.loss.item<double>());
+      model->zero_grad();
+      output.loss.backward();
+      const torch::NoGradGuard no_grad;
+      for (at::Tensor& parameter : model->parameters()) {
+        if (!parameter.grad().defined()) continue;
+        ASSERT_TRUE(parameter.grad().isfinite().all().item<bool>());
+        ASSERT_EQ(parameter.grad().scalar_type(), torch::kFloat);
+        parameter.sub_(parameter.grad(), 1e-3);
+      }
+      step.after_update(i);
+    }
+  }
+  EXPECT_NE(losses[c10::kFloat][0], losses[c10::kBFloat16][0]) << "autocast did nothing";
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_NEAR(losses[c10::kBFloat16][i], losses[c10::kFloat][i], 0.05 * losses[c10::kFloat][i]) << i;
+  }
+}
+
+}  // namespace
+}  // namespace tessera::train
