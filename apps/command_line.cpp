@@ -32,14 +32,17 @@ int run_program(const char* name, const std::function<int()>& body) {
 
 std::optional<boost::program_options::variables_map> parse_options(
     const std::string& usage, boost::program_options::options_description description,
-    const std::vector<std::string>& arguments) {
+    const std::vector<std::string>& arguments,
+    const boost::program_options::positional_options_description& positional) {
   namespace options = boost::program_options;
   description.add_options()("version", "print the version and stop")("help,h", "print this and stop");
   // Guessing would let --res stand for --resume, and a misspelt option pass unseen.
   const int style = options::command_line_style::unix_style & ~options::command_line_style::allow_guessing;
   options::variables_map values;
-  const options::parsed_options parsed =
-      options::command_line_parser(arguments).options(description).style(style).run();
+  options::command_line_parser parser(arguments);
+  parser.options(description).style(style);
+  if (positional.max_total_count() > 0) parser.positional(positional);
+  const options::parsed_options parsed = parser.run();
   for (const options::option& option : parsed.options) {
     if (option.string_key.empty() && !option.value.empty()) {
       throw ConfigError(fmt::format("'{}' belongs to no option; see --help", option.value.front()));

@@ -17,9 +17,11 @@ int run_program(const char* name, const std::function<int()>& body);
 
 /// Parses the words of a command. Prints `usage` and the options, and returns nothing, where --help or -h is
 /// among them. Words that are no option and abbreviations of options are refused.
+/// @param positional  options that words without a name belong to
 std::optional<boost::program_options::variables_map> parse_options(
     const std::string& usage, boost::program_options::options_description description,
-    const std::vector<std::string>& arguments);
+    const std::vector<std::string>& arguments,
+    const boost::program_options::positional_options_description& positional = {});
 
 /// Boost takes the value of an option that may go without one only as --option=VALUE. This makes that of the
 /// words

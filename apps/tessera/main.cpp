@@ -23,6 +23,12 @@ constexpr Command kCommands[] = {
      "train a SentencePiece tokenizer from captions and text files"},
     {"retrieval-pictures", retrieval_pictures_command,
      "draw held-out pictures with the captions that a model finds for them"},
+    {"caption", caption_command, "say what is in images"},
+    {"match", match_command, "say which of several texts fits an image"},
+    {"embed", embed_command, "write embeddings of images and texts as safetensors"},
+    {"explain", explain_command, "draw images with their captions and where the words of them are"},
+    {"bundle", bundle_command, "write a checkpoint as one folder that needs nothing beside it"},
+    {"memory", memory_command, "write, recall and forget image-caption pairs without training anything"},
     {"summary", summary_command, "gather the quickstart's figures into one JSON file"},
 };
 

@@ -23,7 +23,7 @@ int make_shapes_command(const std::vector<std::string>& arguments) {
       ("seed", options::value<std::uint64_t>()->default_value(defaults.seed), "everything follows from it");
   // clang-format on
   const auto values = parse_options(
-      "Draws scenes of two coloured shapes with five true captions each, as WebDataset shards.\n\n"
+      "Draws scenes of two coloured shapes with true captions, as WebDataset shards.\n\n"
       "Usage: tessera make-shapes --output FOLDER [OPTIONS]\n",
       description, arguments);
   if (!values) return kDone;

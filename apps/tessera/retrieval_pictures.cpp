@@ -5,13 +5,12 @@
 #include <ATen/ATen.h>
 
 #include "command_line.h"
-#include "core/device.h"
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
 #include "eval/contact_sheet.h"
 #include "eval/encode.h"
-#include "model/weights.h"
+#include "model_tool.h"
 #include "tessera/commands.h"
 
 namespace options = boost::program_options;
@@ -27,10 +26,10 @@ struct ShownSet {
   std::vector<std::string> captions;  ///< all, in the order of the embeddings
 };
 
-ShownSet read_set(model::LoadedModel& loaded, const Compute& compute, std::size_t shown) {
+ShownSet read_set(const eval::EvaluatedModel& evaluated, std::size_t shown) {
   const Logger logger = make_logger({});
-  const auto dataset = data::WebDataset::open(loaded.config.data.validation, logger);
-  const data::EvalLoaderOptions loader_options = eval::eval_loader_options(loaded.config);
+  const auto dataset = data::WebDataset::open(evaluated.config.data.validation, logger);
+  const data::EvalLoaderOptions loader_options = eval::eval_loader_options(evaluated.config);
   ShownSet set;
   data::EvalLoader reader(dataset, loader_options, logger);
   while (set.pictures.size() < shown) {
@@ -40,8 +39,8 @@ ShownSet read_set(model::LoadedModel& loaded, const Compute& compute, std::size_
       set.pictures.push_back(batch->pixels[i].clone());
   }
   data::EvalLoader loader(dataset, loader_options, logger);
-  set.encoded =
-      eval::encode_set(*loaded.model, loaded.tokenizer, loader, compute, loaded.config.language.max_tokens);
+  set.encoded = eval::encode_set(evaluated.model, evaluated.tokenizer, loader, evaluated.compute,
+                                 evaluated.config.language.max_tokens);
   for (const auto& of_image : set.encoded.captions)
     set.captions.insert(set.captions.end(), of_image.begin(), of_image.end());
   return set;
@@ -67,34 +66,30 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   options::options_description description("Options");
   // clang-format off
   description.add_options()
-      ("checkpoint", options::value<std::string>()->required(), "checkpoint folder")
       ("data", options::value<std::vector<std::string>>()->composing(),
        "WebDataset shards, braces allowed; default: the configuration's data.validation")
       ("output,o", options::value<std::string>()->required(), "folder for captions_found.png; made where absent")
       ("pictures", options::value<std::int64_t>()->default_value(12), "how many, from the first of the data on")
       ("captions", options::value<std::int64_t>()->default_value(3), "how many captions a picture");
   // clang-format on
+  add_model_tool_options(description);
   const auto values = parse_options(
       "Draws pictures with the captions, out of those of the whole set, that the model finds closest to "
       "each: green ones "
       "are the picture's own, red ones another's.\n\n"
-      "Usage: tessera retrieval-pictures --checkpoint FOLDER --output FOLDER [OPTIONS]\n",
+      "Usage: tessera retrieval-pictures --model FOLDER --output FOLDER [OPTIONS]\n",
       description, arguments);
   if (!values) return kDone;
   const std::int64_t shown = (*values)["pictures"].as<std::int64_t>();
   const std::int64_t captions = (*values)["captions"].as<std::int64_t>();
   if (shown < 1 || captions < 1) throw ConfigError("--pictures and --captions: expected at least 1");
 
-  model::LoadedModel loaded = model::load_model((*values)["checkpoint"].as<std::string>());
-  if (values->count("data") != 0)
-    loaded.config.data.validation = (*values)["data"].as<std::vector<std::string>>();
-  if (loaded.config.data.validation.empty())
-    throw ConfigError("the configuration names no data.validation; give --data");
-  const Compute compute = choose_compute(loaded.config.run);
-  loaded.model->to(compute.device);
-  loaded.model->set_training(false);
+  ModelTool tool(*values);
+  DataConfig& data = tool.loaded.config.data;
+  if (values->count("data") != 0) data.validation = words_of(*values, "data");
+  if (data.validation.empty()) throw ConfigError("the configuration names no data.validation; give --data");
 
-  const ShownSet set = read_set(loaded, compute, static_cast<std::size_t>(shown));
+  const ShownSet set = read_set(tool.evaluated(), static_cast<std::size_t>(shown));
   std::vector<eval::SheetCell> cells;
   for (std::int64_t image = 0; image < static_cast<std::int64_t>(set.pictures.size()); ++image) {
     cells.push_back(found_captions(set, image, captions));

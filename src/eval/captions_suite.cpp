@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <map>
-#include <optional>
 
 #include "core/error.h"
 #include "data/scene_judge.h"
@@ -12,18 +11,6 @@
 namespace tessera::eval {
 
 namespace {
-
-/// The scenes of a set's samples, or nothing where not every sample has one.
-std::optional<std::vector<data::SceneDescription>> scenes_of(const EncodedSet& set,
-                                                             const data::WebDataset& dataset) {
-  std::vector<data::SceneDescription> scenes;
-  for (const std::int64_t index : set.indices) {
-    const nlohmann::json record = dataset.read_json(index);
-    if (!record.is_object() || !record.contains("scene")) return std::nullopt;
-    scenes.push_back(data::scene_from_json(record.at("scene"), dataset.key(index) + ".json: scene"));
-  }
-  return scenes;
-}
 
 nlohmann::json captions_list(const EncodedSet& set, const std::vector<std::string>& captions) {
   nlohmann::json list = nlohmann::json::array();
@@ -91,7 +78,7 @@ nlohmann::json captions_suite(const EvaluatedModel& evaluated, const EncodedSet&
   json["generated_captions"] = captions_list(set, captions);
   add_scores(json, set, captions);
   add_health(json, generated);
-  if (const auto scenes = scenes_of(set, dataset)) add_truth(json, captions, *scenes);
+  if (const auto scenes = scenes_of(dataset, set.indices)) add_truth(json, captions, *scenes);
   return json;
 }
 

@@ -3,39 +3,67 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include <algorithm>
+#include <utility>
 
-#include "language/search.h"
+#include "core/error.h"
 
 namespace tessera::eval {
 
 namespace {
 
-language::SearchOptions search_options(const EvaluatedModel& evaluated, std::int64_t beams) {
-  using Method = language::SearchOptions::Method;
-  language::SearchOptions options;
-  options.method = beams > 1 ? Method::kBeam : Method::kGreedy;
-  options.beam_size = beams;
-  options.max_tokens = evaluated.config.language.max_tokens - 1;  // bos is the prompt
-  return options;
+/// bos and the prompt's tokens. [1, t]
+at::Tensor prompt_ids(const EvaluatedModel& evaluated, const std::string& prompt) {
+  std::vector<std::int64_t> ids = evaluated.tokenizer.encode(prompt);
+  ids.pop_back();  // eos
+  const std::int64_t longest = evaluated.config.language.max_tokens;
+  if (static_cast<std::int64_t>(ids.size()) >= longest) {
+    fail("the prompt '{}' has {} tokens: it leaves no room in captions of language.max_tokens = {}", prompt,
+         ids.size(), longest);
+  }
+  return at::tensor(ids, at::kLong).unsqueeze(0);
 }
 
 }  // namespace
+
+CaptionOptions CaptionOptions::beam_search(std::int64_t beams) {
+  using Method = language::SearchOptions::Method;
+  CaptionOptions options;
+  options.search.method = beams > 1 ? Method::kBeam : Method::kGreedy;
+  options.search.beam_size = beams;
+  return options;
+}
+
+std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evaluated,
+                                              const fusion::CaptionCondition& condition,
+                                              const CaptionOptions& options) {
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const at::Tensor prompt = prompt_ids(evaluated, options.prompt);
+  language::SearchOptions search = options.search;
+  search.max_tokens = options.max_tokens.value_or(evaluated.config.language.max_tokens - prompt.size(1));
+  const auto step = evaluated.model.decoder(condition);
+  std::vector<GeneratedCaption> captions;
+  for (const language::GeneratedText& text :
+       language::generate(*step, prompt.repeat({condition.batch_size(), 1}), search)) {
+    const auto* begin = prompt.const_data_ptr<std::int64_t>();
+    std::vector<std::int64_t> ids(begin, begin + prompt.numel());
+    ids.insert(ids.end(), text.ids.begin(), text.ids.end());
+    captions.push_back({evaluated.tokenizer.decode(ids), text.finished, text.log_probability,
+                        static_cast<std::int64_t>(text.ids.size())});
+  }
+  return captions;
+}
 
 std::vector<GeneratedCaption> generate_captions(const EvaluatedModel& evaluated,
                                                 const at::Tensor& image_tokens, std::int64_t beams) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
-  const language::SearchOptions options = search_options(evaluated, beams);
   std::vector<GeneratedCaption> captions;
   for (const at::Tensor& tokens : image_tokens.split(evaluated.config.eval.batch_size)) {
     fusion::CaptionCondition condition;
     condition.image_states = evaluated.model.image_features(tokens.to(evaluated.compute.device)).states;
-    const auto step = evaluated.model.decoder(condition);
-    const at::Tensor prompt = at::full({tokens.size(0), 1}, evaluated.tokenizer.bos_id(), at::kLong);
-    for (const language::GeneratedText& text : language::generate(*step, prompt, options)) {
-      captions.push_back({evaluated.tokenizer.decode(text.ids), text.finished});
-    }
+    for (GeneratedCaption& caption : decode_captions(evaluated, condition, beams))
+      captions.push_back(std::move(caption));
   }
   return captions;
 }

@@ -55,6 +55,17 @@ SceneTruth truth_against(const std::vector<std::string>& captions,
 
 }  // namespace
 
+std::optional<std::vector<data::SceneDescription>> scenes_of(const data::WebDataset& dataset,
+                                                             const std::vector<std::int64_t>& indices) {
+  std::vector<data::SceneDescription> scenes;
+  for (const std::int64_t index : indices) {
+    const nlohmann::json record = dataset.read_json(index);
+    if (!record.is_object() || !record.contains("scene")) return std::nullopt;
+    scenes.push_back(data::scene_from_json(record.at("scene"), dataset.key(index) + ".json: scene"));
+  }
+  return scenes;
+}
+
 SceneTruth scene_truth(const std::vector<std::string>& captions,
                        const std::vector<data::SceneDescription>& scenes) {
   return truth_against(captions, scenes, [](std::size_t i) { return i; });

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/shapes_scene.h"
+#include "data/webdataset.h"
 
 namespace tessera::eval {
 
@@ -17,6 +20,11 @@ struct SceneTruth {
   double shape_facts = 0;
   double relation_facts = 0;
 };
+
+/// The scenes of a dataset's samples, or nothing where not every one has a scene.
+/// @param indices  of the samples
+std::optional<std::vector<data::SceneDescription>> scenes_of(const data::WebDataset& dataset,
+                                                             const std::vector<std::int64_t>& indices);
 
 /// @param captions  one a scene, at least one
 SceneTruth scene_truth(const std::vector<std::string>& captions,

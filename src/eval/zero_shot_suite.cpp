@@ -4,8 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/image_transform.h"
-#include "data/mapped_file.h"
+#include "eval/inference.h"
 #include "eval/suites.h"
 #include "eval/zero_shot.h"
 
@@ -23,12 +22,7 @@ at::Tensor encode_classes(const EvaluatedModel& evaluated, const std::vector<std
     const std::vector<std::string> batch(
         prompts.begin() + static_cast<std::ptrdiff_t>(first),
         prompts.begin() + static_cast<std::ptrdiff_t>(std::min(first + batch_size, prompts.size())));
-    const language::TokenBatch tokens =
-        evaluated.tokenizer.encode_batch(batch, evaluated.config.language.max_tokens);
-    embeddings.push_back(evaluated.model
-                             .encode_text({tokens.input_ids.to(evaluated.compute.device),
-                                           tokens.attention_mask.to(evaluated.compute.device)})
-                             .embedding.cpu());
+    embeddings.push_back(encode_texts(evaluated, batch).embedding.cpu());
   }
   return class_embeddings(at::cat(embeddings), static_cast<std::int64_t>(classes.size()));
 }
@@ -39,11 +33,7 @@ class ImageEncoder {
   explicit ImageEncoder(const EvaluatedModel& evaluated) : evaluated_(evaluated) {}
 
   void add(const std::filesystem::path& file, std::int64_t label) {
-    const std::int64_t size = evaluated_.config.data.image_size;
-    const data::MappedFile content(file);
-    const at::Tensor pixels = at::empty({3, size, size}, at::kByte);
-    data::resize_and_centre_crop(data::decode_image(content.bytes(), file.string()), pixels, file.string());
-    pixels_.push_back(pixels);
+    pixels_.push_back(read_image(file, evaluated_.config.data.image_size));
     labels_.push_back(label);
     if (static_cast<std::int64_t>(pixels_.size()) == evaluated_.config.eval.batch_size) encode();
   }
@@ -56,8 +46,7 @@ class ImageEncoder {
  private:
   void encode() {
     if (pixels_.empty()) return;
-    const at::Tensor batch = at::stack(pixels_).to(evaluated_.compute.device);
-    embeddings_.push_back(evaluated_.model.encode_image(batch).embedding.cpu());
+    embeddings_.push_back(encode_images(evaluated_, at::stack(pixels_)).embedding.cpu());
     pixels_.clear();
   }
 

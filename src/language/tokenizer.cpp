@@ -80,6 +80,21 @@ std::vector<std::int64_t> Tokenizer::encode(const std::string& text, std::int64_
   return ids;
 }
 
+EncodedText Tokenizer::encode_with_spans(const std::string& text, std::int64_t max_tokens) const {
+  TORCH_CHECK(max_tokens >= 2, "max_tokens counts bos and eos and is at least 2, got ", max_tokens);
+  const sentencepiece::ImmutableSentencePieceText pieces = model_->processor.EncodeAsImmutableProto(text);
+  const auto kept = static_cast<std::size_t>(std::min<std::int64_t>(pieces.pieces_size(), max_tokens - 2));
+  EncodedText encoded{{kBosId}, {{0, 0}}};
+  for (std::size_t i = 0; i < kept; ++i) {
+    const auto piece = pieces.pieces(static_cast<int>(i));
+    encoded.ids.push_back(piece.id());
+    encoded.spans.push_back({piece.begin(), piece.end()});
+  }
+  encoded.ids.push_back(kEosId);
+  encoded.spans.push_back({text.size(), text.size()});
+  return encoded;
+}
+
 TokenBatch Tokenizer::encode_batch(const std::vector<std::string>& texts, std::int64_t max_tokens) const {
   TORCH_CHECK(!texts.empty(), "encode_batch needs at least one text");
   std::vector<std::vector<std::int64_t>> sequences;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -14,6 +15,17 @@ namespace tessera::language {
 struct TokenBatch {
   at::Tensor input_ids;       ///< [B, T] int64, padded on the right with pad_id
   at::Tensor attention_mask;  ///< [B, T] bool, true for real tokens
+};
+
+/// The place of a token in its text, in bytes; empty for bos and eos.
+struct TokenSpan {
+  std::size_t begin = 0;
+  std::size_t end = 0;  ///< past the last byte
+};
+
+struct EncodedText {
+  std::vector<std::int64_t> ids;
+  std::vector<TokenSpan> spans;  ///< one an id
 };
 
 /// A SentencePiece model with Tessera's special ids: pad 0, unk 1, bos 2, eos 3, mask 4. Copies share the
@@ -38,6 +50,10 @@ class Tokenizer {
   /// The text's own "<mask>" or "<s>" are plain characters. Bytes that aren't UTF-8 become U+FFFD.
   /// @param max_tokens  at least 2; counts bos and eos
   std::vector<std::int64_t> encode(const std::string& text, std::int64_t max_tokens = kNoLimit) const;
+
+  /// The same with each token's place in the text. The space before a word belongs to the word's first token,
+  /// and of a character that falls apart into byte tokens the last of them has the whole span.
+  EncodedText encode_with_spans(const std::string& text, std::int64_t max_tokens = kNoLimit) const;
 
   /// Right-padded to the longest of the batch. @param texts  at least one
   TokenBatch encode_batch(const std::vector<std::string>& texts, std::int64_t max_tokens = kNoLimit) const;

@@ -21,9 +21,9 @@ namespace {
 
 /// Whether a parameter is in model.safetensors: neither in the adapter's nor in the language model's folder,
 /// nor part of a frozen backbone.
-bool in_model_file(const Stage1Model& model, Part part) {
+bool in_model_file(TrainableChoice trainable, Part part) {
   if (part == Part::kLora || part == Part::kLanguage) return false;
-  return part != Part::kBackbone || model.trainable() == TrainableChoice::kFull;
+  return part != Part::kBackbone || trainable == TrainableChoice::kFull;
 }
 
 const vision::Dinov2Model& dinov2_of(const Stage1Model& model) {
@@ -49,7 +49,7 @@ void load_model_file(const fs::path& path, Stage1Model& model) {
   for (const std::string& name : file.names()) unexpected.insert(name);
   std::vector<std::string> missing;
   for (const NamedParameter& parameter : model.named_parts()) {
-    if (!in_model_file(model, parameter.part)) continue;
+    if (!in_model_file(model.trainable(), parameter.part)) continue;
     if (!file.contains(parameter.name)) {
       missing.push_back(parameter.name);
       continue;
@@ -75,16 +75,19 @@ void load_language(const fs::path& folder, Stage1Model& model) {
 
 SafetensorsFile open_model_file(const fs::path& folder) {
   const fs::path path = folder / "model.safetensors";
-  if (!fs::exists(path)) fail("{}: no checkpoint (it holds no model.safetensors)", folder.string());
+  if (!fs::exists(path))
+    fail("{}: neither checkpoint nor bundle (it holds no model.safetensors)", folder.string());
   return SafetensorsFile(path);
 }
 
-/// The backbone's place: as it was written, or, where the run's folder has moved, beside the checkpoints.
+/// The backbone's place: as it was written (relative: inside the checkpoint, as bundles have it), or, where
+/// the run's folder has moved, beside the checkpoints.
 fs::path find_backbone(const fs::path& checkpoint, const fs::path& written) {
-  if (fs::exists(written)) return written;
+  const fs::path place = fs::absolute(checkpoint / written).lexically_normal();
+  if (fs::exists(place)) return place;
   const fs::path moved = fs::canonical(checkpoint).parent_path().parent_path() / "backbone";
   if (written.filename() == "backbone" && fs::exists(moved)) return moved;
-  fail("{}: its frozen backbone {} is not there any more", checkpoint.string(), written.string());
+  fail("{}: its frozen backbone {} is not there any more", checkpoint.string(), place.string());
 }
 
 std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const Config& config) {
@@ -125,16 +128,18 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
                   const language::Tokenizer& tokenizer, const BackboneSource& backbone) {
   TensorMap tensors;
   for (const NamedParameter& parameter : model.named_parts()) {
-    if (in_model_file(model, parameter.part)) tensors[parameter.name] = parameter.tensor.detach();
+    if (in_model_file(config.vision.trainable, parameter.part))
+      tensors[parameter.name] = parameter.tensor.detach();
   }
   StringMap metadata = {{"format", "pt"}, {"backbone_config", dinov2_of(model).config().to_json().dump()}};
-  if (model.trainable() != TrainableChoice::kFull) {
+  if (config.vision.trainable != TrainableChoice::kFull) {
     TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
     metadata["backbone"] = backbone.path.string();
     metadata["backbone_hash"] = backbone.hash;
   }
   write_safetensors(folder / "model.safetensors", tensors, metadata);
-  if (model.lora()) {
+  if (config.vision.trainable == TrainableChoice::kLora) {
+    TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
     const vision::Dinov2Config& dinov2 = dinov2_of(model).config();
     vision::save_adapter(folder / "adapter", model.vision(), *model.lora(),
                          {.base_model_name_or_path = backbone.path.string(),
@@ -164,7 +169,7 @@ void save_backbone(const fs::path& folder, Stage1Model& model, const Config& con
 }
 
 LoadedModel load_model(const fs::path& folder) {
-  if (!fs::is_directory(folder)) fail("{}: no such checkpoint folder", folder.string());
+  if (!fs::is_directory(folder)) fail("{}: no such folder", folder.string());
   open_model_file(folder);
   Config config = load_config(folder / "config.yaml");
   std::shared_ptr<vision::Dinov2Model> backbone = load_backbone(folder, config);

@@ -11,13 +11,14 @@
 namespace tessera::model {
 
 /// Writes a model's weights into an existing folder:
-///   config.yaml        the resolved configuration
+///   config.yaml        the configuration as given
 ///   model.safetensors  everything that is in no other file (compressor, heads, temperature; the backbone
-///   where it
-///                      trains); its metadata names a frozen backbone by path and hash
-///   adapter/           PEFT's two files, where there is LoRA
+///                      where vision.trainable is full); its metadata names a frozen backbone by path and
+///                      hash
+///   adapter/           PEFT's two files, where vision.trainable is lora
 ///   language_model/    a Hugging Face LlamaForCausalLM folder
 ///   tokenizer.model
+/// @param backbone  where the frozen backbone lies; a relative path is one inside the folder
 void save_weights(const std::filesystem::path& folder, const Stage1Model& model, const Config& config,
                   const language::Tokenizer& tokenizer, const BackboneSource& backbone);
 
@@ -36,14 +37,16 @@ void check_backbone(const std::filesystem::path& checkpoint, const BackboneSourc
 /// Writes the model's backbone as a Hugging Face DINOv2 folder, whole or not at all.
 void save_backbone(const std::filesystem::path& folder, Stage1Model& model, const Config& config);
 
-/// A model, its tokenizer and its configuration from a checkpoint alone; the training data is not needed.
+/// A model, its tokenizer and its configuration, from a checkpoint or a bundle (model/bundle.h) alone; the
+/// training data is not needed.
 struct LoadedModel {
   Config config;
   std::shared_ptr<Stage1Model> model;
   language::Tokenizer tokenizer;
 };
 
-/// @throws Error where the folder is no checkpoint, or its frozen backbone is gone or has changed
+/// @throws Error where the folder is neither checkpoint nor bundle, or its frozen backbone is gone or has
+/// changed
 LoadedModel load_model(const std::filesystem::path& folder);
 
 }  // namespace tessera::model

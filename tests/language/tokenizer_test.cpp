@@ -61,6 +61,45 @@ TEST(Tokenizer, TextComesBackByteForByte) {
   for (const auto& text : texts) EXPECT_EQ(small_tokenizer().decode(small_tokenizer().encode(text)), text);
 }
 
+TEST(Tokenizer, SpansSayWhichBytesAnIdStandsFor) {
+  for (const std::string text : {"", "a brown dog jumps over the kitchen table.", " two  spaces ",
+                                 "Zebra \u4e2d\U0001f600 caf\u00e9", "<mask> </s>"}) {
+    const EncodedText encoded = small_tokenizer().encode_with_spans(text);
+    EXPECT_EQ(encoded.ids, small_tokenizer().encode(text)) << text;
+    ASSERT_EQ(encoded.spans.size(), encoded.ids.size()) << text;
+    // One after the other they are the whole text, bos and eos nothing of it.
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
+      EXPECT_EQ(encoded.spans[i].begin, end) << text << " token " << i;
+      EXPECT_GE(encoded.spans[i].end, encoded.spans[i].begin) << text << " token " << i;
+      end = encoded.spans[i].end;
+      if (encoded.ids[i] == Tokenizer::kBosId || encoded.ids[i] == Tokenizer::kEosId) {
+        EXPECT_EQ(encoded.spans[i].begin, encoded.spans[i].end);
+      }
+    }
+    EXPECT_EQ(end, text.size()) << text;
+  }
+  // What a span holds is what its token says.
+  const std::string text = "the goalkeeper balances on a fence";
+  const EncodedText encoded = small_tokenizer().encode_with_spans(text);
+  for (std::size_t i = 1; i + 1 < encoded.ids.size(); ++i) {
+    const std::string part =
+        text.substr(encoded.spans[i].begin, encoded.spans[i].end - encoded.spans[i].begin);
+    const std::string before =
+        small_tokenizer().decode({encoded.ids.begin(), encoded.ids.begin() + static_cast<std::ptrdiff_t>(i)});
+    const std::string after = small_tokenizer().decode(
+        {encoded.ids.begin(), encoded.ids.begin() + static_cast<std::ptrdiff_t>(i) + 1});
+    EXPECT_EQ(before + part, after);
+  }
+}
+
+TEST(Tokenizer, SpansOfACutTextKeepTheEndToken) {
+  const EncodedText cut = small_tokenizer().encode_with_spans("the goalkeeper jumps over a parked lorry", 5);
+  EXPECT_EQ(cut.ids, small_tokenizer().encode("the goalkeeper jumps over a parked lorry", 5));
+  EXPECT_EQ(cut.spans.size(), 5u);
+  EXPECT_EQ(cut.spans.back().begin, cut.spans.back().end);
+}
+
 TEST(Tokenizer, NamesOfSpecialTokensInATextAreText) {
   const auto ids = small_tokenizer().encode("<mask><s></s><pad><unk>");
   for (std::size_t i = 1; i + 1 < ids.size(); ++i) EXPECT_GT(ids[i], Tokenizer::kMaskId);

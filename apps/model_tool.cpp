@@ -1,0 +1,91 @@
+#include "model_tool.h"
+
+#include <cstdio>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "eval/inference.h"
+
+namespace options = boost::program_options;
+
+namespace tessera::apps {
+
+namespace {
+
+DeviceChoice device_of(const std::string& word) {
+  if (word == "auto") return DeviceChoice::kAuto;
+  if (word == "cpu") return DeviceChoice::kCpu;
+  if (word == "cuda") return DeviceChoice::kCuda;
+  throw ConfigError(fmt::format("--device: expected auto, cpu or cuda, found '{}'", word));
+}
+
+}  // namespace
+
+void add_model_tool_options(options::options_description& description) {
+  // clang-format off
+  description.add_options()
+      ("model,m", options::value<std::string>(),
+       "a bundle (see tessera bundle) or a checkpoint folder (runs/NAME/checkpoints/latest, best, phase1 or "
+       "step-NNNNNN)")
+      ("checkpoint", options::value<std::string>(), "another name for --model")
+      ("device", options::value<std::string>(), "auto, cpu or cuda; default: the model's run.device")
+      ("threads", options::value<std::int64_t>(), "CPU threads; default: the model's run.threads");
+  // clang-format on
+}
+
+std::string model_folder(const options::variables_map& values) {
+  if (values.count("model") + values.count("checkpoint") != 1) {
+    throw ConfigError("name one model with --model FOLDER (a bundle or a checkpoint); see --help");
+  }
+  return values[values.count("model") != 0 ? "model" : "checkpoint"].as<std::string>();
+}
+
+ModelTool::ModelTool(const options::variables_map& values)
+    : folder(model_folder(values)), loaded([&] {
+        const auto start = std::chrono::steady_clock::now();
+        model::LoadedModel from_files = model::load_model(folder);
+        load_seconds = seconds_since(start);
+        return from_files;
+      }()) {
+  if (values.count("device") != 0) loaded.config.run.device = device_of(values["device"].as<std::string>());
+  if (values.count("threads") != 0) loaded.config.run.threads = count_of(values, "threads", 1);
+  compute = choose_compute(loaded.config.run);
+  loaded.model->to(compute.device);
+  loaded.model->set_training(false);
+}
+
+std::vector<std::string> words_of(const options::variables_map& values, const char* name) {
+  return values.count(name) != 0 ? values[name].as<std::vector<std::string>>() : std::vector<std::string>{};
+}
+
+std::int64_t count_of(const options::variables_map& values, const char* name, std::int64_t least) {
+  const std::int64_t value = values[name].as<std::int64_t>();
+  if (value < least)
+    throw ConfigError(fmt::format("--{}: expected at least {}, found {}", name, least, value));
+  return value;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void FailedImages::read(const std::string& file, std::int64_t size,
+                        const std::function<void(const at::Tensor&)>& use) {
+  at::Tensor pixels;
+  try {
+    pixels = eval::read_image(file, size);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s: %s\n", program_.c_str(), error.what());
+    failures_.push_back({{"image", file}, {"error", error.what()}});
+    return;
+  }
+  use(pixels);
+}
+
+int FailedImages::exit_code() const { return failures_.empty() ? kDone : kFailure; }
+
+std::string dumped(const nlohmann::json& json) {
+  return json.dump(2, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace tessera::apps

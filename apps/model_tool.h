@@ -1,0 +1,70 @@
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/device.h"
+#include "eval/suites.h"
+#include "model/weights.h"
+
+namespace tessera::apps {
+
+// What the programs share that use a trained model.
+
+/// --model, its other name --checkpoint, --device and --threads.
+void add_model_tool_options(boost::program_options::options_description& description);
+
+/// The folder that --model names, or --checkpoint.
+/// @throws ConfigError where neither or both are given
+std::string model_folder(const boost::program_options::variables_map& values);
+
+/// A trained model in evaluation mode on the device that the command line or else its configuration asks for.
+struct ModelTool {
+  /// @throws ConfigError for a mistake on the command line, Error where the model can't be loaded
+  explicit ModelTool(const boost::program_options::variables_map& values);
+  eval::EvaluatedModel evaluated() const { return {*loaded.model, loaded.tokenizer, loaded.config, compute}; }
+
+  std::string folder;
+  double load_seconds = 0;
+  model::LoadedModel loaded;
+  Compute compute;
+};
+
+/// Values of an option that may be given many times, or of positional words; none: empty.
+std::vector<std::string> words_of(const boost::program_options::variables_map& values, const char* name);
+
+/// The value of an option that counts something.
+/// @throws ConfigError where it is less than `least`
+std::int64_t count_of(const boost::program_options::variables_map& values, const char* name,
+                      std::int64_t least);
+
+double seconds_since(std::chrono::steady_clock::time_point start);
+
+/// Image files that could not be read.
+class FailedImages {
+ public:
+  explicit FailedImages(std::string program) : program_(std::move(program)) {}
+
+  /// Reads and uses one image; where it can't be read, that is said on standard error, and `use` not called.
+  /// @param use  gets the pixels, [3, size, size] uint8
+  void read(const std::string& file, std::int64_t size, const std::function<void(const at::Tensor&)>& use);
+  /// What a program ends with: 1 where an image could not be read.
+  int exit_code() const;
+  /// [{"image": …, "error": …}, …]
+  const nlohmann::json& json() const { return failures_; }
+
+ private:
+  std::string program_;
+  nlohmann::json failures_ = nlohmann::json::array();
+};
+
+/// JSON for a terminal or file; text that isn't UTF-8 does not stop it.
+std::string dumped(const nlohmann::json& json);
+
+}  // namespace tessera::apps

@@ -1,0 +1,37 @@
+// tessera bundle: a checkpoint as one folder that needs nothing beside it.
+
+#include "model/bundle.h"
+
+#include <iostream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "model_tool.h"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+
+namespace tessera::apps {
+
+int bundle_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("checkpoint", options::value<std::string>(), "checkpoint folder, or a bundle to merge the adapter of")
+      ("model,m", options::value<std::string>(), "another name for --checkpoint")
+      ("output,o", options::value<std::string>()->required(), "the folder to write; an older bundle there is replaced")
+      ("merge-lora", "add the adapter to the backbone's weights (W + s B A) instead of keeping it beside them");
+  // clang-format on
+  const auto values = parse_options(
+      "Writes a checkpoint as one self-contained folder: weights, tokenizer, backbone and adapter. Whatever "
+      "takes\n--model takes it, without the training data, the checkpoint or the original backbone.\n\n"
+      "Usage: tessera bundle --checkpoint FOLDER --output FOLDER [--merge-lora]\n",
+      description, arguments);
+  if (!values) return kDone;
+  const std::string output = (*values)["output"].as<std::string>();
+  model::write_bundle(model_folder(*values), output, {.merge_lora = values->count("merge-lora") != 0});
+  std::cout << output << "\n";
+  return kDone;
+}
+
+}  // namespace tessera::apps

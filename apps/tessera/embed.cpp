@@ -1,0 +1,170 @@
+// tessera embed: embeddings of images and texts as a safetensors file.
+
+#include <ATen/ATen.h>
+
+#include <fstream>
+#include <iostream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "core/safetensors.h"
+#include "eval/inference.h"
+#include "eval/pair_scores.h"
+#include "model_tool.h"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+
+namespace tessera::apps {
+namespace {
+
+/// Embeds batch by batch what it is given one by one.
+class Embedder {
+ public:
+  Embedder(const ModelTool& tool, bool with_tokens)
+      : evaluated_(tool.evaluated()), with_tokens_(with_tokens) {}
+
+  void add_image(const std::string& name, const at::Tensor& pixels) {
+    image_names_.push_back(name);
+    waiting_images_.push_back(pixels);
+    if (is_full(waiting_images_.size())) encode_images();
+  }
+
+  void add_text(const std::string& text) {
+    texts_.push_back(text);
+    waiting_texts_.push_back(text);
+    if (is_full(waiting_texts_.size())) encode_texts();
+  }
+
+  /// The file's tensors.
+  TensorMap tensors() {
+    encode_images();
+    encode_texts();
+    TensorMap tensors;
+    if (!images_.empty()) tensors["images"] = at::cat(images_);
+    if (!text_rows_.empty()) tensors["texts"] = at::cat(text_rows_);
+    if (!patches_.empty()) tensors["patches"] = at::cat(patches_);
+    if (!tokens_.empty()) {
+      const eval::PaddedRows rows =
+          eval::padded(tokens_, at::arange(static_cast<std::int64_t>(tokens_.size())));
+      tensors["tokens"] = rows.values;
+      tensors["token_mask"] = rows.mask;
+    }
+    return tensors;
+  }
+
+  /// The names of the rows.
+  StringMap metadata(const std::string& model) const {
+    const auto list = [](const std::vector<std::string>& names) {
+      return nlohmann::json(names).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    };
+    return {{"format", "pt"}, {"model", model}, {"images", list(image_names_)}, {"texts", list(texts_)}};
+  }
+
+ private:
+  bool is_full(std::size_t count) const {
+    return static_cast<std::int64_t>(count) >= evaluated_.config.eval.batch_size;
+  }
+
+  void encode_images() {
+    if (waiting_images_.empty()) return;
+    const model::ImageFeatures features = eval::encode_images(evaluated_, at::stack(waiting_images_));
+    images_.push_back(features.embedding.cpu());
+    if (with_tokens_) patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
+    waiting_images_.clear();
+  }
+
+  void encode_texts() {
+    if (waiting_texts_.empty()) return;
+    const model::TextFeatures features = eval::encode_texts(evaluated_, waiting_texts_);
+    text_rows_.push_back(features.embedding.cpu());
+    if (with_tokens_) {
+      const at::Tensor tokens = plain(evaluated_.model.token_embeddings(features));
+      const at::Tensor lengths = features.attention_mask.sum(1).cpu();
+      for (std::int64_t row = 0; row < tokens.size(0); ++row)
+        tokens_.push_back(tokens[row].slice(0, 0, lengths[row].item<std::int64_t>()).clone());
+    }
+    waiting_texts_.clear();
+  }
+
+  static at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
+
+  eval::EvaluatedModel evaluated_;
+  bool with_tokens_;
+  std::vector<std::string> image_names_, texts_;
+  std::vector<at::Tensor> waiting_images_;
+  std::vector<std::string> waiting_texts_;
+  std::vector<at::Tensor> images_, text_rows_, patches_, tokens_;
+};
+
+/// A text a line; an empty line is an empty text.
+std::vector<std::string> lines_of(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) fail("{}: cannot be opened", path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    lines.push_back(line);
+  }
+  if (file.bad()) fail("{}: cannot be read to its end", path);
+  return lines;
+}
+
+void check_trained(const ModelTool& tool, bool with_tokens) {
+  const LossesConfig& losses = tool.loaded.config.losses;
+  if (losses.itc.weight == 0)
+    fail("{}: the model was trained without ITC (losses.itc.weight is 0)", tool.folder);
+  if (with_tokens && losses.maxsim.weight == 0)
+    fail("{}: --tokens: the model was trained without MaxSim (losses.maxsim.weight is 0)", tool.folder);
+}
+
+}  // namespace
+
+int embed_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("images", options::value<std::vector<std::string>>()->composing()->multitoken(), "JPEG, PNG or WebP files")
+      ("texts", options::value<std::string>(), "a file with a text a line")
+      ("text", options::value<std::vector<std::string>>()->composing(), "one text; may be given many times, \"\" too")
+      ("output,o", options::value<std::string>()->required(), "the safetensors file to write")
+      ("tokens", "also the embeddings of patches and tokens that MaxSim compares");
+  add_model_tool_options(description);
+  // clang-format on
+  const auto values = parse_options(
+      "Writes embeddings of images and texts: tensors `images` [N, E] and `texts` [M, E], rows of length 1 "
+      "whose\ninner product is the ITC similarity; with --tokens also `patches` [N, P, S], `tokens` [M, T, "
+      "S] "
+      "and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n\n"
+      "Usage: tessera embed [--images FILE...] [--texts FILE] [--text TEXT]... --model FOLDER --output "
+      "FILE\n",
+      description, arguments);
+  if (!values) return kDone;
+  const std::vector<std::string> files = words_of(*values, "images");
+  std::vector<std::string> texts = words_of(*values, "text");
+  if (values->count("texts") != 0) {
+    const std::vector<std::string> lines = lines_of((*values)["texts"].as<std::string>());
+    texts.insert(texts.begin(), lines.begin(), lines.end());
+  }
+  if (files.empty() && texts.empty()) throw ConfigError("name something with --images, --texts or --text");
+  const bool with_tokens = values->count("tokens") != 0;
+  const ModelTool tool(*values);
+  check_trained(tool, with_tokens);
+
+  FailedImages failed("tessera embed");
+  Embedder embedder(tool, with_tokens);
+  for (const std::string& file : files) {
+    failed.read(file, tool.loaded.config.data.image_size,
+                [&](const at::Tensor& pixels) { embedder.add_image(file, pixels); });
+  }
+  for (const std::string& text : texts) embedder.add_text(text);
+  const TensorMap tensors = embedder.tensors();
+  if (tensors.empty()) return failed.exit_code();
+  const std::string output = (*values)["output"].as<std::string>();
+  write_safetensors(output, tensors, embedder.metadata(tool.folder));
+  for (const auto& [name, tensor] : tensors)
+    std::cout << fmt::format("{}: {} [{}]\n", output, name, fmt::join(tensor.sizes().vec(), ", "));
+  return failed.exit_code();
+}
+
+}  // namespace tessera::apps

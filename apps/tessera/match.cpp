@@ -1,0 +1,86 @@
+// tessera match: which of several texts fits an image.
+
+#include "eval/match_texts.h"
+
+#include <iostream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "eval/inference.h"
+#include "model_tool.h"
+#include "tessera/commands.h"
+
+namespace options = boost::program_options;
+
+namespace tessera::apps {
+namespace {
+
+nlohmann::json to_json(const std::vector<eval::TextMatch>& matches) {
+  nlohmann::json list = nlohmann::json::array();
+  const auto value = [](const std::optional<double>& score) {
+    return score ? nlohmann::json(*score) : nlohmann::json(nullptr);
+  };
+  for (const eval::TextMatch& match : matches) {
+    list.push_back({{"text", match.text},
+                    {"itm", value(match.itm)},
+                    {"itc", value(match.itc)},
+                    {"maxsim_image_to_text", value(match.maxsim_image_to_text)},
+                    {"maxsim_text_to_image", value(match.maxsim_text_to_image)}});
+  }
+  return list;
+}
+
+std::string table_of(const std::vector<eval::TextMatch>& matches) {
+  std::string table = fmt::format("{:>6}{:>8}{:>8}{:>8}\n{:>6}{:>8}{:>8}{:>8}  text\n", "", "", "MaxSim",
+                                  "MaxSim", "ITM", "ITC", "i->t", "t->i");
+  const auto value = [](const std::optional<double>& score) {
+    return score ? fmt::format("{:.3f}", *score) : std::string("-");
+  };
+  for (const eval::TextMatch& match : matches) {
+    table += fmt::format("{:>6}{:>8}{:>8}{:>8}  {}\n", value(match.itm), value(match.itc),
+                         value(match.maxsim_image_to_text), value(match.maxsim_text_to_image),
+                         match.text.empty() ? "(empty)" : match.text);
+  }
+  return table;
+}
+
+}  // namespace
+
+int match_command(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("image", options::value<std::vector<std::string>>()->composing(), "JPEG, PNG or WebP file; the first word without a name")
+      ("text", options::value<std::vector<std::string>>()->composing(), "a text; all further words without a name are texts");
+  add_model_tool_options(description);
+  description.add_options()("json", "print one JSON object instead of a table");
+  // clang-format on
+  options::positional_options_description positional;
+  positional.add("image", 1).add("text", -1);
+  const auto values = parse_options(
+      "Says how well each text fits an image: the matching head's probability (ITM), the inner product of "
+      "the "
+      "embeddings (ITC), and late interaction (MaxSim) from image to text and from text to image. Best "
+      "first, "
+      "by ITM.\n\nUsage: tessera match IMAGE TEXT... --model FOLDER [OPTIONS]\n",
+      description, arguments, positional);
+  if (!values) return kDone;
+  const std::vector<std::string> images = words_of(*values, "image"), texts = words_of(*values, "text");
+  if (images.size() != 1 || texts.empty()) throw ConfigError("name one image and at least one text");
+
+  const ModelTool tool(*values);
+  const eval::EvaluatedModel evaluated = tool.evaluated();
+  FailedImages failed("tessera match");
+  failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
+    const model::ImageFeatures image = eval::encode_images(evaluated, pixels.unsqueeze(0));
+    const std::vector<eval::TextMatch> matches = eval::match_texts(evaluated, image, texts);
+    if (values->count("json") != 0) {
+      std::cout << dumped({{"model", tool.folder}, {"image", images.front()}, {"matches", to_json(matches)}});
+    } else {
+      std::cout << table_of(matches);
+    }
+  });
+  return failed.exit_code();
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,355 @@
+// tessera memory: pairs written into a memory file, recalled and forgotten, with a trained model.
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "eval/inference.h"
+#include "eval/memory_recall.h"
+#include "model_tool.h"
+#include "tessera/commands.h"
+#include "tessera/memory_experiment.h"
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+
+namespace tessera::apps {
+
+namespace {
+
+using Json = nlohmann::json;
+using Words = std::vector<std::string>;
+
+void add_memory_option(options::options_description& description) {
+  description.add_options()("memory", options::value<std::string>()->required(),
+                            "the memory's file (safetensors)");
+}
+
+void add_json_option(options::options_description& description) {
+  description.add_options()("json", "print one JSON object instead of lines for people");
+}
+
+fs::path memory_file(const options::variables_map& values) { return values["memory"].as<std::string>(); }
+
+/// Listing and forgetting need no model: whichever model's codes these are.
+memory::MemoryStore load_file(const options::variables_map& values) {
+  return memory::MemoryStore::load(memory_file(values), std::nullopt);
+}
+
+Json to_json(const memory::MemoryEntry& entry) {
+  return {{"id", entry.id}, {"caption", entry.caption}, {"image", entry.image}};
+}
+
+/// Writes pairs into a store, each with the code of image and caption.
+class PairWriter {
+ public:
+  PairWriter(const eval::EvaluatedModel& evaluated, memory::MemoryStore& store)
+      : evaluated_(evaluated), store_(store) {}
+
+  void add_image(const std::string& file, const std::string& caption, const std::string& id) {
+    const at::Tensor pixels = eval::read_image(file, evaluated_.config.data.image_size);
+    const at::Tensor codes = eval::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
+    store_.write(codes[0], {id.empty() ? file : id, caption, file});
+    ++written_;
+  }
+
+  /// IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file's folder.
+  void add_table(const fs::path& file, std::int64_t limit) {
+    std::ifstream lines(file);
+    if (!lines) fail("{}: cannot be opened", file.string());
+    std::int64_t number = 0;
+    for (std::string line; written_ < limit && std::getline(lines, line);) {
+      ++number;
+      if (!line.empty() && line.back() == '\r') line.pop_back();
+      if (line.empty()) continue;
+      const std::size_t first = line.find('\t');
+      if (first == std::string::npos || first == 0) {
+        fail("{}:{}: expected IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID, found '{}'", file.string(),
+             number, line);
+      }
+      const std::size_t second = line.find('\t', first + 1);
+      const std::string id = second == std::string::npos ? "" : line.substr(second + 1);
+      add_image((file.parent_path() / line.substr(0, first)).string(),
+                line.substr(first + 1, second == std::string::npos ? second : second - first - 1), id);
+    }
+    if (lines.bad()) fail("{}: cannot be read to its end", file.string());
+  }
+
+  /// Every image with the first of its captions, under its key.
+  void add_shards(const Words& shards, std::int64_t limit) {
+    const Logger logger = make_logger({});
+    data::EvalLoader loader(data::WebDataset::open(shards, logger),
+                            eval::eval_loader_options(evaluated_.config), logger);
+    while (written_ < limit) {
+      const std::optional<data::EvalBatch> batch = loader.next();
+      if (!batch) break;
+      Words captions;
+      for (const Words& of_image : batch->captions) captions.push_back(of_image.front());
+      const at::Tensor codes = eval::memory_codes(evaluated_, batch->pixels, captions);
+      for (std::size_t row = 0; row < captions.size() && written_ < limit; ++row, ++written_) {
+        const std::string& key = batch->keys[row];
+        store_.write(codes[static_cast<std::int64_t>(row)], {key, captions[row], key});
+      }
+    }
+  }
+
+  std::int64_t written() const { return written_; }
+
+ private:
+  const eval::EvaluatedModel& evaluated_;
+  memory::MemoryStore& store_;
+  std::int64_t written_ = 0;
+};
+
+/// What is to be written: exactly one of an image, a table and shards.
+void check_sources(const options::variables_map& values) {
+  const std::size_t sources = values.count("image") + values.count("tsv") + values.count("shards");
+  if (sources != 1)
+    throw ConfigError("memory write: name one of IMAGE (with --caption), --tsv and --shards; see --help");
+  if ((values.count("image") != 0) != (values.count("caption") != 0))
+    throw ConfigError("memory write: IMAGE and --caption belong together");
+  if (!values["id"].as<std::string>().empty() && values.count("image") == 0)
+    throw ConfigError("memory write: --id belongs to IMAGE");
+}
+
+int write_action(const Words& arguments) {
+  options::options_description description("Options");
+  add_model_tool_options(description);
+  add_memory_option(description);
+  // clang-format off
+  description.add_options()
+      ("image", options::value<std::string>(), "picture to remember; a word without a name is one")
+      ("caption", options::value<std::string>(), "what is to be remembered of IMAGE")
+      ("id", options::value<std::string>()->default_value(""), "what to call it; default: IMAGE as it is written here")
+      ("tsv", options::value<std::string>(),
+       "many pairs: IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file")
+      ("shards", options::value<Words>()->composing(),
+       "many pairs: WebDataset shards, braces allowed; each image with the first of its captions, called by its key")
+      ("limit", options::value<std::int64_t>(), "of --tsv or --shards, only so many of the first");
+  // clang-format on
+  options::positional_options_description positional;
+  positional.add("image", 1);
+  const auto values = parse_options(
+      "Writes pairs of image and caption into a memory, without training anything. The file is made where "
+      "there "
+      "is none, and\nreplaced as a whole or not at all.\n\n"
+      "Usage: tessera memory write IMAGE --caption TEXT [--id ID] --model FOLDER --memory FILE\n"
+      "       tessera memory write --shards SHARDS [--limit N] --model FOLDER --memory FILE\n",
+      description, arguments, positional);
+  if (!values) return kDone;
+  check_sources(*values);
+
+  const ModelTool model(*values);
+  const eval::EvaluatedModel evaluated = model.evaluated();
+  const fs::path file = memory_file(*values);
+  memory::MemoryStore store =
+      fs::exists(file) ? eval::load_memory(evaluated, file) : eval::new_memory(evaluated);
+  PairWriter writer(evaluated, store);
+  const std::int64_t limit =
+      values->count("limit") != 0 ? count_of(*values, "limit", 1) : std::numeric_limits<std::int64_t>::max();
+  if (values->count("image") != 0) {
+    writer.add_image((*values)["image"].as<std::string>(), (*values)["caption"].as<std::string>(),
+                     (*values)["id"].as<std::string>());
+  } else if (values->count("tsv") != 0) {
+    writer.add_table((*values)["tsv"].as<std::string>(), limit);
+  } else {
+    writer.add_shards(words_of(*values, "shards"), limit);
+  }
+  store.save(file);
+  const auto entries = static_cast<std::int64_t>(store.list().size());
+  std::cout << fmt::format("{}: {} written, {} entries, capacity {}\n", file.string(), writer.written(),
+                           entries, store.capacity());
+  if (entries >= store.capacity()) {
+    std::cerr << fmt::format(
+        "tessera memory: {} entries fill the capacity of {}: written and never-written pairs can't be told "
+        "apart "
+        "any more\n",
+        entries, store.capacity());
+  }
+  return kDone;
+}
+
+Json to_json(const eval::Recall& recall) {
+  Json nearest = Json::array();
+  for (const memory::NearEntry& near : recall.recollection.nearest) {
+    nearest.push_back(to_json(near.entry));
+    nearest.back()["similarity"] = near.similarity;
+  }
+  return {{"answer", recall.answer},
+          {"confidence", recall.recollection.confidence},
+          {"nearest", std::move(nearest)}};
+}
+
+void print_recall(const eval::Recall& recall) {
+  std::cout << fmt::format("{}\nconfidence {:.2f}\n", recall.answer, recall.recollection.confidence);
+  for (const memory::NearEntry& near : recall.recollection.nearest) {
+    std::cout << fmt::format("  {:.3f}  {}  \"{}\"\n", near.similarity, near.entry.id, near.entry.caption);
+  }
+}
+
+int recall_action(const Words& arguments) {
+  options::options_description description("Options");
+  add_model_tool_options(description);
+  add_memory_option(description);
+  // clang-format off
+  description.add_options()
+      ("image", options::value<std::string>(), "picture to ask about; a word without a name is one")
+      ("text", options::value<std::string>(), "words to ask about, instead of a picture")
+      ("nearest", options::value<std::int64_t>()->default_value(3), "how many of the nearest entries to list");
+  // clang-format on
+  add_json_option(description);
+  options::positional_options_description positional;
+  positional.add("image", 1);
+  const auto values = parse_options(
+      "Asks a memory about a picture or words. The first line is the answer, decoded from what the memory "
+      "gives "
+      "back and\nwithout the picture; then how sure the memory is that it knows the pair (0 to 1), and the "
+      "entries nearest to what it\ngave back.\n\n"
+      "Usage: tessera memory recall (--image FILE | --text TEXT) --model FOLDER --memory FILE [OPTIONS]\n",
+      description, arguments, positional);
+  if (!values) return kDone;
+  if (values->count("image") + values->count("text") != 1)
+    throw ConfigError("memory recall: name one of --image and --text");
+  const std::int64_t nearest = count_of(*values, "nearest", 0);
+
+  const ModelTool model(*values);
+  const eval::EvaluatedModel evaluated = model.evaluated();
+  const memory::MemoryStore store = eval::load_memory(evaluated, memory_file(*values));
+  at::Tensor pixels;
+  Words texts;
+  if (values->count("image") != 0) {
+    pixels =
+        eval::read_image((*values)["image"].as<std::string>(), evaluated.config.data.image_size).unsqueeze(0);
+  } else {
+    texts.push_back((*values)["text"].as<std::string>());
+  }
+  const eval::Recall recall =
+      eval::recall(evaluated, store, eval::memory_codes(evaluated, pixels, texts)[0], nearest);
+  if (values->count("json") != 0) {
+    std::cout << dumped(to_json(recall));
+  } else {
+    print_recall(recall);
+  }
+  return kDone;
+}
+
+int forget_action(const Words& arguments) {
+  options::options_description description("Options");
+  add_memory_option(description);
+  description.add_options()("id", options::value<Words>()->composing(),
+                            "what to forget; words without a name are ids");
+  options::positional_options_description positional;
+  positional.add("id", -1);
+  const auto values = parse_options(
+      "Forgets entries: the memory is afterwards what it would be had they never been written. Where one of "
+      "the "
+      "ids is not\nthere, nothing is forgotten.\n\nUsage: tessera memory forget ID... --memory FILE\n",
+      description, arguments, positional);
+  if (!values) return kDone;
+  if (values->count("id") == 0) throw ConfigError("memory forget: name the ids to forget");
+  memory::MemoryStore store = load_file(*values);
+  const Words ids = (*values)["id"].as<Words>();
+  for (const std::string& id : ids) store.forget(id);
+  store.save(memory_file(*values));
+  std::cout << fmt::format("{}: {} forgotten, {} entries left\n", memory_file(*values).string(), ids.size(),
+                           store.list().size());
+  return kDone;
+}
+
+int list_action(const Words& arguments) {
+  options::options_description description("Options");
+  add_memory_option(description);
+  add_json_option(description);
+  const auto values = parse_options(
+      "Lists what is in a memory, in the order of writing: id, caption, image, a tab between.\n\n"
+      "Usage: tessera memory list --memory FILE [--json]\n",
+      description, arguments);
+  if (!values) return kDone;
+  const memory::MemoryStore store = load_file(*values);
+  if (values->count("json") != 0) {
+    Json entries = Json::array();
+    for (const memory::MemoryEntry& entry : store.list()) entries.push_back(to_json(entry));
+    std::cout << dumped({{"entries", std::move(entries)}});
+    return kDone;
+  }
+  for (const memory::MemoryEntry& entry : store.list())
+    std::cout << fmt::format("{}\t{}\t{}\n", entry.id, entry.caption, entry.image);
+  return kDone;
+}
+
+int stats_action(const Words& arguments) {
+  options::options_description description("Options");
+  add_memory_option(description);
+  add_json_option(description);
+  const auto values = parse_options(
+      "Says how full a memory is and how well it can be solved.\n\nUsage: tessera memory stats --memory FILE "
+      "[--json]\n",
+      description, arguments);
+  if (!values) return kDone;
+  const memory::MemoryStore store = load_file(*values);
+  const memory::MemoryStats stats = store.stats();
+  if (values->count("json") != 0) {
+    std::cout << dumped({{"entries", stats.entries},
+                         {"capacity", stats.capacity},
+                         {"code_size", stats.code_size},
+                         {"rank", stats.rank},
+                         {"condition", stats.condition},
+                         {"drift", stats.drift},
+                         {"bytes", stats.bytes},
+                         {"model", store.fingerprint()}});
+    return kDone;
+  }
+  std::cout << fmt::format(
+      "entries    {}\ncapacity   {}   nothing is refused beyond it, and nothing told apart\n"
+      "code size  {}\nrank       {}   dimensions that are read\n"
+      "condition  {:.3g}   largest over smallest singular value\n"
+      "drift      {:.2g}   from a memory solved anew from the codes\nbytes      {}\nmodel      {}\n",
+      stats.entries, stats.capacity, stats.code_size, stats.rank, stats.condition, stats.drift, stats.bytes,
+      store.fingerprint());
+  return kDone;
+}
+
+struct Action {
+  const char* name;
+  int (*run)(const Words&);
+  const char* meaning;
+};
+
+constexpr Action kActions[] = {
+    {"write", write_action, "write pairs of image and caption"},
+    {"recall", recall_action, "ask about a picture or words"},
+    {"forget", forget_action, "forget entries by their id"},
+    {"list", list_action, "list the entries"},
+    {"stats", stats_action, "say how full the memory is"},
+    {"experiment", memory_experiment_action, "measure recall and forgetting on held-out pairs"},
+};
+
+void print_help() {
+  std::cout
+      << "An episodic memory over a trained model: pairs are written, recalled and forgotten without "
+         "training anything.\n\nUsage: tessera memory ACTION [OPTIONS]; tessera memory ACTION --help\n\n";
+  for (const Action& action : kActions) std::cout << fmt::format("  {:<12}{}\n", action.name, action.meaning);
+}
+
+}  // namespace
+
+int memory_command(const Words& arguments) {
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
+    print_help();
+    return arguments.empty() ? kUsage : kDone;
+  }
+  for (const Action& action : kActions) {
+    if (arguments[0] == action.name) return action.run({arguments.begin() + 1, arguments.end()});
+  }
+  throw ConfigError(fmt::format("memory: no action '{}'; see tessera memory --help", arguments[0]));
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,57 @@
+#include <filesystem>
+#include <iostream>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "eval/memory_experiment.h"
+#include "model_tool.h"
+#include "tessera/memory_experiment.h"
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+
+namespace tessera::apps {
+
+int memory_experiment_action(const std::vector<std::string>& arguments) {
+  options::options_description description("Options");
+  add_model_tool_options(description);
+  // clang-format off
+  description.add_options()
+      ("shards", options::value<std::vector<std::string>>()->composing(),
+       "WebDataset shards that were not trained on, braces allowed; default: the configuration's data.validation")
+      ("pairs", options::value<std::int64_t>()->default_value(100),
+       "how many to write; as many others are asked for without having been written")
+      ("seed", options::value<std::uint64_t>()->default_value(0), "draws the pairs, and the half that is forgotten")
+      ("output,o", options::value<std::string>(), "JSON file for the figures and every answer");
+  // clang-format on
+  const auto values = parse_options(
+      "Writes held-out pairs into an empty memory, asks for each by its image alone and decodes what comes "
+      "back "
+      "without any\nimage; then forgets half and asks again. Beside these: pairs that were never written, "
+      "the "
+      "codes decoded directly (the\nceiling), the images' codes decoded directly, and an empty memory.\n\n"
+      "Usage: tessera memory experiment --model FOLDER [OPTIONS]\n",
+      description, arguments);
+  if (!values) return kDone;
+
+  const ModelTool model(*values);
+  const Config& config = model.loaded.config;
+  const auto shards = values->count("shards") != 0 ? words_of(*values, "shards") : config.data.validation;
+  if (shards.empty()) throw ConfigError("the configuration names no data.validation; give --shards");
+  const eval::MemoryExperimentOptions experiment{count_of(*values, "pairs", 2),
+                                                 (*values)["seed"].as<std::uint64_t>()};
+  const Logger logger = make_logger({});
+  const auto dataset = data::WebDataset::open(shards, logger);
+  data::EvalLoader loader(dataset, eval::eval_loader_options(config), logger);
+  nlohmann::json figures = eval::memory_experiment(model.evaluated(), *dataset, loader, experiment);
+  figures["model"] = fs::canonical(model.folder).string();
+  figures["shards"] = shards;
+  std::cout << eval::memory_table(figures);
+  if (values->count("output") != 0) {
+    write_file_atomically((*values)["output"].as<std::string>(), dumped(figures));
+  }
+  return kDone;
+}
+
+}  // namespace tessera::apps

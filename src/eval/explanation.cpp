@@ -1,0 +1,89 @@
+#include "eval/explanation.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "core/error.h"
+#include "eval/inference.h"
+#include "eval/word_spans.h"
+
+namespace tessera::eval {
+
+namespace {
+
+/// The token embeddings of one text beside the places of its tokens.
+struct ReadText {
+  language::EncodedText encoded;
+  at::Tensor tokens;  ///< [T, S]
+};
+
+ReadText read_text(const EvaluatedModel& evaluated, const std::string& text) {
+  ReadText read;
+  read.encoded = evaluated.tokenizer.encode_with_spans(text, evaluated.config.language.max_tokens);
+  const model::TextFeatures features = encode_texts(evaluated, {text});
+  read.tokens = evaluated.model.token_embeddings(features)[0].to(at::kCPU, at::kFloat);
+  return read;
+}
+
+/// The patches of one image as a grid.
+class PatchGrid {
+ public:
+  PatchGrid(const EvaluatedModel& evaluated, const model::ImageFeatures& image)
+      : side_(evaluated.config.data.image_size / evaluated.model.vision().patch_size()),
+        patches_(evaluated.model.patch_embeddings(image)[0].to(at::kCPU, at::kFloat)) {
+    TORCH_CHECK(patches_.size(0) == side_ * side_, "heat maps: an image of ", side_, " x ", side_,
+                " patches expected, got ", patches_.size(0), " patches");
+  }
+
+  HeatMap map(const std::string& word, bool in_text, const ReadText& text,
+              const std::vector<std::int64_t>& positions) const {
+    return {word, in_text, word_similarity(patches_, text.tokens, positions).view({side_, side_})};
+  }
+
+ private:
+  std::int64_t side_;
+  at::Tensor patches_;  ///< [P, S]
+};
+
+HeatMap map_of_word(const EvaluatedModel& evaluated, const PatchGrid& grid, const std::string& text,
+                    const ReadText& read, const std::string& word) {
+  if (const auto span = find_phrase(text, word)) {
+    const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
+    if (!positions.empty()) return grid.map(word, /*in_text=*/true, read, positions);
+  }
+  const ReadText alone = read_text(evaluated, word);
+  const std::vector<std::int64_t> positions = token_positions(alone.encoded, {word, 0, word.size()});
+  if (positions.empty()) fail("'{}': a word to show must have at least one letter", word);
+  return grid.map(word, /*in_text=*/false, alone, positions);
+}
+
+}  // namespace
+
+at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
+                           const std::vector<std::int64_t>& positions) {
+  TORCH_CHECK(!positions.empty(), "word_similarity: at least one token expected");
+  // The mean of inner products is the inner product with the mean.
+  const at::Tensor word = tokens.index_select(0, at::tensor(positions, at::kLong)).mean(0);
+  return patches.mul(word).sum(1);
+}
+
+std::vector<HeatMap> heat_maps(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+                               const std::string& text, const std::vector<std::string>& words) {
+  if (evaluated.config.losses.maxsim.weight == 0) {
+    fail("heat maps: the model was trained without MaxSim (losses.maxsim.weight is 0)");
+  }
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const PatchGrid grid(evaluated, image);
+  const ReadText read = read_text(evaluated, text);
+  std::vector<HeatMap> maps;
+  for (const std::string& word : words) maps.push_back(map_of_word(evaluated, grid, text, read, word));
+  if (!words.empty()) return maps;
+  for (const WordSpan& span : content_words(text)) {
+    const std::vector<std::int64_t> positions = token_positions(read.encoded, span);
+    if (!positions.empty()) maps.push_back(grid.map(span.word, /*in_text=*/true, read, positions));
+  }
+  return maps;
+}
+
+}  // namespace tessera::eval

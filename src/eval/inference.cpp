@@ -1,0 +1,33 @@
+#include "eval/inference.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "data/image_transform.h"
+#include "data/mapped_file.h"
+
+namespace tessera::eval {
+
+at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
+  const data::MappedFile content(file);
+  const at::Tensor pixels = at::empty({3, size, size}, at::kByte);
+  data::resize_and_centre_crop(data::decode_image(content.bytes(), file.string()), pixels, file.string());
+  return pixels;
+}
+
+model::ImageFeatures encode_images(const EvaluatedModel& evaluated, const at::Tensor& pixels) {
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  return evaluated.model.encode_image(pixels.to(evaluated.compute.device));
+}
+
+model::TextFeatures encode_texts(const EvaluatedModel& evaluated, const std::vector<std::string>& texts) {
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const language::TokenBatch tokens =
+      evaluated.tokenizer.encode_batch(texts, evaluated.config.language.max_tokens);
+  return evaluated.model.encode_text(
+      {tokens.input_ids.to(evaluated.compute.device), tokens.attention_mask.to(evaluated.compute.device)});
+}
+
+}  // namespace tessera::eval

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "eval/suites.h"
+#include "model/stage1_model.h"
+
+namespace tessera::eval {
+
+/// An image file as the model sees it: upright, its shorter edge resized to `size`, the centre cut out.
+/// @return [3, size, size] uint8 RGB
+/// @throws Error naming the file that can't be opened or is no sound JPEG, PNG or WebP image
+at::Tensor read_image(const std::filesystem::path& file, std::int64_t size);
+
+/// The unfused image pass, without gradient.
+/// @param pixels [B, 3, H, W] uint8 RGB on any device
+model::ImageFeatures encode_images(const EvaluatedModel& evaluated, const at::Tensor& pixels);
+
+/// The unfused text pass, without gradient, over texts cut to language.max_tokens. An empty text is bos eos.
+/// @param texts  at least one
+model::TextFeatures encode_texts(const EvaluatedModel& evaluated, const std::vector<std::string>& texts);
+
+}  // namespace tessera::eval

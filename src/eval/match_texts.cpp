@@ -1,0 +1,74 @@
+#include "eval/match_texts.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "eval/inference.h"
+#include "fusion/match_head.h"
+#include "losses/maxsim.h"
+
+namespace tessera::eval {
+
+namespace {
+
+/// Where a score is wanted, its value for every text.
+void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch::*score,
+                const at::Tensor& values) {
+  const at::Tensor doubles = values.flatten().to(at::kCPU, at::kDouble);
+  for (std::size_t i = 0; i < matches.size(); ++i)
+    matches[i].*score = doubles[static_cast<std::int64_t>(i)].item<double>();
+}
+
+std::vector<TextMatch> scores_of(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+                                 const std::vector<std::string>& texts) {
+  model::Stage1Model& model = evaluated.model;
+  const LossesConfig& losses = evaluated.config.losses;
+  const model::TextFeatures text = encode_texts(evaluated, texts);
+  std::vector<TextMatch> matches;
+  for (const std::string& one : texts) matches.push_back({.text = one});
+  if (losses.itc.weight > 0) {
+    set_scores(matches, &TextMatch::itc, at::matmul(text.embedding, image.embedding.t()));
+  }
+  if (losses.maxsim.weight > 0) {
+    const losses::MaxSimScores scores =
+        losses::maxsim(model.patch_embeddings(image), model.token_embeddings(text), text.attention_mask);
+    set_scores(matches, &TextMatch::maxsim_image_to_text, scores.image_to_text);
+    set_scores(matches, &TextMatch::maxsim_text_to_image, scores.text_to_image);
+  }
+  if (losses.itm.weight > 0) {
+    const at::Tensor image_tokens = image.tokens.expand({text.lower.size(0), -1, -1});
+    const at::Tensor logits = model.match_logits(image_tokens, text.lower, text.attention_mask);
+    // Of two logits, the softmax of one is the sigmoid of their difference.
+    set_scores(matches, &TextMatch::itm, fusion::match_scores(logits).to(at::kDouble).sigmoid());
+  }
+  return matches;
+}
+
+}  // namespace
+
+std::vector<TextMatch> match_texts(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+                                   const std::vector<std::string>& texts) {
+  TORCH_CHECK(image.tokens.size(0) == 1, "match_texts: one image expected, got ", image.tokens.size(0));
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
+  std::vector<TextMatch> matches;
+  for (std::size_t first = 0; first < texts.size(); first += batch_size) {
+    const std::size_t last = std::min(first + batch_size, texts.size());
+    const std::vector<std::string> batch(texts.begin() + static_cast<std::ptrdiff_t>(first),
+                                         texts.begin() + static_cast<std::ptrdiff_t>(last));
+    for (TextMatch& match : scores_of(evaluated, image, batch)) matches.push_back(std::move(match));
+  }
+  // Every text has the same scores, so that comparing optional values compares numbers.
+  const auto better = [](const TextMatch& left, const TextMatch& right) {
+    if (left.itm) return *left.itm > *right.itm;
+    if (left.itc) return *left.itc > *right.itc;
+    return left.maxsim_text_to_image > right.maxsim_text_to_image;
+  };
+  std::stable_sort(matches.begin(), matches.end(), better);
+  return matches;
+}
+
+}  // namespace tessera::eval

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/suites.h"
+#include "model/stage1_model.h"
+
+namespace tessera::eval {
+
+/// How well a text fits an image, by every score that the model was trained for.
+struct TextMatch {
+  std::string text;
+  std::optional<double> itc;                   ///< inner product of the embeddings, −1 to 1
+  std::optional<double> maxsim_image_to_text;  ///< mean over the patches of the best token, −1 to 1
+  std::optional<double> maxsim_text_to_image;  ///< mean over the tokens of the best patch, −1 to 1
+  std::optional<double> itm;                   ///< the matching head's probability of "match"
+};
+
+/// Scores texts against one image, without gradient. An empty text is bos eos.
+/// @param image  of one image (B = 1)
+/// @param texts  at least one
+/// @return one a text, the best first: by ITM, where the model has none by ITC, then by MaxSim text→image;
+///         equal ones in the order given
+std::vector<TextMatch> match_texts(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+                                   const std::vector<std::string>& texts);
+
+}  // namespace tessera::eval

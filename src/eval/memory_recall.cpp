@@ -1,0 +1,69 @@
+#include "eval/memory_recall.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "eval/generate_captions.h"
+#include "eval/inference.h"
+#include "model/code_fingerprint.h"
+
+namespace tessera::eval {
+
+namespace {
+
+std::string fingerprint_of(const EvaluatedModel& evaluated) {
+  if (evaluated.config.losses.memory.weight == 0) {
+    fail("memory: the model was trained without it (losses.memory.weight is 0)");
+  }
+  return model::code_fingerprint(evaluated.model, evaluated.config, evaluated.tokenizer);
+}
+
+}  // namespace
+
+at::Tensor memory_codes(const EvaluatedModel& evaluated, const at::Tensor& pixels,
+                        const std::vector<std::string>& captions) {
+  TORCH_CHECK(!evaluated.model.is_training(), "memory_codes: the model must be in evaluation mode");
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  std::optional<model::ImageFeatures> image;
+  std::optional<model::TextFeatures> text;
+  if (pixels.defined()) image = encode_images(evaluated, pixels);
+  if (!captions.empty()) text = encode_texts(evaluated, captions);
+  return evaluated.model.pair_codes(image ? &*image : nullptr, text ? &*text : nullptr)
+      .to(at::kCPU, at::kFloat);
+}
+
+std::vector<std::string> decode_codes(const EvaluatedModel& evaluated, const at::Tensor& codes) {
+  std::vector<std::string> texts;
+  for (const at::Tensor& batch : codes.split(evaluated.config.eval.batch_size)) {
+    fusion::CaptionCondition condition;
+    condition.memory = batch.to(evaluated.compute.device);
+    for (GeneratedCaption& caption : decode_captions(evaluated, condition, /*beams=*/1)) {
+      texts.push_back(std::move(caption.text));
+    }
+  }
+  return texts;
+}
+
+memory::MemoryStore new_memory(const EvaluatedModel& evaluated) {
+  return {evaluated.model.memory()->prior_mean, fingerprint_of(evaluated)};
+}
+
+memory::MemoryStore load_memory(const EvaluatedModel& evaluated, const std::filesystem::path& file) {
+  return memory::MemoryStore::load(file, fingerprint_of(evaluated));
+}
+
+Recall recall(const EvaluatedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
+              std::int64_t nearest) {
+  if (store.list().empty()) fail("memory: nothing has been written yet");
+  Recall result;
+  result.recollection = store.recall(query, nearest);
+  result.answer = decode_codes(evaluated, result.recollection.code.unsqueeze(0)).front();
+  return result;
+}
+
+}  // namespace tessera::eval

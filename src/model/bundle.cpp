@@ -1,0 +1,65 @@
+#include "model/bundle.h"
+
+#include "core/error.h"
+#include "core/publish_folder.h"
+#include "model/weights.h"
+
+namespace tessera::model {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kBackboneFolder = "backbone";
+
+/// What stands in the way is replaced, so it must be something that this function wrote before.
+void check_place(const fs::path& output) {
+  if (!fs::exists(output)) return;
+  if (!fs::is_directory(output)) fail("{}: is no folder", output.string());
+  if (fs::is_empty(output)) return;
+  for (const char* name : {"config.yaml", "model.safetensors", "tokenizer.model", kBackboneFolder}) {
+    if (!fs::exists(output / name)) {
+      fail("{}: holds something else than a bundle (there is no {}); name a new folder", output.string(),
+           name);
+    }
+  }
+}
+
+/// The configuration as it is true of the bundle. What says where the run's data and files were says nothing
+/// to whoever has the bundle alone.
+Config bundle_config(Config config, const BundleOptions& options) {
+  const RunConfig defaults;
+  config.run.output_dir = defaults.output_dir;
+  config.run.log_dir = defaults.log_dir;
+  config.data.train.clear();
+  config.data.validation.clear();
+  config.init_from.clear();
+  config.vision.weights = kBackboneFolder;
+  config.language.weights = "language_model";
+  config.language.tokenizer = "tokenizer.model";
+  config.lora.adapter.clear();
+  const bool keeps_adapter = config.vision.trainable == TrainableChoice::kLora && !options.merge_lora;
+  config.vision.trainable = keeps_adapter ? TrainableChoice::kLora : TrainableChoice::kNone;
+  if (keeps_adapter) config.lora.adapter = "adapter";
+  return config;
+}
+
+}  // namespace
+
+void write_bundle(const fs::path& checkpoint, const fs::path& output, const BundleOptions& options) {
+  check_place(output);
+  const LoadedModel loaded = load_model(checkpoint);
+  Stage1Model& model = *loaded.model;
+  if (options.merge_lora) {
+    if (!model.has_lora()) fail("{}: there is no adapter to merge", checkpoint.string());
+    vision::merge_lora(model.vision());
+  }
+  const Config config = bundle_config(loaded.config, options);
+  publish_folder(output, [&](const fs::path& folder) {
+    save_backbone(folder / kBackboneFolder, model, config);
+    save_weights(folder, model, config, loaded.tokenizer,
+                 {kBackboneFolder, backbone_hash(folder / kBackboneFolder)});
+  });
+}
+
+}  // namespace tessera::model

@@ -1,0 +1,219 @@
+#include "model/bundle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/safetensors.h"
+#include "language/tokenizer_training.h"
+#include "model/weights.h"
+#include "tests/core/temporary_folder.h"
+#include "vision/dinov2_weights.h"
+
+namespace tessera::model {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// A checkpoint as a run writes it, with weights that no initialisation has: adapters and gates that act.
+class BundleTest : public testing::Test {
+ protected:
+  Config config(TrainableChoice trainable) const {
+    Config config;
+    config.data.train = {(root() / "data" / "train.tar").string()};
+    config.data.validation = {(root() / "data" / "val.tar").string()};
+    config.data.image_size = 28;
+    config.run.output_dir = (root() / "runs").string();
+    config.vision.weights = "random";
+    config.vision.trainable = trainable;
+    config.vision.architecture = {.hidden_size = 24,
+                                  .num_hidden_layers = 2,
+                                  .num_attention_heads = 2,
+                                  .mlp_ratio = 2,
+                                  .image_size = 28,
+                                  .patch_size = 14};
+    config.lora.r = 4;
+    config.compressor = {.hidden_size = 20, .output_size = 12, .dropout = 0.5};
+    config.language.tokenizer = (root() / "tokenizer.model").string();
+    config.language.hidden_size = 16;
+    config.language.num_hidden_layers = 1;
+    config.language.num_attention_heads = 2;
+    config.language.intermediate_size = 24;
+    config.fusion = {.embedding_size = 8,
+                     .token_size = 8,
+                     .levels = 1,
+                     .image_attention_heads = 2,
+                     .image_mlp_ratio = 2,
+                     .cross_attention_heads = 2};
+    config.memory.slots = 12;
+    config.memory.episode = 4;
+    config.memory.code_size = 16;
+    return config;
+  }
+
+  fs::path write_checkpoint(TrainableChoice trainable) {
+    Config config = this->config(trainable);
+    const language::Tokenizer tokenizer =
+        language::train_tokenizer({"a small red circle", "a large blue square"}, config.language.tokenizer,
+                                  {.vocab_size = 300, .hard_vocab_limit = false});
+    config.language.vocab_size = tokenizer.vocab_size();
+    BuiltModel built = build_model(config, tokenizer.vocab_size());
+    {
+      const torch::NoGradGuard no_grad;
+      torch::manual_seed(1);
+      for (const NamedParameter& parameter : built.model->named_parts()) {
+        at::Tensor tensor = parameter.tensor;
+        if (parameter.part == Part::kLora) tensor.normal_(0, 0.3);
+        if (parameter.part == Part::kGates) tensor.fill_(0.5);
+      }
+    }
+    const fs::path backbone = root() / "run" / "backbone",
+                   checkpoint = root() / "run" / "checkpoints" / "last";
+    if (trainable != TrainableChoice::kFull) {
+      save_backbone(backbone, *built.model, config);
+      built.backbone = {backbone, backbone_hash(backbone)};
+    }
+    fs::create_directories(checkpoint);
+    save_weights(checkpoint, *built.model, config, tokenizer, built.backbone);
+    return checkpoint;
+  }
+
+  /// What a model makes of a fixed image and text.
+  static std::vector<at::Tensor> outputs(const LoadedModel& loaded) {
+    const torch::NoGradGuard no_grad;
+    loaded.model->set_training(false);
+    const at::Tensor pixels = torch::arange(3 * 28 * 28).remainder(251).to(torch::kByte).view({1, 3, 28, 28});
+    const ImageFeatures image = loaded.model->encode_image(pixels);
+    const TextFeatures text = loaded.model->encode_text(loaded.tokenizer.encode_batch({"a red square"}));
+    return {image.embedding, text.embedding, loaded.model->patch_embeddings(image),
+            loaded.model->match_logits(image.tokens, text.lower, text.attention_mask)};
+  }
+
+  /// Whatever is beside the bundle is gone, and the bundle itself is somewhere else.
+  fs::path move_away(const fs::path& bundle) {
+    const fs::path elsewhere = elsewhere_.path() / "moved";
+    fs::rename(bundle, elsewhere);
+    fs::remove_all(root());
+    return elsewhere;
+  }
+
+  const fs::path& root() const { return root_.path(); }
+
+  static std::string error_of(const std::function<void()>& call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+ private:
+  TemporaryFolder root_;
+  TemporaryFolder elsewhere_;
+};
+
+TEST_F(BundleTest, IsTheCheckpointBitForBitWithNothingBesideIt) {
+  for (const TrainableChoice trainable :
+       {TrainableChoice::kLora, TrainableChoice::kNone, TrainableChoice::kFull}) {
+    const fs::path checkpoint = write_checkpoint(trainable);
+    const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
+    write_bundle(checkpoint, root() / "bundle", {});
+    const fs::path bundle = move_away(root() / "bundle");
+    const LoadedModel loaded = load_model(bundle);
+    EXPECT_EQ(loaded.model->has_lora(), trainable == TrainableChoice::kLora);
+    EXPECT_EQ(fs::exists(bundle / "adapter"), trainable == TrainableChoice::kLora);
+    const std::vector<at::Tensor> found = outputs(loaded);
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(torch::equal(found[i], expected[i])) << i;
+    fs::remove_all(bundle);
+    fs::create_directories(root());
+  }
+}
+
+TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
+  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const LoadedModel original = load_model(checkpoint);
+  const std::vector<at::Tensor> expected = outputs(original);
+  write_bundle(checkpoint, root() / "bundle", {.merge_lora = true});
+  const fs::path bundle = move_away(root() / "bundle");
+  const LoadedModel loaded = load_model(bundle);
+  EXPECT_FALSE(loaded.model->has_lora());
+  EXPECT_FALSE(fs::exists(bundle / "adapter"));
+  const std::vector<at::Tensor> found = outputs(loaded);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    EXPECT_TRUE(torch::allclose(found[i], expected[i], 1e-4, 1e-5)) << i;
+
+  const SafetensorsFile file(bundle / "backbone" / "model.safetensors");
+  const torch::NoGradGuard no_grad;
+  int adapted = 0;
+  for (const vision::NamedLinear& item : vision::adapted_linears(original.model->vision())) {
+    const at::Tensor product =
+        item.linear->lora_b().to(at::kDouble).mm(item.linear->lora_a().to(at::kDouble));
+    const at::Tensor merged =
+        (item.linear->weight.to(at::kDouble) + item.linear->lora_options().scaling * product).to(at::kFloat);
+    EXPECT_TRUE(torch::equal(file.tensor(item.name + ".weight"), merged)) << item.name;
+    EXPECT_FALSE(torch::allclose(merged, item.linear->weight)) << item.name << ": the adapter must matter";
+    ++adapted;
+  }
+  EXPECT_EQ(adapted, 4);
+}
+
+TEST_F(BundleTest, HoldsFoldersThatOthersReadAndNoTraceOfTheRun) {
+  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  const fs::path bundle = root() / "bundle";
+  EXPECT_EQ(vision::load_dinov2(bundle / "backbone")->hidden_size(), 24);
+  const auto adapter = nlohmann::json::parse(read_file(bundle / "adapter" / "adapter_config.json"));
+  EXPECT_EQ(adapter.at("base_model_name_or_path"), "backbone");
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(bundle)) {
+    if (!entry.is_regular_file()) continue;
+    EXPECT_EQ(read_file(entry.path()).find(root().string()), std::string::npos) << entry.path();
+  }
+  const Config config = load_config(bundle / "config.yaml");
+  EXPECT_EQ(config.vision.weights, (bundle / "backbone").string());
+  EXPECT_EQ(config.lora.adapter, (bundle / "adapter").string());
+}
+
+TEST_F(BundleTest, OfABundleMayBeMergedLaterAndReplacesAnOlderOne) {
+  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  const std::vector<at::Tensor> expected = outputs(load_model(root() / "bundle"));
+  write_bundle(root() / "bundle", root() / "bundle", {.merge_lora = true});
+  EXPECT_FALSE(fs::exists(root() / "bundle" / "adapter"));
+  EXPECT_TRUE(torch::allclose(outputs(load_model(root() / "bundle"))[0], expected[0], 1e-4, 1e-5));
+  EXPECT_THAT(error_of([&] { write_bundle(root() / "bundle", root() / "again", {.merge_lora = true}); }),
+              HasSubstr("no adapter to merge"));
+  EXPECT_FALSE(fs::exists(root() / "again"));
+}
+
+TEST_F(BundleTest, NeverReplacesWhatIsNoBundle) {
+  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  for (const fs::path& place : {checkpoint, root() / "run", root()}) {
+    EXPECT_THAT(error_of([&] { write_bundle(checkpoint, place, {}); }), HasSubstr("holds something else"));
+  }
+  EXPECT_NO_THROW(load_model(checkpoint));
+  fs::create_directories(root() / "empty");
+  write_bundle(checkpoint, root() / "empty", {});
+  EXPECT_NO_THROW(load_model(root() / "empty"));
+  EXPECT_THAT(error_of([&] { write_bundle(root() / "nowhere", root() / "b", {}); }), HasSubstr("nowhere"));
+  EXPECT_FALSE(fs::exists(root() / "b"));
+}
+
+TEST_F(BundleTest, TellsThatItsBackboneIsGoneOrAnother) {
+  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  const fs::path weights = root() / "bundle" / "backbone" / "model.safetensors";
+  const SafetensorsFile file(weights);
+  TensorMap tensors;
+  for (const auto& [name, tensor] : file.tensors()) tensors[name] = tensor + 1;
+  write_safetensors(weights, tensors, file.metadata());
+  EXPECT_THAT(error_of([&] { load_model(root() / "bundle"); }), HasSubstr("is not the one"));
+  fs::remove_all(root() / "bundle" / "backbone");
+  fs::remove_all(root() / "run");
+  EXPECT_THAT(error_of([&] { load_model(root() / "bundle"); }), HasSubstr("backbone"));
+}
+
+}  // namespace
+}  // namespace tessera::model
