@@ -1,0 +1,127 @@
+#include "bench/step_export.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/safetensors.h"
+#include "losses/hard_negatives.h"
+#include "train/memory_queries.h"
+
+namespace tessera::bench {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void check(const StepUnderTest& step) {
+  const Config& config = step.config();
+  if (config.compressor.dropout != 0 || config.memory.noise != 0 ||
+      (config.vision.trainable == TrainableChoice::kLora && config.lora.lora_dropout != 0)) {
+    fail("step export: the step draws dropout or noise, which no other program can repeat");
+  }
+  if (config.losses.itc.queue.size != 0) {
+    fail("losses.itc.queue.size: the peer has no queue; expected 0, found {}", config.losses.itc.queue.size);
+  }
+  if (step.compute().dtype != at::kFloat || !step.compute().device.is_cpu()) {
+    fail("step export: expected fp32 on the CPU, found {}", step.compute().describe());
+  }
+}
+
+TensorMap all_weights(model::Stage1Model& model) {
+  TensorMap weights;
+  for (const auto& item : model.named_parameters()) weights[item.key()] = item.value().detach();
+  for (const auto& item : model.named_buffers()) weights[item.key()] = item.value().detach();
+  return weights;
+}
+
+TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch) {
+  const Config& config = step.config();
+  const auto seed = static_cast<std::uint64_t>(config.run.seed);
+  const std::int64_t pairs = batch.image_ids.size(0);
+  const language::TokenBatch tokens =
+      step.tokenizer().encode_batch(batch.captions, config.language.max_tokens);
+  TensorMap tensors = {{"pixels", batch.pixels},
+                       {"image_ids", batch.image_ids},
+                       {"input_ids", tokens.input_ids},
+                       {"attention_mask", tokens.attention_mask}};
+
+  const c10::NoGradGuard no_grad;
+  const losses::NoiseShape shape{0, pairs, pairs};
+  const auto noise = [&](losses::NegativeDirection direction) {
+    return losses::gumbel_noise(seed, direction, step.step(), shape, step.compute().device);
+  };
+  tensors["text_noise"] = noise(losses::NegativeDirection::kText);
+  tensors["image_noise"] = noise(losses::NegativeDirection::kImage);
+  const losses::NegativeWeights weights = losses::itm_weights(
+      step.model().encode_image(batch.pixels).embedding, step.model().encode_text(tokens).embedding,
+      batch.image_ids, std::nullopt, step.model().itc_temperature(), step.collectives());
+  const losses::HardNegatives negatives =
+      losses::draw_hard_negatives(weights, tensors["text_noise"], tensors["image_noise"]);
+  tensors["negative_text"] = negatives.text_index;
+  tensors["negative_image"] = negatives.image_index;
+
+  const train::StepRows rows{seed, step.step(), 0, pairs};
+  const train::QuerySides sides = train::draw_query_sides(config.memory, rows);
+  tensors["query_keeps_image"] = sides.keeps_image;
+  tensors["query_keeps_text"] = sides.keeps_text;
+  tensors["caption_sees_memory"] = train::draw_captions_with_memory(config.memory, rows);
+  return tensors;
+}
+
+nlohmann::json result_of(StepUnderTest& step, const data::Batch& batch) {
+  const train::StepOutput output = step.differentiate(batch);
+  nlohmann::json losses = {{"loss", output.loss.item<double>()}};
+  for (const auto& [name, value] : output.metrics) {
+    if (name.starts_with("loss_") || name == "memory_read_error" || name == "memory_address_kl") {
+      losses[name] = value.item<double>();
+    }
+  }
+  nlohmann::json norms;
+  double total = 0;
+  for (const train::ParameterGroup& group : step.optimizer().groups()) {
+    double squares = 0;
+    for (const at::Tensor& parameter : group.parameters) {
+      if (parameter.grad().defined())
+        squares += parameter.grad().to(at::kDouble).square().sum().item<double>();
+    }
+    norms[group.name] = norms.value(group.name, 0.0) + squares;
+    total += squares;
+  }
+  for (auto& squares : norms) squares = std::sqrt(squares.get<double>());
+  norms["total"] = std::sqrt(total);
+  return {{"losses", losses}, {"gradient_norms", norms}};
+}
+
+nlohmann::json optimizer_groups(StepUnderTest& step) {
+  nlohmann::json groups = nlohmann::json::array();
+  for (std::size_t g = 0; g < step.optimizer().groups().size(); ++g) {
+    const train::ParameterGroup& group = step.optimizer().groups()[g];
+    groups.push_back({{"name", group.name},
+                      {"learning_rate", step.learning_rates()[g]},
+                      {"weight_decay", group.weight_decay},
+                      {"parameters", group.names}});
+  }
+  return groups;
+}
+
+}  // namespace
+
+void export_step(StepUnderTest& step, const Config& original, const fs::path& folder) {
+  check(step);
+  fs::create_directories(folder);
+  nlohmann::json expected = {{"groups", optimizer_groups(step)}, {"batches", nlohmann::json::array()}};
+  for (std::size_t i = 0; i < step.batches().size(); ++i) {
+    const data::Batch& batch = step.batches()[i];
+    write_safetensors(folder / fmt::format("batch-{:02}.safetensors", i), batch_tensors(step, batch));
+    expected["batches"].push_back(result_of(step, batch));
+  }
+  write_safetensors(folder / "weights.safetensors", all_weights(step.model()));
+  write_file_atomically(folder / "config.yaml", to_yaml(original));
+  write_file_atomically(folder / "expected.json", expected.dump(1));
+}
+
+}  // namespace tessera::bench
