@@ -77,13 +77,14 @@ void check_fusion(const Checks& checks, const Config& config) {
 }
 
 void check_memory(const Checks& checks, const Config& config) {
-  if (config.losses.memory.weight == 0) return;
   const MemoryConfig& memory = config.memory;
+  // Every model has a memory, whether or not it is trained.
   checks.require(
       memory.slots < memory.code_size, "memory.slots",
       "expected fewer than memory.code_size ({}), found {}: a full memory would read everything back "
       "unchanged, and nothing could be forgotten",
       memory.code_size, memory.slots);
+  if (config.losses.memory.weight == 0) return;
   checks.require(memory.episode <= memory.slots, "memory.episode",
                  "expected at most memory.slots ({}), found {}: an episode is written into them at once",
                  memory.slots, memory.episode);

@@ -126,6 +126,9 @@ const Malformed kMalformed[] = {
      "test.yaml:3:18: losses.itc.temperature: ", "at least losses.itc.temperature_min (0.01)"},
     {"EpisodeTooLong", "data:\n  batch_size: 64\nmemory:\n  episode: 64\n  slots: 32\n",
      "test.yaml:4:12: memory.episode: ", "at most memory.slots (32), found 64"},
+    {"SlotsWithoutTheMemorysLoss",
+     "losses:\n  memory:\n    weight: 0\nmemory:\n  code_size: 64\n  slots: 64\n",
+     "test.yaml:6:10: memory.slots: ", "fewer than memory.code_size (64), found 64"},
     {"NothingToTrainOn",
      "losses: {itc: {weight: 0}, itm: {weight: 0}, maxsim: {weight: 0}, caption: {weight: 0}, memory: "
      "{weight: 0}}\n",
