@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-// The typed form of a configuration file. Meaning, range and default of every key stand in one table,
-// config_schema.cpp; the members here mirror its sections.
+// The typed form of a configuration file. Meaning and range of every key stand in one table, in two files
+// (config_schema.cpp, config_schema_training.cpp); the members here mirror its sections, with the defaults.
 
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class PrecisionChoice { kAuto, kFp32, kBf16 };

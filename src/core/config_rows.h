@@ -8,7 +8,8 @@
 
 #include "core/config_schema.h"
 
-/// One function a kind of key, so that config_schema.cpp reads as a table. For that file alone.
+/// One function a kind of key, so that config_schema.cpp and config_schema_training.cpp read as a table. For
+/// these two alone.
 namespace tessera::config_rows {
 
 inline constexpr std::int64_t kUnbounded = std::numeric_limits<std::int64_t>::max();
