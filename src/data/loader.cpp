@@ -97,7 +97,6 @@ TrainLoader::TrainLoader(std::shared_ptr<const WebDataset> dataset, const Loader
 void TrainLoader::start_epoch(std::int64_t epoch, std::int64_t first_batch) {
   TORCH_CHECK_INDEX(first_batch >= 0 && first_batch <= batches_per_epoch(), "batch ", first_batch, " of ",
                     batches_per_epoch());
-  epoch_ = epoch;
   BatchPlan plan;
   plan.first_batch = first_batch;
   plan.end_batch = batches_per_epoch();
@@ -118,9 +117,7 @@ std::optional<Batch> TrainLoader::next() {
     batch.captions.push_back(std::move(row.captions.front()));
     batch.keys.push_back(std::move(row.key));
   }
-  batch.epoch = epoch_;
   batch.index = filled->index;
-  batch.first_position = filled->first_position;
   return batch;
 }
 

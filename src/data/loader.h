@@ -23,9 +23,7 @@ struct Batch {
   at::Tensor image_ids;               ///< [B] int64, image_id_number of the sample's image id
   std::vector<std::string> captions;  ///< B
   std::vector<std::string> keys;      ///< B
-  std::int64_t epoch = 0;
-  std::int64_t index = 0;           ///< of the batch in its epoch
-  std::int64_t first_position = 0;  ///< of this rank's first sample in the epoch's order
+  std::int64_t index = 0;             ///< of the batch in its epoch
 };
 
 struct LoaderOptions {
@@ -67,7 +65,6 @@ class TrainLoader {
   LoaderOptions options_;
   EpochSampler sampler_;
   BrokenSampleCount broken_;
-  std::int64_t epoch_ = 0;
   BatchPipeline pipeline_;  // last: its threads end before anything that they read
 };
 

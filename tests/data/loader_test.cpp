@@ -78,7 +78,6 @@ void expect_same(const Batch& left, const Batch& right) {
   EXPECT_EQ(left.captions, right.captions);
   EXPECT_EQ(left.keys, right.keys);
   EXPECT_EQ(left.index, right.index);
-  EXPECT_EQ(left.first_position, right.first_position);
 }
 
 void expect_same(const std::vector<Batch>& left, const std::vector<Batch>& right) {
