@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/device.h"
-#include "eval/suites.h"
+#include "eval/evaluated_model.h"
 #include "model/weights.h"
 
 namespace tessera::apps {

@@ -12,6 +12,10 @@
 
 #include "command_line.h"
 #include "core/error.h"
+#include "core/logging.h"
+#include "data/loader.h"
+#include "data/webdataset.h"
+#include "eval/encode.h"
 #include "eval/inference.h"
 #include "eval/memory_recall.h"
 #include "model_tool.h"

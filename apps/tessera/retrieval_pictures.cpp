@@ -31,16 +31,20 @@ ShownSet read_set(const eval::EvaluatedModel& evaluated, std::size_t shown) {
   const auto dataset = data::WebDataset::open(evaluated.config.data.validation, logger);
   const data::EvalLoaderOptions loader_options = eval::eval_loader_options(evaluated.config);
   ShownSet set;
-  data::EvalLoader reader(dataset, loader_options, logger);
-  while (set.pictures.size() < shown) {
-    const auto batch = reader.next();
-    if (!batch) break;
-    for (std::int64_t i = 0; i < batch->pixels.size(0) && set.pictures.size() < shown; ++i)
-      set.pictures.push_back(batch->pixels[i].clone());
-  }
   data::EvalLoader loader(dataset, loader_options, logger);
   set.encoded = eval::encode_set(evaluated.model, evaluated.tokenizer, loader, evaluated.compute,
                                  evaluated.config.language.max_tokens);
+  const std::size_t count = std::min(shown, set.encoded.indices.size());
+  loader.start();
+  while (set.pictures.size() < count) {
+    const auto batch = loader.next();
+    if (!batch) break;
+    for (std::int64_t i = 0; i < batch->pixels.size(0) && set.pictures.size() < count; ++i) {
+      const bool shows_next =
+          batch->indices[static_cast<std::size_t>(i)] == set.encoded.indices[set.pictures.size()];
+      if (shows_next) set.pictures.push_back(batch->pixels[i].clone());
+    }
+  }
   for (const auto& of_image : set.encoded.captions)
     set.captions.insert(set.captions.end(), of_image.begin(), of_image.end());
   return set;

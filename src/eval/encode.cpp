@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <utility>
+
 #include "core/error.h"
+#include "eval/distinct_images.h"
 
 namespace tessera::eval {
 
@@ -18,6 +21,14 @@ void add_rows(std::vector<at::Tensor>& rows, const at::Tensor& padded, const at:
   }
 }
 
+/// The same rows in another order.
+std::vector<at::Tensor> in_order(const std::vector<at::Tensor>& rows, const at::Tensor& order) {
+  std::vector<at::Tensor> ordered;
+  for (std::int64_t place = 0; place < static_cast<std::int64_t>(rows.size()); ++place)
+    ordered.push_back(rows[static_cast<std::size_t>(order[place].item<std::int64_t>())]);
+  return ordered;
+}
+
 /// Encodes a set batch by batch.
 class Encoder {
  public:
@@ -26,33 +37,51 @@ class Encoder {
       : model_(model), tokenizer_(tokenizer), compute_(compute), max_tokens_(max_tokens), detail_(detail) {}
 
   void add(const data::EvalBatch& batch) {
-    add_images(batch.pixels);
+    const BatchImages images = distinct_.place(batch.image_ids);
+    add_images(batch, images.first);
     std::vector<std::string> captions;
-    for (const std::vector<std::string>& of_image : batch.captions) {
-      captions.insert(captions.end(), of_image.begin(), of_image.end());
-      caption_image_.insert(caption_image_.end(), of_image.size(),
-                            static_cast<std::int64_t>(set_.captions.size()));
-      set_.captions.push_back(of_image);
+    for (std::size_t sample = 0; sample < batch.captions.size(); ++sample) {
+      const std::vector<std::string>& of_sample = batch.captions[sample];
+      const std::int64_t image = images.row[sample];
+      captions.insert(captions.end(), of_sample.begin(), of_sample.end());
+      caption_image_.insert(caption_image_.end(), of_sample.size(), image);
+      std::vector<std::string>& of_image = set_.captions[static_cast<std::size_t>(image)];
+      of_image.insert(of_image.end(), of_sample.begin(), of_sample.end());
     }
     add_texts(captions);
-    set_.keys.insert(set_.keys.end(), batch.keys.begin(), batch.keys.end());
-    set_.indices.insert(set_.indices.end(), batch.indices.begin(), batch.indices.end());
   }
 
   EncodedSet result() {
     if (images_.empty()) fail("evaluation: the data holds no readable sample");
     set_.image = at::cat(images_);
-    set_.text = at::cat(texts_);
-    set_.caption_image = at::tensor(caption_image_, at::kLong);
+    // Captions of an image may have come with samples that lie far apart.
+    const at::Tensor unordered = at::tensor(caption_image_, at::kLong);
+    const at::Tensor order = unordered.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
+    set_.caption_image = unordered.index_select(0, order);
+    set_.text = at::cat(texts_).index_select(0, order);
     if (detail_ == EncodeDetail::kTokens) {
       set_.tokens.image_tokens = at::cat(image_tokens_);
       set_.tokens.patches = at::cat(patches_);
+      set_.tokens.lower_text = in_order(set_.tokens.lower_text, order);
+      set_.tokens.text_tokens = in_order(set_.tokens.text_tokens, order);
     }
     return std::move(set_);
   }
 
  private:
-  void add_images(const at::Tensor& pixels) {
+  /// Those of a batch's samples that show an image for the first time.
+  void add_images(const data::EvalBatch& batch, const std::vector<std::int64_t>& samples) {
+    if (samples.empty()) return;
+    for (const std::int64_t sample : samples) {
+      const auto place = static_cast<std::size_t>(sample);
+      set_.captions.emplace_back();
+      set_.keys.push_back(batch.keys[place]);
+      set_.indices.push_back(batch.indices[place]);
+    }
+    encode_images(batch.pixels.index_select(0, at::tensor(samples, at::kLong)));
+  }
+
+  void encode_images(const at::Tensor& pixels) {
     const model::ImageFeatures features = model_.encode_image(pixels.to(compute_.device));
     images_.push_back(features.embedding.cpu());
     if (detail_ != EncodeDetail::kTokens) return;
@@ -76,6 +105,7 @@ class Encoder {
   const Compute& compute_;
   std::int64_t max_tokens_;
   EncodeDetail detail_;
+  DistinctImages distinct_;
   EncodedSet set_;
   std::vector<at::Tensor> images_, texts_, image_tokens_, patches_;
   std::vector<std::int64_t> caption_image_;

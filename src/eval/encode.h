@@ -28,15 +28,16 @@ struct EncodedTokens {
   std::vector<at::Tensor> text_tokens;  ///< M of [T, S] float32, what MaxSim compares
 };
 
-/// A set as the model sees it, on the CPU.
+/// A set as the model sees it, on the CPU. Samples that share an image id are one image, that of the first of
+/// them, with the captions of all.
 struct EncodedSet {
   at::Tensor image;                                ///< [N, E] float32, ITC embeddings
-  at::Tensor text;                                 ///< [M, E] float32, of every caption of every image
+  at::Tensor text;                                 ///< [M, E] float32, of every caption, image by image
   at::Tensor caption_image;                        ///< [M] int64, row of the image that a caption belongs to
   std::int64_t broken = 0;                         ///< samples that could not be read and are missing
   std::vector<std::vector<std::string>> captions;  ///< N, those of each image, in the order of `text`
-  std::vector<std::string> keys;                   ///< N
-  std::vector<std::int64_t> indices;               ///< N, of the samples in the dataset
+  std::vector<std::string> keys;                   ///< N, of the images' (first) samples
+  std::vector<std::int64_t> indices;               ///< N, of these samples in the dataset
   EncodedTokens tokens;                            ///< with EncodeDetail::kTokens
 
   std::int64_t images() const { return image.size(0); }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/suites.h"
+#include "eval/evaluated_model.h"
 #include "fusion/fusion_tower.h"
 #include "language/search.h"
 

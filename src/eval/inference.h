@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/suites.h"
+#include "eval/evaluated_model.h"
 #include "model/stage1_model.h"
 
 namespace tessera::eval {

@@ -13,6 +13,7 @@
 #include "core/random.h"
 #include "data/scene_judge.h"
 #include "eval/caption_scores.h"
+#include "eval/distinct_images.h"
 #include "eval/memory_recall.h"
 #include "eval/scene_truth.h"
 
@@ -45,18 +46,26 @@ struct Pairs {
   }
 };
 
+/// One pair an image: what an image recalls can't be told apart by which of its captions was written.
 Pairs read_pairs(const EvaluatedModel& evaluated, const data::WebDataset& dataset, data::EvalLoader& loader) {
   Pairs pairs;
+  DistinctImages distinct;
   std::vector<at::Tensor> codes, queries;
   std::vector<std::int64_t> indices;
   while (const std::optional<data::EvalBatch> batch = loader.next()) {
+    const std::vector<std::int64_t> samples = distinct.place(batch->image_ids).first;
+    if (samples.empty()) continue;
     std::vector<std::string> captions;
-    for (const std::vector<std::string>& of_image : batch->captions) captions.push_back(of_image.front());
-    codes.push_back(memory_codes(evaluated, batch->pixels, captions));
-    queries.push_back(memory_codes(evaluated, batch->pixels, {}));
-    pairs.keys.insert(pairs.keys.end(), batch->keys.begin(), batch->keys.end());
+    for (const std::int64_t sample : samples) {
+      const auto place = static_cast<std::size_t>(sample);
+      captions.push_back(batch->captions[place].front());
+      pairs.keys.push_back(batch->keys[place]);
+      indices.push_back(batch->indices[place]);
+    }
+    const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(samples, at::kLong));
+    codes.push_back(memory_codes(evaluated, pixels, captions));
+    queries.push_back(memory_codes(evaluated, pixels, {}));
     pairs.captions.insert(pairs.captions.end(), captions.begin(), captions.end());
-    indices.insert(indices.end(), batch->indices.begin(), batch->indices.end());
   }
   if (codes.empty()) fail("memory experiment: the data holds no readable sample");
   pairs.codes = at::cat(codes);
@@ -189,7 +198,7 @@ nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::We
   const Pairs all = read_pairs(evaluated, dataset, loader);
   const std::int64_t count = options.pairs;
   if (count < 2 || all.size() < 2 * count) {
-    fail("memory experiment: {} pairs to write and as many others: expected at least {} samples, found {}",
+    fail("memory experiment: {} pairs to write and as many others: expected at least {} images, found {}",
          count, 2 * std::max<std::int64_t>(count, 2), all.size());
   }
   const auto order = random_permutation(all.size(), options.seed, RandomPurpose::kShuffle, 0);

@@ -6,7 +6,7 @@
 
 #include "data/loader.h"
 #include "data/webdataset.h"
-#include "eval/suites.h"
+#include "eval/evaluated_model.h"
 
 namespace tessera::eval {
 
@@ -15,9 +15,10 @@ struct MemoryExperimentOptions {
   std::uint64_t seed = 0;    ///< draws the pairs and the half that is forgotten
 };
 
-/// What a memory recalls, forgets and makes up. Held-out pairs are written (each image with the first of its
-/// captions) and asked for by their image alone; the read-out is decoded without an image, so that what is
-/// right came through the memory or is guessed. Then half of what was written is forgotten.
+/// What a memory recalls, forgets and makes up. Held-out pairs are written (each image, that is
+/// each image id, with the first of its captions) and asked for by their image alone; the read-out is decoded
+/// without an image, so that what is right came through the memory or is guessed. Then half of what was
+/// written is forgotten.
 ///
 /// Gives pairs, capacity, code_size, `groups`, by name:
 ///   written        the pairs that are in the memory
@@ -34,7 +35,7 @@ struct MemoryExperimentOptions {
 /// Beside these `chance` for caption_truth and caption_facts, confidence_auc (how well the confidence tells
 /// written from never-written pairs: 0.5 not at all, 1 without error), and `recalled_captions`, every answer.
 ///
-/// @throws Error where the data holds fewer than twice as many sound samples, or the model has no memory
+/// @throws Error where the data holds fewer than twice as many images, or the model has no memory
 nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::WebDataset& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options);
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/suites.h"
+#include "eval/evaluated_model.h"
 #include "memory/memory_store.h"
 
 namespace tessera::eval {

@@ -5,26 +5,15 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "core/config.h"
-#include "core/device.h"
 #include "core/logging.h"
 #include "data/webdataset.h"
 #include "eval/encode.h"
-#include "language/tokenizer.h"
-#include "model/stage1_model.h"
+#include "eval/evaluated_model.h"
 
 namespace tessera::eval {
 
 // The suites of stage1_eval. Each gives its figures as one JSON object under flat snake_case names, for one
 // file or for all suites together.
-
-/// A model, in evaluation mode on its device, as its checkpoint has it.
-struct EvaluatedModel {
-  model::Stage1Model& model;
-  const language::Tokenizer& tokenizer;
-  const Config& config;
-  Compute compute;
-};
 
 struct RetrievalSuiteOptions {
   std::int64_t rerank_top_k = 16;  ///< candidates of a query that ITM looks at; 0: none

@@ -6,12 +6,15 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <set>
 
 #include "core/error.h"
+#include "core/logging.h"
+#include "eval/encode.h"
 #include "eval/memory_experiment.h"
 #include "model/build.h"
 #include "model/code_fingerprint.h"
@@ -197,10 +200,19 @@ TEST_F(MemoryRecall, TheExperimentsGroupsAreThoseThatTheyAreCalled) {
   EXPECT_THAT(memory_table(figures), HasSubstr("empty_memory"));
 }
 
-TEST_F(MemoryRecall, TooFewSamplesForTheExperimentAreNamed) {
+TEST_F(MemoryRecall, TooFewImagesForTheExperimentAreNamed) {
   data::EvalLoader loader = shared_->loader();
   EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *shared_->dataset, loader, {.pairs = 7}); }),
-              HasSubstr("at least 14 samples, found 12"));
+              HasSubstr("at least 14 images, found 12"));
+
+  // The same samples twice are no more images.
+  const std::filesystem::path shard = shared_->config.data.validation.front();
+  const std::filesystem::path copy = shared_->small.root() / "copy.tar";
+  std::filesystem::copy_file(shard, copy);
+  const auto twice = data::WebDataset::open({shard.string(), copy.string()}, null_logger());
+  data::EvalLoader of_twice(twice, eval_loader_options(shared_->config), null_logger());
+  EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *twice, of_twice, {.pairs = 7}); }),
+              HasSubstr("at least 14 images, found 12"));
 }
 
 }  // namespace

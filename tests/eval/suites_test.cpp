@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "data/scene_judge.h"
+#include "data/tar_writer.h"
 #include "eval/generate_captions.h"
 #include "eval/pair_scores.h"
 #include "fusion/match_head.h"
@@ -43,9 +44,13 @@ class SuitesTest : public testing::Test {
         if (parameter.part == model::Part::kGates) parameter.tensor.fill_(0.7);
       }
       model->set_training(false);
-      data::EvalLoader loader(dataset, eval_loader_options(config), null_logger());
-      set =
-          encode_set(*model, tokenizer, loader, Compute{}, config.language.max_tokens, EncodeDetail::kTokens);
+      set = encoded(dataset);
+    }
+
+    EncodedSet encoded(const std::shared_ptr<const data::WebDataset>& samples) const {
+      data::EvalLoader loader(samples, eval_loader_options(config), null_logger());
+      return encode_set(*model, tokenizer, loader, Compute{}, config.language.max_tokens,
+                        EncodeDetail::kTokens);
     }
   };
 
@@ -85,6 +90,52 @@ TEST_F(SuitesTest, TheSetHoldsEveryCaptionAtItsLength) {
     EXPECT_EQ(set().tokens.lower_text[static_cast<std::size_t>(row)].size(0),
               static_cast<std::int64_t>(ids.size()));
   }
+}
+
+/// The same images with a sample a caption: first those with each image's first caption, then, in reverse,
+/// those with its second one.
+std::shared_ptr<const data::WebDataset> one_sample_a_caption(const data::WebDataset& dataset,
+                                                             const std::filesystem::path& file) {
+  data::TarWriter tar(file);
+  for (std::int64_t sample = 0; sample < 2 * dataset.size(); ++sample) {
+    const bool again = sample >= dataset.size();
+    const std::int64_t index = again ? 2 * dataset.size() - 1 - sample : sample;
+    const data::Sample whole = dataset.read(index);
+    const std::string key = again ? "again-" + whole.key : whole.key;
+    nlohmann::json record = dataset.read_json(index);
+    record["captions"] = nlohmann::json::array({whole.captions.at(again ? 1 : 0)});
+    tar.add(key + ".png", {reinterpret_cast<const char*>(whole.image.data()), whole.image.size()});
+    tar.add(key + ".json", record.dump());
+  }
+  tar.finish();
+  return data::WebDataset::open({file.string()}, null_logger());
+}
+
+TEST_F(SuitesTest, SamplesOfOneImageIdAreOneImageWithAllItsCaptions) {
+  const auto split = one_sample_a_caption(*shared_->dataset, shared_->small.root() / "split.tar");
+  ASSERT_EQ(split->size(), 24);
+  const EncodedSet merged = shared_->encoded(split);
+  EXPECT_EQ(merged.keys, set().keys);
+  EXPECT_EQ(merged.indices, set().indices);
+  EXPECT_EQ(merged.captions, set().captions);
+  EXPECT_TRUE(at::equal(merged.caption_image, set().caption_image));
+  EXPECT_TRUE(at::allclose(merged.image, set().image, 1e-4, 1e-5));
+  EXPECT_TRUE(at::allclose(merged.text, set().text, 1e-4, 1e-5));
+  EXPECT_TRUE(at::allclose(merged.tokens.image_tokens, set().tokens.image_tokens, 1e-4, 1e-5));
+  EXPECT_TRUE(at::allclose(merged.tokens.patches, set().tokens.patches, 1e-4, 1e-5));
+  ASSERT_EQ(merged.tokens.lower_text.size(), 24U);
+  ASSERT_EQ(merged.tokens.text_tokens.size(), 24U);
+  for (std::size_t row = 0; row < 24; ++row) {
+    EXPECT_TRUE(at::allclose(merged.tokens.lower_text[row], set().tokens.lower_text[row], 1e-4, 1e-5));
+    EXPECT_TRUE(at::allclose(merged.tokens.text_tokens[row], set().tokens.text_tokens[row], 1e-4, 1e-5));
+  }
+  const nlohmann::json retrieval = retrieval_suite(evaluated(), merged, {.rerank_top_k = 0});
+  EXPECT_EQ(retrieval.at("images"), 12);
+  EXPECT_EQ(retrieval.at("captions"), 24);
+  EXPECT_EQ(matching_suite(evaluated(), merged).at("itm_pairs_hard"), 48);
+  const nlohmann::json captions = captions_suite(evaluated(), merged, *split, {.beams = 1});
+  EXPECT_EQ(captions.at("generated_captions")[3].at("references"), set().captions[3]);
+  EXPECT_TRUE(captions.contains("caption_truth"));
 }
 
 /// A pair's score comes neither from its place in a batch nor from the padding beside it.
