@@ -230,7 +230,7 @@ RunOutcome Trainer::run() {
     }
     interrupted = run_epoch(stop);
   }
-  if (const auto last = metrics_.flush()) observe(*last);
+  observe_last_step();
   if (interrupted) {
     save();
     logger_->info("stopped {}: the state of step {} is saved; continue with --resume",
@@ -255,8 +255,11 @@ bool Trainer::run_epoch(const StopSignal& stop) {
     if (must_stop(stop)) return true;
     const bool epoch_ends = position_.next_batch == loader_->batches_per_epoch();
     if (config_.checkpoint.every_steps > 0 && position_.step % config_.checkpoint.every_steps == 0 &&
-        !epoch_ends)
+        !epoch_ends) {
+      // A step that was not finite is in the queue by now: no checkpoint may keep it.
+      observe_last_step();
       save();
+    }
   }
   if (position_.next_batch == loader_->batches_per_epoch()) finish_epoch();
   return false;
@@ -352,8 +355,12 @@ void Trainer::observe(const ReadRecord& record) {
   for (const auto& observer : observers_) observer->on_step(record.values);
 }
 
-void Trainer::finish_epoch() {
+void Trainer::observe_last_step() {
   if (const auto last = metrics_.flush()) observe(*last);
+}
+
+void Trainer::finish_epoch() {
+  observe_last_step();
   position_.epoch += 1;
   position_.next_batch = 0;
   const bool last_epoch =

@@ -65,6 +65,8 @@ class Trainer {
   void run_step(const data::Batch& batch);
   std::vector<double> learning_rates() const;
   void observe(const ReadRecord& record);
+  /// Waits for the step whose metrics are still in flight, so that they are checked.
+  void observe_last_step();
   void stop_if_not_finite(const ReadRecord& record) const;
   nlohmann::json rates(std::int64_t images);
 
