@@ -29,7 +29,7 @@ struct BuiltModel {
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary);
 
 /// Puts the parts of a model together: `backbone` (with adapters where `lora` is set) and `language` as they
-/// are, the compressor, the heads and the temperature fresh, initialised from run.seed.
+/// are, everything else (compressor, fusion, heads, memory, temperatures) fresh, initialised from run.seed.
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,
                                             std::optional<vision::LoraOptions> lora,

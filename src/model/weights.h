@@ -12,9 +12,9 @@ namespace tessera::model {
 
 /// Writes a model's weights into an existing folder:
 ///   config.yaml        the configuration as given
-///   model.safetensors  everything that is in no other file (compressor, heads, temperature; the backbone
-///                      where vision.trainable is full); its metadata names a frozen backbone by path and
-///                      hash
+///   model.safetensors  everything that is in no other file (compressor, fusion, heads, memory, temperatures;
+///                      the backbone where vision.trainable is full); its metadata names a frozen backbone by
+///                      path and hash
 ///   adapter/           PEFT's two files, where vision.trainable is lora
 ///   language_model/    a Hugging Face LlamaForCausalLM folder
 ///   tokenizer.model
