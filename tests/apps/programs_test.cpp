@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,6 +18,7 @@
 #include "core/files.h"
 #include "core/random.h"
 #include "model/weights.h"
+#include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"
 #include "train/run_folder.h"
 
@@ -26,24 +26,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Finished {
-  int exit_code = -1;
-  std::string output;  ///< standard output and error together
-};
-
-/// Runs a program to its end.
-Finished run_to_end(const std::string& command) {
-  Finished finished;
-  std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
-  if (pipe == nullptr) return finished;
-  char buffer[4096];
-  for (std::size_t count; (count = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
-    finished.output.append(buffer, count);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
-  return finished;
-}
 
 const std::string kTrain = TESSERA_STAGE1_TRAIN;
 const std::string kEval = TESSERA_STAGE1_EVAL;
