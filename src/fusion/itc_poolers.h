@@ -4,6 +4,8 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
+#include "fusion/pooling.h"
+
 namespace tessera::fusion {
 
 struct ItcPoolersOptions {
@@ -34,14 +36,5 @@ class ItcPoolersImpl : public torch::nn::Module {
   torch::nn::Linear text_projection_{nullptr};
 };
 TORCH_MODULE(ItcPoolers);
-
-/// Mean over the tokens that the mask keeps: [B, T, C], [B, T] → [B, C]; zero for a row that keeps none.
-at::Tensor masked_mean(const at::Tensor& hidden_states, const at::Tensor& attention_mask);
-
-/// [CLS] ⊕ mean patch: [B, 1+P, D] → [B, 2D].
-at::Tensor pooled_image_tokens(const at::Tensor& tokens);
-
-/// The last dimension scaled to length 1, in float32 (float64 stays).
-at::Tensor unit_length(const at::Tensor& embedding);
 
 }  // namespace tessera::fusion

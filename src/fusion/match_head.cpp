@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "fusion/itc_poolers.h"
+#include "fusion/pooling.h"
 
 namespace tessera::fusion {
 

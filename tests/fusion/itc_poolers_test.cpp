@@ -43,12 +43,5 @@ TEST(ItcPoolers, RowWithoutTokensStaysFinite) {
   EXPECT_TRUE(poolers->text(torch::randn({1, 4, 8}), mask).isfinite().all().item<bool>());
 }
 
-TEST(MaskedMean, MatchesTheMeanOfTheKeptRows) {
-  const auto hidden = torch::randn({1, 5, 3}, torch::kDouble);
-  const auto mask = torch::tensor({1, 0, 1, 1, 0}).view({1, 5}).to(torch::kBool);
-  const auto expected = (hidden[0][0] + hidden[0][2] + hidden[0][3]) / 3.0;
-  EXPECT_TRUE(torch::allclose(masked_mean(hidden, mask)[0], expected, 1e-12, 1e-12));
-}
-
 }  // namespace
 }  // namespace tessera::fusion
