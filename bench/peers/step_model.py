@@ -86,11 +86,23 @@ class Temperature(nn.Module):
         return torch.exp(-self.log_inverse)
 
 
+class Moments(nn.Module):
+    """Standardises by moments kept in training."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, x):
+        return (x - self.mean) * (self.variance + 1e-5).rsqrt()
+
+
 class PairCode(nn.Module):
     def __init__(self, image_size, text_size, code_size, hidden_size=64):
         super().__init__()
-        self.image_norm = nn.LayerNorm(image_size)
-        self.text_norm = nn.LayerNorm(text_size)
+        self.image_moments, self.text_moments = Moments(image_size), Moments(text_size)
         self.embedding = nn.Linear(image_size + text_size, hidden_size)
         self.null_image = nn.Parameter(torch.zeros(image_size))
         self.null_text = nn.Parameter(torch.zeros(text_size))
@@ -99,8 +111,8 @@ class PairCode(nn.Module):
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, image, text, has_image=None, has_text=None):
-        image = self.image_norm(image.float())
-        text = self.null_text.expand(image.size(0), -1) if text is None else self.text_norm(text.float())
+        image = self.image_moments(image.detach().float())
+        text = self.null_text.expand(image.size(0), -1) if text is None else self.text_moments(text.detach().float())
         if has_image is not None:
             image = torch.where(has_image[:, None], image, self.null_image)
         if has_text is not None:
@@ -317,7 +329,15 @@ class Stage1Model(nn.Module):
     def load_tessera(self, weights):
         """Weights under Tessera's names; every parameter must be given."""
         lora = hasattr(self.vision, "peft_config")
-        renamed = {peer_name(name, lora): tensor for name, tensor in weights.items()}
+        adapted = {name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight")}
+
+        def renamed_to(name):
+            module, _, leaf = name.rpartition(".")
+            renamed = peer_name(name, lora)
+            # PEFT wraps what it adapts.
+            return renamed.removesuffix(leaf) + "base_layer." + leaf if module in adapted else renamed
+
+        renamed = {renamed_to(name): tensor for name, tensor in weights.items()}
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         missing = [name for name in missing if not name.endswith(("rotary_emb.inv_freq", "mask_token"))]
         unexpected = [name for name in unexpected if not name.endswith("mask_token")]

@@ -96,9 +96,13 @@ void check_memory(const Checks& checks, const Config& config) {
 
 void check_training(const Checks& checks, const Config& config) {
   const LossesConfig& losses = config.losses;
-  checks.require(losses.itc.weight > 0 || losses.itm.weight > 0 || losses.maxsim.weight > 0 ||
-                     losses.caption.weight > 0 || losses.memory.weight > 0,
-                 "losses.itc.weight", "every loss has weight 0, expected one above it");
+  const bool trains_features =
+      losses.itc.weight > 0 || losses.itm.weight > 0 || losses.maxsim.weight > 0 || losses.caption.weight > 0;
+  checks.require(trains_features || losses.memory.weight > 0, "losses.itc.weight",
+                 "every loss has weight 0, expected one above it");
+  checks.require(trains_features, "losses.memory.weight",
+                 "the memory keeps what other losses make of images and texts: expected one of them with a "
+                 "weight above 0");
   const auto& itc = config.losses.itc;
   checks.at_least("losses.itc.temperature", itc.temperature, "losses.itc.temperature_min",
                   itc.temperature_min);

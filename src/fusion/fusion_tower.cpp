@@ -82,21 +82,35 @@ at::Tensor FusionTowerImpl::upper_text(language::LanguageModel& language, const 
 
 FusedStates FusionTowerImpl::fused(language::LanguageModel& language, const at::Tensor& image_tokens,
                                    const at::Tensor& lower_text, const at::Tensor& attention_mask,
-                                   const language::DecoderContext& context) {
-  TORCH_CHECK(image_tokens.size(0) == lower_text.size(0),
-              "fused pass: as many images as texts expected, got ", image_tokens.size(0), " and ",
-              lower_text.size(0));
-  at::Tensor image = image_tokens;
-  at::Tensor text = lower_text;
+                                   const language::DecoderContext& context, const PairRows& pairs) {
+  TORCH_CHECK(pairs.image.defined() == pairs.text.defined() &&
+                  (pairs.image.defined() ? pairs.image.sizes() == pairs.text.sizes()
+                                         : image_tokens.size(0) == lower_text.size(0)),
+              "fused pass: as many images as texts expected, got ",
+              pairs.image.defined() ? pairs.image.numel() : image_tokens.size(0), " and ",
+              pairs.text.defined() ? pairs.text.numel() : lower_text.size(0));
+  at::Tensor image = image_tokens, text = lower_text, mask = attention_mask;
+  language::DecoderContext text_context = context;
   for (std::int64_t level = 0; level < levels(); ++level) {
     language::DecoderLayerImpl& layer = language->layer(first_layer(language) + level);
     ImageBlockImpl& block = image_block(level);
+    GatedCrossAttentionImpl& reads_image = text_cross_attention(level);
+    GatedCrossAttentionImpl& reads_text = *block.cross_attention;
     // Both are projected before either side moves on.
-    const ContextKeys image_keys = text_cross_attention(level).keys(image);
-    const ContextKeys text_keys = block.cross_attention->keys(text, attention_mask);
-    text = layer.feed_forward_half(
-        text_cross_attention(level).forward(layer.attention_half(text, context), image_keys));
-    image = block.forward(image, &text_keys);
+    ContextKeys image_keys = reads_image.keys(image);
+    ContextKeys text_keys = reads_text.keys(text, mask);
+    image = block.attention_half(image);
+    text = layer.attention_half(text, text_context);
+    if (level == 0 && pairs.image.defined()) {
+      image_keys = image_keys.select(pairs.image);
+      text_keys = text_keys.select(pairs.text);
+      image = image.index_select(0, pairs.image);
+      text = text.index_select(0, pairs.text);
+      mask = mask.index_select(0, pairs.text);
+      text_context = text_context.select(pairs.text);
+    }
+    image = block.feed_forward_half(reads_text.forward(image, text_keys));
+    text = layer.feed_forward_half(reads_image.forward(text, image_keys));
   }
   return {image, language->final_norm(text)};
 }

@@ -42,6 +42,12 @@ struct FusionUse {
   bool remembers = true;  ///< conditioned_text on a read-out of the memory
 };
 
+/// Which of I images and J texts make up N pairs. Undefined: as many images as texts, each with its own.
+struct PairRows {
+  at::Tensor image;  ///< [N] int64
+  at::Tensor text;   ///< [N] int64
+};
+
 /// Both modalities after the fused pass.
 struct FusedStates {
   at::Tensor image;  ///< [B, N, D]
@@ -80,14 +86,16 @@ class FusionTowerImpl : public torch::nn::Module {
   at::Tensor upper_text(language::LanguageModel& language, const at::Tensor& lower_text,
                         const language::DecoderContext& context);
 
-  /// The fused pass.
-  /// @param image_tokens   [B, N, D] compressed tokens
-  /// @param lower_text     [B, T, C]
-  /// @param attention_mask [B, T] bool; image blocks don't read padding
+  /// The fused pass over pairs of images and texts. What the first level computes before either side has read
+  /// the other is the same in every pair, and is computed once an image and once a text.
+  /// @param image_tokens   [I, 1+P, D] compressed tokens
+  /// @param lower_text     [J, T, C]
+  /// @param attention_mask [J, T] bool; image blocks don't read padding
   /// @param context        bidirectional, of the same mask
+  /// @return the states of the N pairs
   FusedStates fused(language::LanguageModel& language, const at::Tensor& image_tokens,
                     const at::Tensor& lower_text, const at::Tensor& attention_mask,
-                    const language::DecoderContext& context);
+                    const language::DecoderContext& context, const PairRows& pairs = {});
 
   /// What each level's text layer reads of a condition: the image state of that level, and the memory's
   /// read-out as one token more. Computed once, it serves every token that is decoded.

@@ -33,13 +33,20 @@ at::Tensor ImageBlockImpl::self_attention(const at::Tensor& hidden_states) {
   return attention_output->forward(attended.transpose(1, 2).reshape({batch, tokens, options_.hidden_size}));
 }
 
-at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {
+at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
   TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.hidden_size,
               "image block: hidden_states [B, N, ", options_.hidden_size, "] expected, got ",
               hidden_states.sizes());
-  at::Tensor hidden = hidden_states + self_attention(hidden_states);
-  if (text != nullptr) hidden = cross_attention->forward(hidden, *text);
-  return hidden + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden))));
+  return hidden_states + self_attention(hidden_states);
+}
+
+at::Tensor ImageBlockImpl::feed_forward_half(const at::Tensor& hidden_states) {
+  return hidden_states + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden_states))));
+}
+
+at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {
+  const at::Tensor attended = attention_half(hidden_states);
+  return feed_forward_half(text == nullptr ? attended : cross_attention->forward(attended, *text));
 }
 
 }  // namespace tessera::fusion

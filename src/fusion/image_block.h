@@ -30,6 +30,9 @@ class ImageBlockImpl : public torch::nn::Module {
   /// @param text          what the level reads (cross_attention->keys), or null: unfused
   /// @return [B, N, D]
   at::Tensor forward(const at::Tensor& hidden_states, const ContextKeys* text);
+  /// What comes before the cross-attention, and what after it, each with its residual. [B, N, D] → [B, N, D]
+  at::Tensor attention_half(const at::Tensor& hidden_states);
+  at::Tensor feed_forward_half(const at::Tensor& hidden_states);
 
   torch::nn::LayerNorm attention_norm{nullptr}, feed_forward_norm{nullptr};
   torch::nn::Linear query_key_value{nullptr}, attention_output{nullptr}, up{nullptr}, down{nullptr};

@@ -41,6 +41,14 @@ at::Tensor readable_keys(const at::Tensor& attention_mask, AttentionMode mode, s
 
 }  // namespace
 
+DecoderContext DecoderContext::select(const at::Tensor& rows) const {
+  DecoderContext selected = *this;
+  if (attention_bias.defined() && attention_bias.size(0) > 1) {
+    selected.attention_bias = attention_bias.index_select(0, rows);
+  }
+  return selected;
+}
+
 DecoderContext make_decoder_context(const LanguageModelConfig& config, const at::Tensor& attention_mask,
                                     std::int64_t tokens, AttentionMode mode, const at::Tensor& like,
                                     std::int64_t first_position) {

@@ -21,6 +21,9 @@ struct DecoderContext {
   at::Tensor attention_bias;
   bool is_causal = false;           ///< causal without a bias
   std::int64_t first_position = 0;  ///< of the call's tokens; so many earlier ones are in each layer's cache
+
+  /// For the sequences `rows` [N] int64 of the batch.
+  DecoderContext select(const at::Tensor& rows) const;
 };
 
 /// @param attention_mask  [B, first_position + tokens] bool, true for real tokens; undefined where no

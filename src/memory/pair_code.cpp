@@ -14,8 +14,8 @@ namespace {
 
 constexpr double kEpsilon = 1e-5;
 
-/// One side of a pair: normalised, with the null embedding where it is absent.
-at::Tensor side(const at::Tensor& values, const at::Tensor& present, torch::nn::LayerNorm& norm,
+/// One side of a pair: standardised, with the null embedding where it is absent.
+at::Tensor side(const at::Tensor& values, const at::Tensor& present, RunningMoments& moments,
                 const at::Tensor& null_embedding, std::int64_t rows, const char* name) {
   const std::int64_t width = null_embedding.size(0);
   const at::Tensor absent = null_embedding.expand({rows, width});
@@ -25,14 +25,12 @@ at::Tensor side(const at::Tensor& values, const at::Tensor& present, torch::nn::
   }
   TORCH_CHECK(values.dim() == 2 && values.size(0) == rows && values.size(1) == width, "pair code: ", name,
               " [", rows, ", ", width, "] expected, got ", values.sizes());
-  if (!present.defined()) return norm->forward(values.to(null_embedding.scalar_type()));
+  if (!present.defined()) return moments->standardise(values.detach());
   TORCH_CHECK(present.dim() == 1 && present.size(0) == rows && present.scalar_type() == at::kBool,
               "pair code: has_", name, " [", rows, "] bool expected, got ", present.sizes(), " ",
               present.scalar_type());
-  // Zeroed before the norm: even a NaN in an absent row reaches neither the code nor a gradient.
-  const at::Tensor mask = present.unsqueeze(1);
-  const at::Tensor kept = values.to(null_embedding.scalar_type()).masked_fill(mask.logical_not(), 0);
-  return at::where(mask, norm->forward(kept), absent);
+  // at::where selects: even a NaN in an absent row reaches neither the code nor a gradient.
+  return at::where(present.unsqueeze(1), moments->standardise(values.detach()), absent);
 }
 
 }  // namespace
@@ -42,10 +40,8 @@ PairCodeImpl::PairCodeImpl(const PairCodeOptions& options) : options_(options) {
               "pair code: code_size and hidden_size of at least 2 "
               "expected, got ",
               options.code_size, " and ", options.hidden_size);
-  image_norm_ =
-      register_module("image_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.image_size})));
-  text_norm_ =
-      register_module("text_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.text_size})));
+  image_moments_ = register_module("image_moments", RunningMoments(options.image_size));
+  text_moments_ = register_module("text_moments", RunningMoments(options.text_size));
   embedding_ = register_module(
       "embedding", torch::nn::Linear(options.image_size + options.text_size, options.hidden_size));
   null_image_ = register_parameter("null_image", at::zeros({options.image_size}));
@@ -73,13 +69,18 @@ at::Tensor PairCodeImpl::forward(const at::Tensor& image, const at::Tensor& text
   // In bfloat16 a phase of several radians would be off by hundredths.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const std::int64_t rows = image.defined() ? image.size(0) : text.size(0);
-  const at::Tensor pair = at::cat({side(image, has_image, image_norm_, null_image_, rows, "image"),
-                                   side(text, has_text, text_norm_, null_text_, rows, "text")},
+  const at::Tensor pair = at::cat({side(image, has_image, image_moments_, null_image_, rows, "image"),
+                                   side(text, has_text, text_moments_, null_text_, rows, "text")},
                                   1);
   const at::Tensor embedding =
       at::layer_norm(embedding_->forward(pair), {options_.hidden_size}, {}, {}, kEpsilon);
   const at::Tensor waves = at::addmm(phases_, embedding, frequencies_).cos();
   return at::layer_norm(waves, {options_.code_size}, {}, {}, kEpsilon);
+}
+
+void PairCodeImpl::observe(const at::Tensor& image, const at::Tensor& text) {
+  image_moments_->observe(image);
+  text_moments_->observe(text);
 }
 
 }  // namespace tessera::memory

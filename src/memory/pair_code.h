@@ -3,10 +3,11 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/linear.h>
-#include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+
+#include "memory/running_moments.h"
 
 namespace tessera::memory {
 
@@ -20,8 +21,13 @@ struct PairCodeOptions {
 
 /// The code of an image-caption pair, either side of which may be absent:
 ///
-///   LayerNorm(image) ⊕ LayerNorm(text) → Linear → LayerNorm (without parameters): u [d]
+///   standardise(image) ⊕ standardise(text) → Linear → LayerNorm (without parameters): u [d]
 ///   → cos(Ωu + φ) [C] → LayerNorm (without parameters)
+///
+/// Vectors are standardised by channel with the moments of the pairs met in training: what all pairs have in
+/// common is most of a pooled vector, and would make all codes alike. An absent side is a learned vector,
+/// at first the average. No gradient reaches the vectors: the memory keeps what other losses make of images
+/// and texts, and does not shape it (both measured: docs/memory.md).
 ///
 /// with Ω and φ random and fixed (random Fourier features, Rahimi & Recht 2007). A memory of projections
 /// recalls what lies in the span of what was written, so it can neither miss nor forget a code of a
@@ -47,13 +53,16 @@ class PairCodeImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& image, const at::Tensor& text, const at::Tensor& has_image = {},
                      const at::Tensor& has_text = {});
 
+  /// Takes whole pairs into the moments. @param image [B, image_size] @param text [B, text_size]
+  void observe(const at::Tensor& image, const at::Tensor& text);
+
   const PairCodeOptions& options() const { return options_; }
 
  private:
   PairCodeOptions options_;
-  torch::nn::LayerNorm image_norm_{nullptr}, text_norm_{nullptr};
+  RunningMoments image_moments_{nullptr}, text_moments_{nullptr};
   torch::nn::Linear embedding_{nullptr};
-  at::Tensor null_image_, null_text_;  ///< in place of a normalised vector
+  at::Tensor null_image_, null_text_;  ///< in place of a standardised vector
   at::Tensor frequencies_;             ///< Ωᵀ [d, C]
   at::Tensor phases_;                  ///< [C]
 };

@@ -34,7 +34,8 @@ bool codes_depend_on(const NamedParameter& parameter) {
       return name.rfind("fusion.image_blocks.", 0) == 0 &&
              name.find(".cross_attention.") == std::string::npos;
     case Part::kMemory:
-      return name.rfind("pair_code.", 0) == 0 || name == "memory.prior_mean";
+      return (name.rfind("pair_code.", 0) == 0 && !name.ends_with("_moments.batches")) ||
+             name == "memory.prior_mean";
     case Part::kGates:
     case Part::kHeads:
     case Part::kTemperature:

@@ -123,22 +123,26 @@ TextFeatures Stage1Model::encode_text(const language::TokenBatch& tokens) {
 }
 
 at::Tensor Stage1Model::match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
-                                     const at::Tensor& attention_mask) {
+                                     const at::Tensor& attention_mask, const fusion::PairRows& pairs) {
   const language::DecoderContext context =
       language_->context(attention_mask, lower_text.size(1), language::AttentionMode::kBidirectional);
   const fusion::FusedStates fused =
-      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context);
-  return match_head_->forward(fused.image, fused.text, attention_mask);
+      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context, pairs);
+  return match_head_->forward(
+      fused.image, fused.text,
+      pairs.text.defined() ? attention_mask.index_select(0, pairs.text) : attention_mask);
 }
 
-at::Tensor Stage1Model::caption_logits(const language::TokenBatch& tokens,
-                                       const fusion::CaptionCondition& condition) {
-  TORCH_CHECK(condition.batch_size() == tokens.input_ids.size(0), "caption pass: a condition for each of ",
-              tokens.input_ids.size(0), " captions expected, got ", condition.batch_size());
-  // Text is padded on the right: what a causal token reads is never padding.
+at::Tensor Stage1Model::lower_causal_text(const at::Tensor& input_ids) {
+  return fusion_->lower_text(language_, input_ids,
+                             language_->context({}, input_ids.size(1), language::AttentionMode::kCausal));
+}
+
+at::Tensor Stage1Model::caption_logits(const at::Tensor& lower, const fusion::CaptionCondition& condition) {
+  TORCH_CHECK(condition.batch_size() == lower.size(0), "caption pass: a condition for each of ",
+              lower.size(0), " captions expected, got ", condition.batch_size());
   const language::DecoderContext context =
-      language_->context({}, tokens.input_ids.size(1), language::AttentionMode::kCausal);
-  const at::Tensor lower = fusion_->lower_text(language_, tokens.input_ids, context);
+      language_->context({}, lower.size(1), language::AttentionMode::kCausal);
   return language_->logits(
       fusion_->conditioned_text(language_, lower, context, fusion_->caption_keys(condition)));
 }
@@ -153,6 +157,12 @@ at::Tensor Stage1Model::pair_codes(const ImageFeatures* image, const TextFeature
   if (image != nullptr) pooled_image = fusion::pooled_image_tokens(image->states.back());
   if (text != nullptr) pooled_text = fusion::masked_mean(text->hidden_states, text->attention_mask);
   return pair_code_->forward(pooled_image, pooled_text, has_image, has_text);
+}
+
+Stage1Model::PairVectors Stage1Model::pair_vectors(const ImageFeatures& image,
+                                                   const TextFeatures& text) const {
+  return {fusion::pooled_image_tokens(image.states.back()).detach(),
+          fusion::masked_mean(text.hidden_states, text.attention_mask).detach()};
 }
 
 void Stage1Model::freeze_unused(const LossesConfig& losses) {
@@ -178,11 +188,10 @@ void Stage1Model::freeze_unused(const LossesConfig& losses) {
     freeze(*pair_code_);
     freeze(*memory_);
   }
-  fusion_->freeze_unused(
-      {.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.memory.weight > 0,
-       .matches = matches,
-       .decodes = decodes,
-       .remembers = losses.memory.weight > 0});
+  fusion_->freeze_unused({.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0,
+                          .matches = matches,
+                          .decodes = decodes,
+                          .remembers = losses.memory.weight > 0});
 }
 
 Stage1Model::Gates Stage1Model::gates() const {

@@ -111,17 +111,26 @@ class Stage1Model : public torch::nn::Module {
     return token_projections_->text_tokens(text.hidden_states);
   }
 
-  /// The fused pass over N pairs and the matching head.
-  /// @param image_tokens   [N, 1+P, D] compressed tokens
-  /// @param lower_text     [N, T, C]
-  /// @param attention_mask [N, T] bool
+  /// The fused pass over N pairs of I images and J texts, and the matching head.
+  /// @param image_tokens   [I, 1+P, D] compressed tokens
+  /// @param lower_text     [J, T, C]
+  /// @param attention_mask [J, T] bool
+  /// @param pairs          undefined: each image with its own text
   /// @return [N, 2] float32 logits; column 1 is "match"
   at::Tensor match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
-                          const at::Tensor& attention_mask);
+                          const at::Tensor& attention_mask, const fusion::PairRows& pairs = {});
 
+  /// The part of the causal text pass that no condition reaches. Padding is not masked: no real token is
+  /// behind it.
+  /// @param input_ids [B, T], padded on the right @return [B, T, C]
+  at::Tensor lower_causal_text(const at::Tensor& input_ids);
   /// The caption pass: causal text under a condition.
+  /// @param lower [B, T, C] of lower_causal_text
   /// @return [B, T, V] logits; those at t depend on tokens up to t alone
-  at::Tensor caption_logits(const language::TokenBatch& tokens, const fusion::CaptionCondition& condition);
+  at::Tensor caption_logits(const at::Tensor& lower, const fusion::CaptionCondition& condition);
+  at::Tensor caption_logits(const language::TokenBatch& tokens, const fusion::CaptionCondition& condition) {
+    return caption_logits(lower_causal_text(tokens.input_ids), condition);
+  }
 
   /// Token by token, with cached keys and values of both text and image.
   std::unique_ptr<language::DecodeStep> decoder(const fusion::CaptionCondition& condition);
@@ -132,6 +141,14 @@ class Stage1Model : public torch::nn::Module {
   /// @return [B, code size]
   at::Tensor pair_codes(const ImageFeatures* image, const TextFeatures* text,
                         const at::Tensor& has_image = {}, const at::Tensor& has_text = {});
+  /// What codes are made of: the pooled vectors of both sides, without gradient.
+  struct PairVectors {
+    at::Tensor image;  ///< [B, 2D]
+    at::Tensor text;   ///< [B, C]
+  };
+  PairVectors pair_vectors(const ImageFeatures& image, const TextFeatures& text) const;
+  /// Takes pairs into the moments that codes are standardised by (memory/pair_code.h).
+  void observe_pairs(const PairVectors& pairs) { pair_code_->observe(pairs.image, pairs.text); }
   memory::EpisodicMemory memory() const { return memory_; }
 
   /// Softmax temperatures τ, 0-dim float32.

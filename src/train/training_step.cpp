@@ -120,6 +120,10 @@ TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_
     RECORD_USER_SCOPE("text");
     encoded.text = model_->encode_text(encoded.tokens);
   }
+  if (config_.losses.caption.weight > 0 || config_.losses.memory.weight > 0) {
+    RECORD_USER_SCOPE(config_.losses.caption.weight > 0 ? "caption" : "memory");
+    encoded.causal_lower = model_->lower_causal_text(encoded.tokens.input_ids);
+  }
   if (queue_) encoded.queue = queue_->view(step, staleness_->allowed_age());
   return encoded;
 }
@@ -159,33 +163,33 @@ void TrainingStep::add_maxsim(const Encoded& encoded, StepOutput& output) {
 
 TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
                                                    const losses::HardNegatives& negatives) {
+  const at::Tensor own = at::arange(encoded.size(), encoded.image_ids.options());
+  if (!encoded.queue && collectives_.size() == 1) {
+    return {encoded.image.tokens,
+            encoded.text.lower,
+            encoded.tokens.attention_mask,
+            {at::cat({own, negatives.image_index, own}), at::cat({own, own, negatives.text_index})}};
+  }
   at::Tensor images = encoded.image.tokens;
   // Every image takes the rounding of the queue, or it would give away which ones are negatives.
   if (encoded.queue) images = images.to(at::kBFloat16).to(images.scalar_type());
   at::Tensor image_candidates = collectives_.all_gather(images);
-  at::Tensor negative_lower, negative_mask;
-  at::Tensor lower = encoded.text.lower;
-  at::Tensor mask = encoded.tokens.attention_mask;
-  if (!encoded.queue && collectives_.size() == 1) {
-    negative_lower = lower.index_select(0, negatives.text_index);
-    negative_mask = mask.index_select(0, negatives.text_index);
-  } else {
-    // Texts from elsewhere are encoded here, with today's weights.
-    at::Tensor ids = collectives_.all_gather(padded(encoded.tokens.input_ids));
-    if (encoded.queue) {
-      image_candidates =
-          at::cat({image_candidates, encoded.queue->image_tokens.to(image_candidates.scalar_type())});
-      ids = at::cat({ids, encoded.queue->token_ids});
-    }
-    const at::Tensor negative_ids = ids.index_select(0, negatives.text_index);
-    negative_mask = negative_ids.ne(tokenizer_.pad_id());
-    negative_lower = model_->lower_text({negative_ids, negative_mask});
-    lower = padded(lower);
-    mask = padded(mask);
+  at::Tensor ids = collectives_.all_gather(padded(encoded.tokens.input_ids));
+  if (encoded.queue) {
+    image_candidates =
+        at::cat({image_candidates, encoded.queue->image_tokens.to(image_candidates.scalar_type())});
+    ids = at::cat({ids, encoded.queue->token_ids});
   }
-  return {at::cat({images, image_candidates.index_select(0, negatives.image_index), images}),
-          at::cat({lower, lower, negative_lower.to(lower.scalar_type())}),
-          at::cat({mask, mask, negative_mask})};
+  // Texts from elsewhere are encoded here, with today's weights.
+  const at::Tensor negative_ids = ids.index_select(0, negatives.text_index);
+  const at::Tensor negative_mask = negative_ids.ne(tokenizer_.pad_id());
+  const at::Tensor lower = padded(encoded.text.lower);
+  const at::Tensor negative_lower = model_->lower_text({negative_ids, negative_mask}).to(lower.scalar_type());
+  const at::Tensor others = own + encoded.size();
+  return {at::cat({images, image_candidates.index_select(0, negatives.image_index)}),
+          at::cat({lower, negative_lower}),
+          at::cat({padded(encoded.tokens.attention_mask), negative_mask}),
+          {at::cat({own, others, own}), at::cat({own, own, others})}};
 }
 
 void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
@@ -205,7 +209,7 @@ void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
   {
     const AutocastScope autocast(compute_);
     const MatchPairs pairs = match_pairs(encoded, negatives);
-    logits = model_->match_logits(pairs.image_tokens, pairs.lower_text, pairs.attention_mask);
+    logits = model_->match_logits(pairs.image_tokens, pairs.lower_text, pairs.attention_mask, pairs.rows);
   }
   const losses::ItmLossValue itm = losses::itm_loss(logits, negatives, encoded.size() * collectives_.size());
   const at::Tensor loss = mean_over_ranks(itm.sum, itm.count);
@@ -238,10 +242,6 @@ at::Tensor caption_labels(const language::TokenBatch& tokens) {
   return tokens.input_ids.masked_fill(tokens.attention_mask.logical_not(), language::kIgnoreIndex);
 }
 
-language::TokenBatch first_rows(const language::TokenBatch& tokens, std::int64_t rows) {
-  return {tokens.input_ids.slice(0, 0, rows), tokens.attention_mask.slice(0, 0, rows)};
-}
-
 }  // namespace
 
 StepRows TrainingStep::rows_of(const Encoded& encoded) const {
@@ -270,7 +270,7 @@ void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
   at::Tensor logits;
   {
     const AutocastScope autocast(compute_);
-    logits = model_->caption_logits(encoded.tokens, condition);
+    logits = model_->caption_logits(encoded.causal_lower, condition);
   }
   const language::NextTokenLoss caption = language::next_token_loss(logits, caption_labels(encoded.tokens));
   const at::Tensor loss = mean_over_ranks(caption.value * caption.count, caption.count);
@@ -284,6 +284,7 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
   // Only whole episodes; an epoch's last batch may be shorter.
   const std::int64_t pairs = encoded.size() / memory.episode * memory.episode;
   if (pairs == 0) return;
+  pair_vectors_ = model_->pair_vectors(encoded.image, encoded.text);
   const QuerySides keeps = draw_query_sides(memory, rows_of(encoded));
   const auto episodes = [&](const at::Tensor& codes) {
     return codes.slice(0, 0, pairs).reshape({pairs / memory.episode, memory.episode, memory.code_size});
@@ -296,13 +297,14 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
   const memory::MemoryLosses parts = memory::memory_losses(reading, codes);
 
   // Decoded without the image: what the caption says must have come through the memory.
-  const language::TokenBatch tokens = first_rows(encoded.tokens, pairs);
   at::Tensor logits;
   {
     const AutocastScope autocast(compute_);
-    logits = model_->caption_logits(tokens, {{}, reading.codes.flatten(0, 1), {}});
+    logits = model_->caption_logits(encoded.causal_lower.slice(0, 0, pairs),
+                                    {{}, reading.codes.flatten(0, 1), {}});
   }
-  const language::NextTokenLoss decoded = language::next_token_loss(logits, caption_labels(tokens));
+  const language::NextTokenLoss decoded =
+      language::next_token_loss(logits, caption_labels(encoded.tokens).slice(0, 0, pairs));
   const at::Tensor reconstruction = mean_over_ranks(decoded.value * decoded.count, decoded.count);
   const at::Tensor alignment = mean_over_ranks(parts.alignment_sum, parts.count);
   const at::Tensor kl = mean_over_ranks(parts.kl_sum, parts.count);
@@ -327,6 +329,11 @@ void TrainingStep::add_gates(StepOutput& output) const {
 void TrainingStep::after_update(std::int64_t step) {
   if (queue_) queue_->enqueue(last_, step, collectives_);
   last_ = {};
+  if (pair_vectors_.image.defined()) {
+    model_->observe_pairs(
+        {collectives_.all_gather(pair_vectors_.image), collectives_.all_gather(pair_vectors_.text)});
+  }
+  pair_vectors_ = {};
 }
 
 nlohmann::json TrainingStep::host_metrics() const {

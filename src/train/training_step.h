@@ -71,13 +71,15 @@ class TrainingStep {
     at::Tensor image_ids;
     model::ImageFeatures image;
     model::TextFeatures text;  ///< undefined where captions are all that is trained on
+    at::Tensor causal_lower;   ///< [B, T, C] for captions and memory; undefined where neither is trained
     std::optional<losses::QueueView> queue;
 
     std::int64_t size() const { return image_ids.size(0); }
   };
-  /// Images and texts of the 3B pairs that matching judges.
+  /// The 3B pairs that matching judges: positives, those with a negative image, those with a negative text.
   struct MatchPairs {
-    at::Tensor image_tokens, lower_text, attention_mask;
+    at::Tensor image_tokens, lower_text, attention_mask;  ///< the batch's own, and what comes from elsewhere
+    fusion::PairRows rows;
   };
 
   bool reads_bidirectional_text() const;
@@ -112,7 +114,9 @@ class TrainingStep {
   std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue
   ProbePairs probe_;
 
-  losses::QueueEntries last_;  ///< the batch that enters the queue after the update
+  // What the last batch leaves until its update is done.
+  losses::QueueEntries last_;                     ///< enters the queue
+  model::Stage1Model::PairVectors pair_vectors_;  ///< observed by the pair code; undefined without the memory
 };
 
 }  // namespace tessera::train

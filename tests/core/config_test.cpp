@@ -133,6 +133,9 @@ const Malformed kMalformed[] = {
      "losses: {itc: {weight: 0}, itm: {weight: 0}, maxsim: {weight: 0}, caption: {weight: 0}, memory: "
      "{weight: 0}}\n",
      "test.yaml:1:", "losses.itc.weight: every loss has weight 0"},
+    {"OnlyAMemory",
+     "losses: {itc: {weight: 0}, itm: {weight: 0}, maxsim: {weight: 0}, caption: {weight: 0}}\n",
+     "test.yaml:", "losses.memory.weight: the memory keeps what other losses make"},
     {"NoTargets", "lora:\n  target_modules: []\n",
      "test.yaml:2:19: lora.target_modules: ", "at least one module name"},
 };

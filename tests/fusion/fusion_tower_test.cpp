@@ -76,6 +76,31 @@ TEST(FusionTower, PaddingChangesNothingOnEitherSide) {
   EXPECT_TRUE(close(of_real_tokens(before.text), of_real_tokens(length.text)));
 }
 
+TEST(FusionTower, PairsMayShareImagesAndTexts) {
+  SmallTower open = small_tower(0.5);
+  const Pairs pairs;
+  const PairRows rows{torch::tensor({0, 2, 2, 1, 0}), torch::tensor({0, 1, 2, 2, 1})};
+  const auto images = [&](const at::Tensor& all) { return all.index_select(0, rows.image); };
+  const auto texts = [&](const at::Tensor& all) { return all.index_select(0, rows.text); };
+  const FusedStates expected = open.fused(images(pairs.image), texts(pairs.ids), texts(pairs.mask));
+  const FusedStates shared = open.fused(pairs.image, pairs.ids, pairs.mask, rows);
+  EXPECT_TRUE(close(shared.image, expected.image));
+  EXPECT_TRUE(close(shared.text, expected.text));
+
+  const at::Tensor weights = normal({kImageSize});
+  const auto gradients = [&](const FusedStates& fused) {
+    return torch::autograd::grad({(fused.image * weights).sum() + fused.text.square().sum()},
+                                 open.parameters(), {}, true, false, /*allow_unused=*/true);
+  };
+  const auto of_shared = gradients(shared), of_expected = gradients(expected);
+  for (std::size_t i = 0; i < of_shared.size(); ++i) {
+    ASSERT_EQ(of_shared[i].defined(), of_expected[i].defined()) << i;
+    if (of_shared[i].defined()) {
+      EXPECT_TRUE(close(of_shared[i], of_expected[i], 1e-8)) << i;
+    }
+  }
+}
+
 TEST(FusionTower, PairsDependOnNoOther) {
   SmallTower open = small_tower(0.5);
   const Pairs pairs;

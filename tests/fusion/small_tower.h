@@ -39,9 +39,11 @@ struct SmallTower {
   at::Tensor lower(const at::Tensor& ids, const at::Tensor& mask, language::AttentionMode mode) {
     return tower->lower_text(language, ids, context(mask, ids.size(1), mode));
   }
-  FusedStates fused(const at::Tensor& image, const at::Tensor& ids, const at::Tensor& mask) {
+  FusedStates fused(const at::Tensor& image, const at::Tensor& ids, const at::Tensor& mask,
+                    const PairRows& pairs = {}) {
     constexpr auto kMode = language::AttentionMode::kBidirectional;
-    return tower->fused(language, image, lower(ids, mask, kMode), mask, context(mask, ids.size(1), kMode));
+    return tower->fused(language, image, lower(ids, mask, kMode), mask, context(mask, ids.size(1), kMode),
+                        pairs);
   }
   at::Tensor unfused_text(const at::Tensor& ids, const at::Tensor& mask, language::AttentionMode mode) {
     return tower->upper_text(language, lower(ids, mask, mode), context(mask, ids.size(1), mode));

@@ -152,6 +152,7 @@ TEST_F(TrainingStepTest, EveryCombinationOfLossesTrainsWhatItReadsAndNothingElse
       {"caption", {"loss_caption"}},
       {"memory", {"loss_memory", "memory_read_error", "memory_address_kl"}}};
   for (int bits = 1; bits < 32; ++bits) {
+    if (bits == 16) continue;  // the memory alone is refused by the configuration
     Config config = exact_config();
     const std::vector<std::pair<std::string, double*>> weights = {{"itc", &config.losses.itc.weight},
                                                                   {"maxsim", &config.losses.maxsim.weight},
