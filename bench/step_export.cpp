@@ -80,7 +80,7 @@ nlohmann::json result_of(StepUnderTest& step, const data::Batch& batch) {
       losses[name] = value.item<double>();
     }
   }
-  nlohmann::json norms;
+  nlohmann::json norms = nlohmann::json::object();
   double total = 0;
   for (const train::ParameterGroup& group : step.optimizer().groups()) {
     double squares = 0;

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Measures Tessera beside the same computation in PyTorch, in turn on the same machine.
+#
+#   scripts/bench.sh step [OPTIONS]   the whole training step: rows quickstart_step and, where its data is there,
+#                                     flickr8k_small_step. Pairs a second, peak memory, time by part; the peer is
+#                                     transformers + peft in eager mode, with --compile also under torch.compile.
+#                                     OPTIONS go to bench/peers/compare_steps.py: --repeats, --steps, --compile,
+#                                     --output FILE
+#   scripts/bench.sh --help
+#
+# The peers are installed into .deps/bench-venv, in the versions of bench/peers/requirements.txt (3 GB to download, 5 GB
+# on disk). Close other programs first; what else runs shows in the spread.
+#
+# Environment:
+#   TESSERA_BENCH_PYTHON=/path/to/python   use this Python, which has those packages, and install none
+
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+readonly bin=build/cpu-release/bin
+readonly requirements=bench/peers/requirements.txt
+readonly venv=.deps/bench-venv
+readonly marker=$venv/tessera-complete  # a copy of the requirements, written last
+
+make_environment() {
+  if cmp -s -- "$requirements" "$marker"; then return; fi
+  say "installing the peers into $venv (3 GB to download, 5 GB on disk)"
+  rm -rf -- "$venv"
+  python3 -m venv "$venv" || die "python3 -m venv failed; on Debian the package python3-venv provides it"
+  "$venv/bin/python" -m pip install --no-input --progress-bar off --quiet -r "$requirements"
+  cp -- "$requirements" "$marker"
+}
+
+bench_step() {
+  local rows=()
+  if [[ -f datasets/shapes/tokenizer.model ]]; then
+    rows+=(--row quickstart_step=configs/quickstart.yaml)
+  else
+    die "datasets/shapes is not there: scripts/quickstart.sh makes it"
+  fi
+  if [[ -f datasets/flickr8k-tokenizer.model && -d datasets/flickr8k ]]; then
+    rows+=(--row flickr8k_small_step=configs/flickr8k-small.yaml)
+  else
+    say "datasets/flickr8k is not there: flickr8k_small_step is left out"
+  fi
+  env PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 "$python" bench/peers/compare_steps.py --bench "$bin/step_bench" \
+    "${rows[@]}" "$@"
+}
+
+cd -- "$repository"
+case ${1:-} in
+  --help | -h | '') print_help "$0"; exit ;;
+  step) ;;
+  *) die "unknown benchmark '$1'; see --help" ;;
+esac
+python=${TESSERA_BENCH_PYTHON:-}
+if [[ -z $python ]]; then
+  make_environment
+  python=$venv/bin/python
+fi
+scripts/build.sh cpu-release step_bench
+"bench_$1" "${@:2}"
