@@ -14,10 +14,12 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 # The picture set: scenes that are trained on, and others that are kept out for evaluation.
-readonly shapes_options=(--train-scenes 8000 --held-out-scenes 320 --seed 7)
+readonly shapes_options=(--train-scenes 8000 --held-out-scenes 512 --seed 7)
 readonly vocabulary_size=400
 # Candidates of each query that matching orders anew in retrieval: a fused pass each.
 readonly rerank_top_k=8
+# Held-out pictures that are captioned and explained: the first five.
+readonly shown_pictures='shapes-val-00000[0-4].png'
 
 readonly run=runs/quickstart
 readonly log=logs/quickstart/training.log
@@ -93,6 +95,18 @@ evaluate() {
   done
 }
 
+# What the memory recalls of held-out pairs, and what the model says of single pictures.
+use_model() {
+  local pictures=$run/evaluation/pictures
+  printf '%s\n' '-- the memory: held-out pairs written, recalled by their picture alone, half of them forgotten'
+  "$bin/tessera" memory experiment --model "$run/checkpoints/latest" --output "$run/evaluation/memory.json"
+  printf '\n%s\n' '-- captions of held-out pictures'
+  mkdir -p -- "$pictures"
+  tar -xf "$shapes/val-000000.tar" -C "$pictures" --wildcards "$shown_pictures"
+  "$bin/tessera" caption --model "$run/checkpoints/latest" "$pictures"/*.png
+  "$bin/tessera" explain --model "$run/checkpoints/latest" --output "$run/evaluation/explain" "$pictures"/*.png
+}
+
 cd -- "$repository"
 if (($# > 0)); then
   print_help "$0"
@@ -107,6 +121,7 @@ run_stage tokenizer make_tokenizer
 clear_earlier_run
 run_stage train "$bin/stage1_train" --config configs/quickstart.yaml
 run_stage evaluate evaluate
+run_stage use use_model
 
 stage=summary
 printf '\n== %s\n' "$stage"
@@ -118,6 +133,8 @@ Left behind:
   $run/summary.json          figures of both phases, seconds by stage, parameters trained
   $run/evaluation/           figures of retrieval, matching and captions, every caption written, and held-out
                                      pictures with the captions found for them
+  $run/evaluation/explain/   five held-out pictures with their captions, and where in them the words are
+  $run/evaluation/memory.json        what the memory recalled and forgot
   $run/checkpoints/latest    the trained model;  phase1: as it was before LoRA was unfrozen
   $log   the log: grep -E "Phase (1|2): LoRA adapters"
   $shapes/              the picture set

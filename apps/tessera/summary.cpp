@@ -58,6 +58,13 @@ nlohmann::json figures_of(const fs::path& path) {
   return figures;
 }
 
+/// What tessera memory experiment wrote, without its list of answers.
+nlohmann::json memory_figures(const fs::path& path) {
+  nlohmann::json figures = read_json(path);
+  figures.erase("recalled_captions");
+  return figures;
+}
+
 /// What a person looks at first, in a few lines.
 void print_phase(const std::string& phase, const nlohmann::json& figures) {
   std::cout << fmt::format("{}: R@1 image→text {:.3f}, text→image {:.3f} on {} held-out images\n", phase,
@@ -82,9 +89,8 @@ int summary_command(const std::vector<std::string>& arguments) {
       ("output,o", options::value<std::string>()->required(), "the JSON file to write");
   // clang-format on
   const auto values = parse_options(
-      "Gathers a quickstart's figures: retrieval, matching and captions by phase, seconds by stage, "
-      "trainable "
-      "parameters by phase.\n\n"
+      "Gathers a quickstart's figures: retrieval, matching and captions by phase, what the memory recalled,\n"
+      "seconds by stage, trainable parameters by phase.\n\n"
       "Usage: tessera summary --run FOLDER --output FILE [--seconds …]\n",
       description, arguments);
   if (!values) return kDone;
@@ -93,6 +99,9 @@ int summary_command(const std::vector<std::string>& arguments) {
   nlohmann::json summary;
   for (const std::string phase : {"phase1", "phase2"}) {
     summary[phase] = figures_of(run / "evaluation" / (phase + ".json"));
+  }
+  if (const fs::path memory = run / "evaluation" / "memory.json"; fs::exists(memory)) {
+    summary["memory"] = memory_figures(memory);
   }
   summary["seconds"] = parse_seconds((*values)["seconds"].as<std::string>());
   summary["trainable_parameters"] = trainable_parameters(run / "training.log");

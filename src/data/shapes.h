@@ -9,7 +9,7 @@ namespace tessera::data {
 struct ShapesOptions {
   std::filesystem::path output;  ///< folder; made where absent
   std::int64_t train_count = 8000;
-  std::int64_t held_out_count = 320;
+  std::int64_t held_out_count = 512;
   std::int64_t image_size = 84;    ///< pixels, 32 … 1024
   std::int64_t shard_size = 1000;  ///< scenes a tar
   std::uint64_t seed = 0;
