@@ -169,7 +169,7 @@ TEST_F(MemoryCommand, TheExperimentWritesItsFigures) {
   EXPECT_EQ(figures.at("groups").at("forgotten").at("pairs"), 3);
   const Finished many = memory(fmt::format("experiment --model {} --shards {} --pairs 7", model, shards()));
   EXPECT_EQ(many.exit_code, 1);
-  EXPECT_THAT(many.output, HasSubstr("expected at least 14 samples, found 12"));
+  EXPECT_THAT(many.output, HasSubstr("expected at least 14 images, found 12"));
 }
 
 TEST_F(MemoryCommand, EveryActionHasHelp) {
