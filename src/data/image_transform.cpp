@@ -1,6 +1,7 @@
 #include "data/image_transform.h"
 
 #include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
 
@@ -119,6 +120,12 @@ void resize_and_centre_crop(const cv::Mat& image, const at::Tensor& out, const s
   const std::int64_t top = (height - image_size) / 2;
   const std::int64_t left = (width - image_size) / 2;
   out.copy_(resized.narrow(1, top, image_size).narrow(2, left, image_size));
+}
+
+at::Tensor decode_for_evaluation(Bytes bytes, std::int64_t size, const std::string& name) {
+  const at::Tensor pixels = at::empty({3, size, size}, at::kByte);
+  resize_and_centre_crop(decode_image(bytes, name), pixels, name);
+  return pixels;
 }
 
 }  // namespace tessera::data

@@ -46,4 +46,8 @@ void resized_crop(const cv::Mat& image, const CropBox& box, const at::Tensor& ou
 /// @throws Error where one edge is more than 64 times the other
 void resize_and_centre_crop(const cv::Mat& image, const at::Tensor& out, const std::string& name);
 
+/// Both: an image file as evaluation sees it.
+/// @return [3, size, size] uint8 RGB
+at::Tensor decode_for_evaluation(Bytes bytes, std::int64_t size, const std::string& name);
+
 }  // namespace tessera::data

@@ -10,9 +10,7 @@ namespace tessera::eval {
 
 at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
   const data::MappedFile content(file);
-  const at::Tensor pixels = at::empty({3, size, size}, at::kByte);
-  data::resize_and_centre_crop(data::decode_image(content.bytes(), file.string()), pixels, file.string());
-  return pixels;
+  return data::decode_for_evaluation(content.bytes(), size, file.string());
 }
 
 model::ImageFeatures encode_images(const EvaluatedModel& evaluated, const at::Tensor& pixels) {

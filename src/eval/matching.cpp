@@ -59,14 +59,6 @@ class PairList {
 
 double share(const at::Tensor& right) { return right.to(at::kDouble).mean().item<double>(); }
 
-/// Mann-Whitney: of each right pair, the wrong ones below it, ties half.
-double area_under_curve(const at::Tensor& matches, const at::Tensor& others) {
-  const at::Tensor sorted = std::get<0>(others.sort());
-  const at::Tensor below = at::searchsorted(sorted, matches).to(at::kDouble);
-  const at::Tensor not_above = at::searchsorted(sorted, matches, false, /*right=*/true).to(at::kDouble);
-  return ((below + not_above) / 2).mean().item<double>() / static_cast<double>(others.size(0));
-}
-
 void add_figures(nlohmann::json& json, const std::string& kind, const MatchingPairs& pairs,
                  std::int64_t images, const MatchScorer& scorer, std::int64_t batch_size) {
   const MatchingAccuracy actual = matching_accuracy(pairs, scorer, batch_size);
@@ -83,6 +75,13 @@ void add_figures(nlohmann::json& json, const std::string& kind, const MatchingPa
 }
 
 }  // namespace
+
+double area_under_curve(const at::Tensor& higher, const at::Tensor& lower) {
+  const at::Tensor sorted = std::get<0>(lower.sort());
+  const at::Tensor below = at::searchsorted(sorted, higher).to(at::kDouble);
+  const at::Tensor not_above = at::searchsorted(sorted, higher, false, /*right=*/true).to(at::kDouble);
+  return ((below + not_above) / 2).mean().item<double>() / static_cast<double>(lower.size(0));
+}
 
 MatchingPairs random_pairs(const at::Tensor& caption_image, std::int64_t images) {
   const std::vector<Rows> captions = captions_by_image(caption_image, images);

@@ -34,6 +34,10 @@ MatchingPairs random_pairs(const at::Tensor& caption_image, std::int64_t images)
 /// @param image [N, E], @param text [M, E] embeddings; N >= 2
 MatchingPairs hardest_pairs(const at::Tensor& image, const at::Tensor& text, const at::Tensor& caption_image);
 
+/// The probability that a value of `higher` exceeds one of `lower`, ties counting half (Mann-Whitney).
+/// @param higher [n], @param lower [m], of one dtype; neither empty
+double area_under_curve(const at::Tensor& higher, const at::Tensor& lower);
+
 struct MatchingAccuracy {
   double accuracy = 0;  ///< mean of the two below: 0.5 for a head that says the same of every pair
   double accuracy_of_matches = 0;

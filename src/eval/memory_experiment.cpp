@@ -14,6 +14,7 @@
 #include "data/scene_judge.h"
 #include "eval/caption_scores.h"
 #include "eval/distinct_images.h"
+#include "eval/matching.h"
 #include "eval/memory_recall.h"
 #include "eval/scene_truth.h"
 
@@ -102,15 +103,6 @@ double mean(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
   return sum / static_cast<double>(values.size());
-}
-
-/// The probability that a value of `higher` exceeds one of `lower`, ties counting half.
-double area_under_curve(const std::vector<double>& higher, const std::vector<double>& lower) {
-  double wins = 0;
-  for (const double high : higher) {
-    for (const double low : lower) wins += high > low ? 1.0 : (high == low ? 0.5 : 0.0);
-  }
-  return wins / (static_cast<double>(higher.size()) * static_cast<double>(lower.size()));
 }
 
 /// How far pairs have codes of their own: of N codes, the mean cosine of two different ones, and the
@@ -227,7 +219,8 @@ nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::We
                       {"seed", options.seed},
                       {"capacity", store.capacity()},
                       {"code_size", store.code_size()},
-                      {"confidence_auc", area_under_curve(of_written.confidence, of_others.confidence)},
+                      {"confidence_auc", area_under_curve(at::tensor(of_written.confidence, at::kDouble),
+                                                          at::tensor(of_others.confidence, at::kDouble))},
                       {"codes", code_figures(written.codes)},
                       {"groups", groups.figures()},
                       {"recalled_captions", groups.answers()}};

@@ -20,9 +20,7 @@ TrainingImages read_training_images(const data::WebDataset& data, const Config& 
     try {
       const data::Sample sample = data.read(index);
       if (!image_ids.insert(sample.image_id).second) continue;
-      const at::Tensor image = at::empty({3, config.data.image_size, config.data.image_size}, at::kByte);
-      data::resize_and_centre_crop(data::decode_image(sample.image, sample.key), image, sample.key);
-      pixels.push_back(image);
+      pixels.push_back(data::decode_for_evaluation(sample.image, config.data.image_size, sample.key));
       images.captions.push_back(sample.captions.front());
     } catch (const Error&) {
       // Named by the loader.
