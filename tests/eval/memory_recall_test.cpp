@@ -16,9 +16,8 @@
 #include "core/logging.h"
 #include "eval/encode.h"
 #include "eval/memory_experiment.h"
-#include "model/build.h"
 #include "model/code_fingerprint.h"
-#include "tests/train/small_run.h"
+#include "tests/eval/open_model.h"
 
 namespace tessera::eval {
 namespace {
@@ -31,32 +30,19 @@ class MemoryRecall : public testing::Test {
   static void SetUpTestSuite() { shared_ = std::make_unique<Shared>(); }
   static void TearDownTestSuite() { shared_.reset(); }
 
-  struct Shared {
-    train::SmallRun small{"tessera-memory-recall"};
-    Config config = small.config("memory");
-    language::Tokenizer tokenizer = language::Tokenizer::load(config.language.tokenizer);
-    std::shared_ptr<model::Stage1Model> model = model::build_model(config, tokenizer.vocab_size()).model;
+  struct Shared : OpenModel {
     std::shared_ptr<const data::WebDataset> dataset =
         data::WebDataset::open(config.data.validation, null_logger());
     data::EvalBatch batch;
 
-    Shared() {
-      const torch::NoGradGuard no_grad;
-      for (const model::NamedParameter& parameter : model->named_parts()) {
-        if (parameter.part == model::Part::kGates) parameter.tensor.fill_(0.7);
-      }
-      model->set_training(false);
-      batch = *loader().next();
-    }
+    Shared() : OpenModel("memory-recall") { batch = *loader().next(); }
 
     data::EvalLoader loader() const {
       return data::EvalLoader(dataset, eval_loader_options(config), null_logger());
     }
   };
 
-  static EvaluatedModel evaluated() {
-    return {*shared_->model, shared_->tokenizer, shared_->config, Compute{}};
-  }
+  static EvaluatedModel evaluated() { return shared_->evaluated(); }
   static std::vector<std::string> captions() {
     std::vector<std::string> first;
     for (const auto& of_image : shared_->batch.captions) first.push_back(of_image.front());

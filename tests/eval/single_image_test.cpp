@@ -14,8 +14,7 @@
 #include "eval/match_texts.h"
 #include "eval/word_spans.h"
 #include "losses/maxsim.h"
-#include "model/build.h"
-#include "tests/train/small_run.h"
+#include "tests/eval/open_model.h"
 
 namespace tessera::eval {
 namespace {
@@ -28,27 +27,12 @@ class SingleImage : public testing::Test {
   static void SetUpTestSuite() { shared_ = std::make_unique<Shared>(); }
   static void TearDownTestSuite() { shared_.reset(); }
 
-  struct Shared {
-    train::SmallRun small{"tessera-single-image"};
-    Config config = small.config("single");
-    language::Tokenizer tokenizer = language::Tokenizer::load(config.language.tokenizer);
-    std::shared_ptr<model::Stage1Model> model = model::build_model(config, tokenizer.vocab_size()).model;
-
-    Shared() {
-      config.eval.batch_size = 2;
-      const torch::NoGradGuard no_grad;
-      for (const model::NamedParameter& parameter : model->named_parts()) {
-        at::Tensor tensor = parameter.tensor;
-        if (parameter.part == model::Part::kGates) tensor.fill_(0.7);
-      }
-      model->set_training(false);
-    }
+  struct Shared : OpenModel {
+    Shared() : OpenModel("single-image") { config.eval.batch_size = 2; }
   };
 
   static Config& config() { return shared_->config; }
-  static EvaluatedModel evaluated() {
-    return {*shared_->model, shared_->tokenizer, shared_->config, Compute{}};
-  }
+  static EvaluatedModel evaluated() { return shared_->evaluated(); }
   static at::Tensor pixels() {
     return torch::arange(3 * 42 * 42).remainder(249).to(torch::kByte).view({3, 42, 42});
   }

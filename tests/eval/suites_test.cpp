@@ -16,8 +16,7 @@
 #include "eval/pair_scores.h"
 #include "fusion/match_head.h"
 #include "losses/maxsim.h"
-#include "model/build.h"
-#include "tests/train/small_run.h"
+#include "tests/eval/open_model.h"
 
 namespace tessera::eval {
 namespace {
@@ -28,22 +27,13 @@ class SuitesTest : public testing::Test {
   static void SetUpTestSuite() { shared_ = std::make_unique<Shared>(); }
   static void TearDownTestSuite() { shared_.reset(); }
 
-  struct Shared {
-    train::SmallRun small{"tessera-suites"};
-    Config config = small.config("suites");
-    language::Tokenizer tokenizer = language::Tokenizer::load(config.language.tokenizer);
-    std::shared_ptr<model::Stage1Model> model = model::build_model(config, tokenizer.vocab_size()).model;
+  struct Shared : OpenModel {
     std::shared_ptr<const data::WebDataset> dataset =
         data::WebDataset::open(config.data.validation, null_logger());
     EncodedSet set;
 
-    Shared() {
+    Shared() : OpenModel("suites") {
       config.eval.batch_size = 5;
-      const torch::NoGradGuard no_grad;
-      for (const model::NamedParameter& parameter : model->named_parts()) {
-        if (parameter.part == model::Part::kGates) parameter.tensor.fill_(0.7);
-      }
-      model->set_training(false);
       set = encoded(dataset);
     }
 
@@ -54,9 +44,7 @@ class SuitesTest : public testing::Test {
     }
   };
 
-  EvaluatedModel evaluated() const {
-    return {*shared_->model, shared_->tokenizer, shared_->config, Compute{}};
-  }
+  EvaluatedModel evaluated() const { return shared_->evaluated(); }
   const EncodedSet& set() const { return shared_->set; }
   std::int64_t captions() const { return set().text.size(0); }
   std::string caption(std::int64_t row) const {

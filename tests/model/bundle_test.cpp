@@ -12,6 +12,7 @@
 #include "language/tokenizer_training.h"
 #include "model/weights.h"
 #include "tests/core/temporary_folder.h"
+#include "tests/model/small_config.h"
 #include "vision/dinov2_weights.h"
 
 namespace tessera::model {
@@ -24,35 +25,12 @@ using testing::HasSubstr;
 class BundleTest : public testing::Test {
  protected:
   Config config(TrainableChoice trainable) const {
-    Config config;
+    Config config = small_config();
     config.data.train = {(root() / "data" / "train.tar").string()};
     config.data.validation = {(root() / "data" / "val.tar").string()};
-    config.data.image_size = 28;
     config.run.output_dir = (root() / "runs").string();
-    config.vision.weights = "random";
     config.vision.trainable = trainable;
-    config.vision.architecture = {.hidden_size = 24,
-                                  .num_hidden_layers = 2,
-                                  .num_attention_heads = 2,
-                                  .mlp_ratio = 2,
-                                  .image_size = 28,
-                                  .patch_size = 14};
-    config.lora.r = 4;
-    config.compressor = {.hidden_size = 20, .output_size = 12, .dropout = 0.5};
     config.language.tokenizer = (root() / "tokenizer.model").string();
-    config.language.hidden_size = 16;
-    config.language.num_hidden_layers = 1;
-    config.language.num_attention_heads = 2;
-    config.language.intermediate_size = 24;
-    config.fusion = {.embedding_size = 8,
-                     .token_size = 8,
-                     .levels = 1,
-                     .image_attention_heads = 2,
-                     .image_mlp_ratio = 2,
-                     .cross_attention_heads = 2};
-    config.memory.slots = 12;
-    config.memory.episode = 4;
-    config.memory.code_size = 16;
     return config;
   }
 

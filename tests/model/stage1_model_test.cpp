@@ -6,36 +6,14 @@
 #include "core/error.h"
 #include "model/build.h"
 #include "model/parameter_table.h"
+#include "tests/model/small_config.h"
 
 namespace tessera::model {
 namespace {
 
-Config small_config() {
-  Config config;
-  config.data.image_size = 28;
-  config.vision.weights = "random";
-  config.vision.architecture = {.hidden_size = 24,
-                                .num_hidden_layers = 2,
-                                .num_attention_heads = 2,
-                                .mlp_ratio = 2,
-                                .image_size = 28,
-                                .patch_size = 14,
-                                .num_register_tokens = 2};
-  config.lora.r = 4;
-  config.compressor = {.hidden_size = 20, .output_size = 12, .dropout = 0.5};
-  config.language.vocab_size = 50;
-  config.language.hidden_size = 16;
-  config.language.num_hidden_layers = 1;
-  config.language.num_attention_heads = 2;
-  config.language.intermediate_size = 24;
-  config.fusion = {.embedding_size = 8,
-                   .token_size = 8,
-                   .levels = 1,
-                   .image_attention_heads = 2,
-                   .image_mlp_ratio = 2,
-                   .cross_attention_heads = 2};
-  config.memory.slots = 12;
-  config.memory.code_size = 16;
+Config config_with_registers() {
+  Config config = small_config();
+  config.vision.architecture.num_register_tokens = 2;
   return config;
 }
 
@@ -44,14 +22,14 @@ at::Tensor pixels() {
 }
 
 TEST(Stage1Model, LeavesRegistersOutOfTheCompressedTokens) {
-  const auto model = build_model(small_config(), std::nullopt).model;
+  const auto model = build_model(config_with_registers(), std::nullopt).model;
   const ImageFeatures features = model->encode_image(pixels());
   EXPECT_EQ(features.tokens.sizes(), (std::vector<std::int64_t>{2, 1 + 4, 12}));
   EXPECT_EQ(features.embedding.sizes(), (std::vector<std::int64_t>{2, 8}));
 }
 
 TEST(Stage1Model, FrozenLoraKeepsNoGraphOfTheEncoder) {
-  const auto model = build_model(small_config(), std::nullopt).model;
+  const auto model = build_model(config_with_registers(), std::nullopt).model;
   model->set_training(true);
   EXPECT_FALSE(model->vision().is_training());
   model->encode_image(pixels()).embedding.sum().backward();
@@ -67,7 +45,7 @@ TEST(Stage1Model, FrozenLoraKeepsNoGraphOfTheEncoder) {
 }
 
 TEST(Stage1Model, UnfrozenLoraGetsGradientsAndTheBackboneNone) {
-  const auto model = build_model(small_config(), std::nullopt).model;
+  const auto model = build_model(config_with_registers(), std::nullopt).model;
   const at::Tensor before = model->encode_image(pixels()).embedding.detach();
   const std::int64_t frozen = model->trainable_parameters();
   model->set_lora_trainable(true);
@@ -92,9 +70,9 @@ TEST(Stage1Model, UnfrozenLoraGetsGradientsAndTheBackboneNone) {
 }
 
 TEST(Stage1Model, EveryParameterHasAPartAndTheSeedDecidesItsValue) {
-  const auto model = build_model(small_config(), std::nullopt).model;
-  const auto again = build_model(small_config(), std::nullopt).model;
-  Config other_config = small_config();
+  const auto model = build_model(config_with_registers(), std::nullopt).model;
+  const auto again = build_model(config_with_registers(), std::nullopt).model;
+  Config other_config = config_with_registers();
   other_config.run.seed = 1;
   const auto other = build_model(other_config, std::nullopt).model;
   std::int64_t count = 0;
@@ -114,7 +92,7 @@ TEST(Stage1Model, EveryParameterHasAPartAndTheSeedDecidesItsValue) {
 
 /// With every gate at `value`.
 std::shared_ptr<Stage1Model> gated_model(double value) {
-  auto model = build_model(small_config(), std::nullopt).model;
+  auto model = build_model(config_with_registers(), std::nullopt).model;
   const torch::NoGradGuard no_grad;
   model->set_training(false);
   // The initialiser's 0.02 would leave every text alike.
@@ -203,7 +181,7 @@ TEST(Stage1Model, TheDecoderContinuesWhatTheCaptionPassBegins) {
 
 TEST(Stage1Model, AHeadOfItsOwnTrainsOnlyWhereTokensArePredicted) {
   for (const bool decodes : {false, true}) {
-    Config config = small_config();
+    Config config = config_with_registers();
     config.losses.caption.weight = decodes ? 1 : 0;
     config.losses.memory.weight = 0;
     auto built = build_model(config, std::nullopt);
@@ -235,17 +213,17 @@ TEST(BuildModel, NamesTheKeyThatDoesNotFit) {
     }
     return "no error";
   };
-  EXPECT_NE(message_of(small_config(), 49).find("language.vocab_size"), std::string::npos);
-  Config config = small_config();
+  EXPECT_NE(message_of(config_with_registers(), 49).find("language.vocab_size"), std::string::npos);
+  Config config = config_with_registers();
   config.vision.weights = "";
   EXPECT_NE(message_of(config, std::nullopt).find("vision.weights"), std::string::npos);
-  config = small_config();
+  config = config_with_registers();
   config.data.image_size = 30;
   EXPECT_NE(message_of(config, std::nullopt).find("data.image_size"), std::string::npos);
 }
 
 TEST(ParameterTable, CountsByPartAndEndsWithPeftsLine) {
-  const auto model = build_model(small_config(), std::nullopt).model;
+  const auto model = build_model(config_with_registers(), std::nullopt).model;
   const std::string table = parameter_table(*model);
   for (const char* part : {"backbone", "lora", "compressor", "language", "heads", "temperature"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part;

@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include "model/build.h"
+#include "tests/model/small_config.h"
 
 namespace tessera::train {
 namespace {
@@ -44,37 +45,17 @@ TEST(MemoryQueries, SharesAreTheConfiguredOnesAndNoQueryLosesBoth) {
   EXPECT_FALSE(torch::equal(sides.keeps_text, draw_query_sides(memory, next).keeps_text));
 }
 
-Config small_config() {
-  Config config;
-  config.data.image_size = 28;
-  config.vision.weights = "random";
-  config.vision.architecture = {.hidden_size = 24,
-                                .num_hidden_layers = 1,
-                                .num_attention_heads = 2,
-                                .mlp_ratio = 2,
-                                .image_size = 28,
-                                .patch_size = 14};
-  config.compressor = {.hidden_size = 20, .output_size = 12, .dropout = 0};
+/// Nothing is drawn.
+Config exact_config() {
+  Config config = model::small_config();
+  config.compressor.dropout = 0;
   config.language.vocab_size = 30;
-  config.language.hidden_size = 16;
-  config.language.num_hidden_layers = 1;
-  config.language.num_attention_heads = 2;
-  config.language.intermediate_size = 24;
-  config.fusion = {.embedding_size = 8,
-                   .token_size = 8,
-                   .levels = 1,
-                   .image_attention_heads = 2,
-                   .image_mlp_ratio = 2,
-                   .cross_attention_heads = 2};
-  config.memory.slots = 12;
-  config.memory.code_size = 16;
-  config.memory.episode = 4;
   config.memory.noise = 0;
   return config;
 }
 
 TEST(RecallFromOthers, DependsOnEveryCaptionOfTheEpisodeButTheOwn) {
-  const Config config = small_config();
+  const Config config = exact_config();
   const auto model = model::build_model(config, std::nullopt).model;
   torch::manual_seed(1);
   const auto image = model->encode_image(torch::randint(0, 256, {10, 3, 28, 28}, torch::kByte));
