@@ -58,7 +58,8 @@ TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch) {
   tensors["image_noise"] = noise(losses::NegativeDirection::kImage);
   const losses::NegativeWeights weights = losses::itm_weights(
       step.model().encode_image(batch.pixels).embedding, step.model().encode_text(tokens).embedding,
-      batch.image_ids, std::nullopt, step.model().itc_temperature(), step.collectives());
+      batch.image_ids, std::nullopt, step.model().itc_temperature(), step.collectives(),
+      config.losses.itm.uniform_share);
   const losses::HardNegatives negatives =
       losses::draw_hard_negatives(weights, tensors["text_noise"], tensors["image_noise"]);
   tensors["negative_text"] = negatives.text_index;

@@ -174,7 +174,7 @@ class EpisodicMemory(nn.Module):
 
 
 class Fusion(nn.Module):
-    def __init__(self, config, image_size, text_size, code_size):
+    def __init__(self, config, image_size, text_size, memory):
         super().__init__()
         levels = range(config["levels"])
         heads, cross_heads = config["image_attention_heads"], config["cross_attention_heads"]
@@ -182,7 +182,7 @@ class Fusion(nn.Module):
             ImageBlock(image_size, text_size, heads, config["image_mlp_ratio"], cross_heads) for _ in levels)
         self.text_cross_attention = nn.ModuleList(
             GatedCrossAttention(text_size, image_size, cross_heads) for _ in levels)
-        self.memory_projection = nn.Linear(code_size, image_size)
+        self.memory_projection = nn.Linear(memory["code_size"], memory["read_tokens"] * image_size)
 
 
 class TwoLinears(nn.Module):
@@ -205,7 +205,8 @@ class Stage1Model(nn.Module):
             nn.Linear(config["vision"]["architecture"]["hidden_size"], hidden_size), nn.ReLU(),
             nn.Dropout(config["compressor"]["dropout"]), nn.Linear(hidden_size, image_size), nn.LayerNorm(image_size))
         self.language = self.make_language(config["language"])
-        self.fusion = Fusion(fusion, image_size, text_size, code_size)
+        self.read_tokens = config["memory"]["read_tokens"]
+        self.fusion = Fusion(fusion, image_size, text_size, config["memory"])
         self.poolers = TwoLinears({"image_projection": (2 * image_size, fusion["embedding_size"]),
                                    "text_projection": (text_size, fusion["embedding_size"])})
         self.token_projections = TwoLinears({"image_projection": (image_size, fusion["token_size"]),
@@ -313,16 +314,19 @@ class Stage1Model(nn.Module):
         return head.classifier(both).float()
 
     def caption_logits(self, ids, image_states=None, memory=None, has_memory=None):
-        token = None if memory is None else self.fusion.memory_projection(memory)[:, None]
+        tokens = None
+        if memory is not None:
+            tokens = self.fusion.memory_projection(memory).unflatten(1, (self.read_tokens, -1))
         mask = None
         if image_states is None:
-            contexts = [token] * self.levels
-        elif token is None:
+            contexts = [tokens] * self.levels
+        elif tokens is None:
             contexts = image_states
         else:
-            contexts = [torch.cat([state, token.to(state.dtype)], 1) for state in image_states[:self.levels]]
+            contexts = [torch.cat([state, tokens.to(state.dtype)], 1) for state in image_states[:self.levels]]
             rows, patches = image_states[0].shape[:2]
-            mask = torch.cat([torch.ones(rows, patches, dtype=torch.bool), has_memory[:, None]], 1)
+            sees_memory = has_memory[:, None].expand(-1, self.read_tokens)
+            mask = torch.cat([torch.ones(rows, patches, dtype=torch.bool), sees_memory], 1)
         hidden = self.upper_text(self.lower_text(ids, None), None, contexts, mask)
         return F.linear(hidden, self.language.embed_tokens.weight)
 

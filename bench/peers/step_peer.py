@@ -3,8 +3,8 @@
 
   step_peer.py FOLDER --check            compute the step that step_bench --export wrote to FOLDER, compare, and fail
                                          where a loss is off by more than 1e-3 or a gradient norm by more than 1e-2
-  step_peer.py FOLDER --serve [--compile]  measure on demand: read "run STEPS", "parts STEPS" or "quit" from standard
-                                         input, answer with a line of JSON
+  step_peer.py FOLDER --serve [--compile]  measure on demand: read "run STEPS", "parts STEPS", "limit SECONDS" or "quit"
+                                         from standard input, answer with a line of JSON
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from step_model import (Stage1Model, masked_mean, maxsim_scores, mean_cross_entropy, next_token_loss, peer_name,
                         pooled_image, softplus_loss, unit_length)
@@ -138,8 +139,11 @@ class Step:
         with torch.no_grad():
             similarity = image @ text.T / self.model.itc_temperature()
 
+            uniform = self.config["losses"]["itm"]["uniform_share"]
+
             def draw(scores, noise):
                 weights = scores.masked_fill(same, float("-inf")).softmax(1).masked_fill(same, 0)
+                weights = (1 - uniform) * weights + uniform * ~same / (~same).sum(1, keepdim=True).clamp(min=1)
                 return (weights.log() + noise).argmax(1), (weights > 0).any(1)
 
             negative_text, text_valid = draw(similarity, batch["text_noise"])
@@ -201,6 +205,22 @@ class Step:
         seconds = sum(sum(self.run()) for _ in range(steps))
         return {"steps": steps, "pairs": steps * len(self.batches[0]["image_ids"]), "seconds": seconds,
                 "cpu_seconds": cpu_seconds() - cpu, "peak_mib": peak_mib()}
+
+    def limit(self, seconds):
+        """Pairs a second if the step were nothing but its matrix products, at the rate of a large one."""
+        with FlopCounterMode(display=False) as counter:
+            self.run()
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+        left, right = (torch.randn(1536, 1536, dtype=dtype) for _ in range(2))
+        best, end = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            left @ right
+            best = min(best, time.perf_counter() - start)
+        rate = 2 * 1536**3 / best
+        pairs = len(self.batches[0]["image_ids"])
+        return {"pairs_per_second": pairs * rate / counter.get_total_flops(), "flop": counter.get_total_flops(),
+                "flop_per_second": rate}
 
     def time_parts(self, steps):
         """Backward times come from the profiler, which makes everything slower: its shares are laid over the time of
@@ -276,9 +296,10 @@ def serve(step):
         command, _, steps = line.strip().partition(" ")
         if command == "quit":
             break
-        actions = {"run": step.run_many, "parts": step.time_parts}
+        actions = {"run": step.run_many, "parts": step.time_parts, "limit": step.limit}
         if command not in actions:
-            raise SystemExit(f"step_peer: expected 'run STEPS', 'parts STEPS' or 'quit', found '{line.strip()}'")
+            raise SystemExit("step_peer: expected 'run STEPS', 'parts STEPS', 'limit SECONDS' or 'quit', found "
+                             f"'{line.strip()}'")
         print(json.dumps(actions[command](int(steps))), flush=True)
 
 

@@ -113,10 +113,10 @@ def level_case_outputs(weights, inputs, params):
             cross = under(weights, f"text_cross_attention.{level}.")
             context, context_readable = image, torch.ones(len(image), dtype=torch.bool)
             if mode == "caption" and "memory" in inputs:
-                token = linear(weights, "memory_projection", inputs["memory"][row])[None]
+                tokens = linear(weights, "memory_projection", inputs["memory"][row]).view(-1, IMAGE)
                 sees = inputs["has_memory"][row : row + 1] == 1 if "has_memory" in inputs else torch.tensor([True])
-                context = torch.cat([image, token])
-                context_readable = torch.cat([context_readable, sees])
+                context = torch.cat([image, tokens])
+                context_readable = torch.cat([context_readable, sees.expand(len(tokens))])
             before = text
             text = text_layer(
                 layer,
@@ -185,7 +185,7 @@ class Values:
             **self.linear("mlp.down_proj", inner, TEXT, False),
         }
 
-    def tower(self, image_gates, text_gates):
+    def tower(self, image_gates, text_gates, read_tokens):
         weights = {"language.model.norm.weight": 1 + 0.2 * self.normal(TEXT)}
         for level, (image_gate, text_gate) in enumerate(zip(image_gates, text_gates, strict=True)):
             for prefix, part in (
@@ -194,7 +194,7 @@ class Values:
                 (f"language.model.layers.{level}.", self.text_layer()),
             ):
                 weights |= {prefix + key: value for key, value in part.items()}
-        return weights | self.linear("memory_projection", CODE, IMAGE)
+        return weights | self.linear("memory_projection", CODE, read_tokens * IMAGE)
 
 
 def padding(side):
@@ -240,9 +240,9 @@ def cross_attention_case(folder, name, heads, gate, seed, side="none", context=P
     write(folder, name, "gated_cross_attention", {"heads": heads}, inputs, weights, compute, values, ["hidden_states"])
 
 
-def fusion_case(folder, name, mode, image_gates, text_gates, seed, side="none", memory=None):
+def fusion_case(folder, name, mode, image_gates, text_gates, seed, side="none", memory=None, read_tokens=1):
     values = Values(seed)
-    weights = values.tower(image_gates, text_gates)
+    weights = values.tower(image_gates, text_gates, read_tokens)
     inputs = {
         "image": values.normal(3, 1 + PATCHES, IMAGE),
         "text": values.normal(3, TOKENS, TEXT),
@@ -300,6 +300,7 @@ def main():
     fusion_case(folder, "caption", "caption", [0.7, -0.5], [-0.8, 0.6], seed=9, side="right")
     fusion_case(folder, "caption_memory", "caption", [0.7, 0.5], [0.8, -0.6], seed=10, memory="all")
     fusion_case(folder, "caption_some_memory", "caption", [0.4], [0.9], seed=11, memory="some")
+    fusion_case(folder, "caption_memory_tokens", "caption", [0.7, 0.5], [0.8, -0.6], 12, memory="some", read_tokens=3)
 
 
 if __name__ == "__main__":

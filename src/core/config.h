@@ -137,6 +137,7 @@ struct MemoryConfig {
   double drop_image = 0.2;       ///< share of queries that are codes of the text alone
   double caption_share =
       0.25;  ///< share of the captions that see a read-out of an episode without their pair
+  std::int64_t read_tokens = 4;  ///< tokens that a read-out becomes for the decoder
 
   bool operator==(const MemoryConfig&) const = default;
 };
@@ -162,6 +163,7 @@ struct ItcConfig {
 
 struct ItmConfig {
   double weight = 1.0;
+  double uniform_share = 0.0;  ///< of the negatives' draws that disregard similarity
 
   bool operator==(const ItmConfig&) const = default;
 };

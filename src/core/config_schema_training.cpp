@@ -57,6 +57,9 @@ std::vector<ConfigKey> memory_keys() {
       number(
           "memory.caption_share", kFraction, [](Config & c) -> auto& { return c.memory.caption_share; },
           "Share of the captions that are trained beside a read-out of an episode without their pair"),
+      integer(
+          "memory.read_tokens", {1, 256}, [](Config & c) -> auto& { return c.memory.read_tokens; },
+          "Tokens that a read-out becomes for the decoder"),
   };
 }
 
@@ -94,6 +97,11 @@ std::vector<ConfigKey> losses_keys() {
       number(
           "losses.itm.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.itm.weight; },
           "Weight of image-text matching with hard negatives; 0: left out, with its passes"),
+      number(
+          "losses.itm.uniform_share", kFraction,
+          [](Config & c) -> auto& { return c.losses.itm.uniform_share; },
+          "Share of those negatives that are drawn uniformly; more than 0 where hard ones are too hard to "
+          "begin with"),
       number(
           "losses.maxsim.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.maxsim.weight; },
           "Weight of contrast by late interaction; 0: left out"),

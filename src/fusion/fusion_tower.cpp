@@ -29,8 +29,10 @@ FusionTowerImpl::FusionTowerImpl(const FusionTowerOptions& options) : options_(o
     text_cross_attention_->push_back(GatedCrossAttention(
         GatedCrossAttentionOptions{options.text_size, options.image_size, options.cross_attention_heads}));
   }
-  memory_projection_ =
-      register_module("memory_projection", torch::nn::Linear(options.code_size, options.image_size));
+  TORCH_CHECK(options.read_tokens >= 1, "fusion tower: at least one token of a read-out expected, got ",
+              options.read_tokens);
+  memory_projection_ = register_module(
+      "memory_projection", torch::nn::Linear(options.code_size, options.read_tokens * options.image_size));
 }
 
 std::int64_t FusionTowerImpl::first_layer(const language::LanguageModel& language) const {
@@ -123,19 +125,21 @@ std::vector<ContextKeys> FusionTowerImpl::caption_keys(const CaptionCondition& c
               condition.image_states.size());
   TORCH_CHECK(has_image || !condition.has_memory.defined(),
               "caption condition: has_memory is for rows that have an image beside the memory");
-  at::Tensor memory_token;
-  if (condition.memory.defined()) memory_token = memory_projection_->forward(condition.memory).unsqueeze(1);
+  at::Tensor memory_tokens;
+  if (condition.memory.defined()) {
+    memory_tokens = memory_projection_->forward(condition.memory).unflatten(1, {options_.read_tokens, -1});
+  }
 
   std::vector<ContextKeys> keys;
   for (std::int64_t level = 0; level < levels(); ++level) {
-    at::Tensor context = memory_token;
+    at::Tensor context = memory_tokens;
     at::Tensor mask;
     if (has_image) {
       const at::Tensor& image = condition.image_states[static_cast<std::size_t>(level)];
-      context = memory_token.defined() ? at::cat({image, memory_token.to(image.scalar_type())}, 1) : image;
-      if (memory_token.defined() && condition.has_memory.defined()) {
+      context = memory_tokens.defined() ? at::cat({image, memory_tokens.to(image.scalar_type())}, 1) : image;
+      if (memory_tokens.defined() && condition.has_memory.defined()) {
         mask = at::cat({at::ones({batch, image.size(1)}, condition.has_memory.options()),
-                        condition.has_memory.view({batch, 1})},
+                        condition.has_memory.view({batch, 1}).expand({batch, options_.read_tokens})},
                        1);
       }
     }

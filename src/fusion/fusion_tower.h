@@ -23,6 +23,8 @@ struct FusionTowerOptions {
   std::int64_t image_mlp_ratio = 4;
   std::int64_t cross_attention_heads = 4;
   std::int64_t code_size = 384;  ///< of the episodic memory's read-out
+  std::int64_t read_tokens =
+      4;  ///< R: tokens a read-out becomes, so that words can choose what to read of it
 };
 
 /// What a caption is decoded from. At least one of the two is there.
@@ -98,7 +100,7 @@ class FusionTowerImpl : public torch::nn::Module {
                     const language::DecoderContext& context, const PairRows& pairs = {});
 
   /// What each level's text layer reads of a condition: the image state of that level, and the memory's
-  /// read-out as one token more. Computed once, it serves every token that is decoded.
+  /// read-out as R tokens more. Computed once, it serves every token that is decoded.
   std::vector<ContextKeys> caption_keys(const CaptionCondition& condition);
 
   /// The text pass under a condition, from the lower text on, up to and with the final norm.

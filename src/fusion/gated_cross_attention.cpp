@@ -33,10 +33,11 @@ ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::T
               context.sizes());
   const std::int64_t batch = context.size(0);
   const std::int64_t tokens = context.size(1);
-  const at::Tensor both = key_value->forward(context_norm->forward(context))
-                              .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads})
-                              .permute({2, 0, 3, 1, 4});
-  ContextKeys keys{both.select(0, 0), both.select(0, 1), {}};
+  const std::vector<at::Tensor> both =
+      key_value->forward(context_norm->forward(context))
+          .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads})
+          .unbind(2);
+  ContextKeys keys{both[0].transpose(1, 2), both[1].transpose(1, 2), {}};
   if (context_mask.defined()) {
     TORCH_CHECK(context_mask.dim() == 2 && context_mask.size(0) == batch && context_mask.size(1) == tokens &&
                     context_mask.scalar_type() == at::kBool,

@@ -25,11 +25,13 @@ ImageBlockImpl::ImageBlockImpl(const ImageBlockOptions& options) : options_(opti
 at::Tensor ImageBlockImpl::self_attention(const at::Tensor& hidden_states) {
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
-  const at::Tensor parts =
+  // unbind, whose gradient is one stack: that of three selects is three tensors of zeros and their sum.
+  const std::vector<at::Tensor> parts =
       query_key_value->forward(attention_norm->forward(hidden_states))
           .view({batch, tokens, 3, options_.attention_heads, options_.hidden_size / options_.attention_heads})
-          .permute({2, 0, 3, 1, 4});
-  const at::Tensor attended = attention(parts.select(0, 0), parts.select(0, 1), parts.select(0, 2));
+          .unbind(2);
+  const at::Tensor attended =
+      attention(parts[0].transpose(1, 2), parts[1].transpose(1, 2), parts[2].transpose(1, 2));
   return attention_output->forward(attended.transpose(1, 2).reshape({batch, tokens, options_.hidden_size}));
 }
 

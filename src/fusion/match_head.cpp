@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "fusion/pooling.h"
 
 namespace tessera::fusion {
@@ -23,7 +25,8 @@ at::Tensor MatchHeadImpl::forward(const at::Tensor& image, const at::Tensor& tex
 }
 
 at::Tensor match_scores(const at::Tensor& match_logits) {
-  return match_logits.select(-1, 1) - match_logits.select(-1, 0);
+  constexpr double kWrongToRightInTraining = 2;  // B right pairs, and B wrong ones by image and by text each
+  return match_logits.select(-1, 1) - match_logits.select(-1, 0) + std::log(kWrongToRightInTraining);
 }
 
 }  // namespace tessera::fusion

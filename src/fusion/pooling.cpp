@@ -19,7 +19,9 @@ at::Tensor masked_mean(const at::Tensor& hidden_states, const at::Tensor& attent
 at::Tensor pooled_image_tokens(const at::Tensor& tokens) {
   TORCH_CHECK(tokens.dim() == 3 && tokens.size(1) >= 2,
               "image pooler: tokens [B, 1+P, D] with at least one patch expected, got ", tokens.sizes());
-  return at::cat({tokens.select(1, 0), tokens.slice(1, 1).mean(1)}, -1);
+  // One split, whose gradient is one concatenation; two slices would each have a tensor of zeros.
+  const std::vector<at::Tensor> parts = tokens.split_with_sizes({1, tokens.size(1) - 1}, 1);
+  return at::cat({parts[0].squeeze(1), parts[1].mean(1)}, -1);
 }
 
 at::Tensor unit_length(const at::Tensor& embedding) {

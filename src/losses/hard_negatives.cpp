@@ -37,12 +37,16 @@ at::Tensor left_out(const at::Tensor& image_ids, const at::Tensor& batch_ids,
   return at::cat({same_in_batch, (rows == queue->image_ids).logical_or(counts.logical_not())}, 1);
 }
 
-at::Tensor weights_of(const at::Tensor& similarity, const at::Tensor& temperature,
-                      const at::Tensor& left_out) {
+at::Tensor weights_of(const at::Tensor& similarity, const at::Tensor& temperature, const at::Tensor& left_out,
+                      double uniform_share) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const at::Tensor logits = similarity / temperature.to(similarity.scalar_type());
   // Of a row that is left out as a whole, the softmax is NaN; the fill covers that too.
-  return logits.masked_fill(left_out, -kInfinity).softmax(1).masked_fill(left_out, 0);
+  const at::Tensor hard = logits.masked_fill(left_out, -kInfinity).softmax(1).masked_fill(left_out, 0);
+  if (uniform_share == 0) return hard;
+  const at::Tensor candidates = left_out.logical_not();
+  return (1 - uniform_share) * hard +
+         uniform_share * candidates / candidates.sum(1, /*keepdim=*/true).clamp_min(1);
 }
 
 at::Tensor draw(const at::Tensor& weights, const at::Tensor& noise) {
@@ -67,7 +71,9 @@ float gumbel(std::uint32_t bits) {
 
 NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
                             const std::optional<QueueView>& queue, const at::Tensor& temperature,
-                            Collectives& collectives) {
+                            Collectives& collectives, double uniform_share) {
+  TORCH_CHECK(0 <= uniform_share && uniform_share <= 1, "itm_weights: uniform_share must be in [0, 1], got ",
+              uniform_share);
   check_batch(image, text, image_ids, temperature);
   if (queue) check_queue("itm_weights", *queue, image.size(1));
   const c10::NoGradGuard no_grad;
@@ -88,10 +94,10 @@ NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, con
   NegativeWeights result;
   result.text_similarity = at::mm(images, candidate_texts.t());
   result.image_similarity = at::mm(texts, candidate_images.t());
-  result.text_weights =
-      weights_of(result.text_similarity, temperature, left_out(image_ids, batch_ids, queue, filled));
-  result.image_weights =
-      weights_of(result.image_similarity, temperature, left_out(image_ids, batch_ids, queue, usable));
+  result.text_weights = weights_of(result.text_similarity, temperature,
+                                   left_out(image_ids, batch_ids, queue, filled), uniform_share);
+  result.image_weights = weights_of(result.image_similarity, temperature,
+                                    left_out(image_ids, batch_ids, queue, usable), uniform_share);
   return result;
 }
 

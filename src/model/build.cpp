@@ -96,7 +96,8 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                  .image_attention_heads = config.fusion.image_attention_heads,
                                  .image_mlp_ratio = config.fusion.image_mlp_ratio,
                                  .cross_attention_heads = config.fusion.cross_attention_heads,
-                                 .code_size = config.memory.code_size});
+                                 .code_size = config.memory.code_size,
+                                 .read_tokens = config.memory.read_tokens});
   parts.poolers =
       fusion::ItcPoolers(fusion::ItcPoolersOptions{image_size, text_size, config.fusion.embedding_size});
   parts.token_projections = fusion::TokenProjections(

@@ -194,9 +194,9 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
 
 void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
   RECORD_USER_SCOPE("itm");
-  const losses::NegativeWeights weights =
-      losses::itm_weights(encoded.image.embedding.detach(), encoded.text.embedding.detach(),
-                          encoded.image_ids, encoded.queue, model_->itc_temperature().detach(), collectives_);
+  const losses::NegativeWeights weights = losses::itm_weights(
+      encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, encoded.queue,
+      model_->itc_temperature().detach(), collectives_, config_.losses.itm.uniform_share);
   const losses::NoiseShape shape{collectives_.rank() * encoded.size(), encoded.size(),
                                  weights.text_weights.size(1)};
   const auto noise = [&](losses::NegativeDirection direction) {

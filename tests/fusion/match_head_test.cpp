@@ -67,10 +67,14 @@ TEST(MatchHead, LogitsAreFloat32FromFewerBitsAndARowOfPaddingIsFinite) {
   EXPECT_TRUE(logits.isfinite().all().item<bool>());
 }
 
-TEST(MatchScores, AreTheLogOddsOfAMatch) {
+TEST(MatchScores, AreTheLogOddsOfAMatchAmongAsManyRightAsWrongPairs) {
   const auto logits = normal({5, 2});
-  const auto probability = logits.softmax(1).select(1, 1);
-  EXPECT_TRUE(close(match_scores(logits), (probability / (1 - probability)).log()));
+  // Bayes: of the pairs trained on, a third was right and two thirds were wrong.
+  const auto right = logits.softmax(1).select(1, 1) / (1.0 / 3);
+  const auto wrong = logits.softmax(1).select(1, 0) / (2.0 / 3);
+  EXPECT_TRUE(close(match_scores(logits), (right / wrong).log()));
+  // A head that only knows how many pairs were right is undecided.
+  EXPECT_NEAR(match_scores(at::tensor({std::log(2.0), std::log(1.0)}).view({1, 2})).item<double>(), 0, 1e-12);
 }
 
 }  // namespace

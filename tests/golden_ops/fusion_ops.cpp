@@ -75,7 +75,8 @@ fusion::FusionTower tower_of(const GoldenCase& golden, const at::Tensor& image, 
                                  .image_attention_heads = integer(golden, "image_attention_heads"),
                                  .image_mlp_ratio = integer(golden, "image_mlp_ratio"),
                                  .cross_attention_heads = integer(golden, "cross_attention_heads"),
-                                 .code_size = projection->second.size(1)});
+                                 .code_size = projection->second.size(1),
+                                 .read_tokens = projection->second.size(0) / image.size(-1)});
 }
 
 language::LanguageModel language_of(const GoldenCase& golden, GoldenResult& result) {

@@ -47,6 +47,33 @@ HardNegatives draw(const NegativeWeights& weights, std::int64_t step, std::int64
                              gumbel_noise(seed, NegativeDirection::kImage, step, shape, at::kCPU));
 }
 
+TEST(ItmWeights, MixInUniformDraws) {
+  const Batch batch = batch_of({1, 2, 2, 3});
+  const QueueView queue = queue_of({2, 9, 1});
+  SingleProcess single;
+  const auto mixed = [&](double share, double temperature) {
+    return itm_weights(batch.image, batch.text, batch.image_ids, queue, tau(temperature), single, share);
+  };
+  const NegativeWeights hard = weights_of(batch.image, batch.text, batch.image_ids, queue);
+  const NegativeWeights half = mixed(0.5, 0.1);
+  const at::Tensor candidates =
+      (batch.image_ids.unsqueeze(1) != at::cat({batch.image_ids, queue.image_ids})).to(at::kDouble);
+  const at::Tensor uniform = candidates / candidates.sum(1, true);
+  EXPECT_TRUE(at::allclose(half.text_weights, 0.5 * hard.text_weights + 0.5 * uniform));
+  EXPECT_TRUE(at::allclose(half.image_weights, 0.5 * hard.image_weights + 0.5 * uniform));
+  // Also of candidates whose softmax is too small to be told from 0.
+  EXPECT_TRUE(at::allclose(mixed(1, 1e-3).text_weights, uniform));
+  EXPECT_THROW(mixed(1.5, 0.1), c10::Error);
+}
+
+TEST(ItmWeights, ByUniformSharesOfARowWithoutCandidatesAreZero) {
+  const Batch batch = batch_of({4, 4, 4});
+  SingleProcess single;
+  const NegativeWeights weights =
+      itm_weights(batch.image, batch.text, batch.image_ids, std::nullopt, tau(0.1), single, 0.5);
+  EXPECT_TRUE(at::equal(weights.text_weights, at::zeros_like(weights.text_weights)));
+}
+
 TEST(ItmWeights, AreASoftmaxOverTheOthers) {
   const Batch batch = batch_of({1, 2, 2, 3});
   const QueueView queue = queue_of({2, 9, 1});
