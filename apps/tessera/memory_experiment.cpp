@@ -26,6 +26,8 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
        "WebDataset shards that were not trained on, braces allowed; default: the configuration's data.validation")
       ("pairs", options::value<std::int64_t>()->default_value(100),
        "how many to write; as many others are asked for without having been written")
+      ("draws", options::value<std::int64_t>()->default_value(8),
+       "how often, each time with other pairs; figures are of all together")
       ("seed", options::value<std::uint64_t>()->default_value(0), "draws the pairs, and the half that is forgotten")
       ("output,o", options::value<std::string>(), "JSON file for the figures and every answer");
   // clang-format on
@@ -43,7 +45,7 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
   const Config& config = model.loaded.config;
   const auto shards = values->count("shards") != 0 ? words_of(*values, "shards") : config.data.validation;
   if (shards.empty()) throw ConfigError("the configuration names no data.validation; give --shards");
-  const eval::MemoryExperimentOptions experiment{count_of(*values, "pairs", 2),
+  const eval::MemoryExperimentOptions experiment{count_of(*values, "pairs", 2), count_of(*values, "draws", 1),
                                                  (*values)["seed"].as<std::uint64_t>()};
   const Logger logger = make_logger({});
   const auto dataset = data::WebDataset::open(shards, logger);

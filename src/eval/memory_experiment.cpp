@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -79,23 +80,21 @@ Pairs read_pairs(const EvaluatedModel& evaluated, const data::WebDataset& datase
 struct Readings {
   at::Tensor codes;                ///< [N, C]
   std::vector<double> confidence;  ///< empty where no memory was read
-  double nearest_is_own = 0;
+  std::vector<double> found;       ///< 1 where the nearest entry is the pair's own; empty likewise
 };
 
 Readings read(const memory::MemoryStore& store, const Pairs& pairs) {
   Readings readings;
   std::vector<at::Tensor> codes;
-  double own = 0;
   for (std::int64_t row = 0; row < pairs.size(); ++row) {
     const memory::Recollection recollection = store.recall(pairs.queries[row], /*nearest=*/1);
     codes.push_back(recollection.code);
     readings.confidence.push_back(recollection.confidence);
     const bool found = !recollection.nearest.empty() &&
                        recollection.nearest.front().entry.id == pairs.keys[static_cast<std::size_t>(row)];
-    own += found ? 1 : 0;
+    readings.found.push_back(found ? 1 : 0);
   }
   readings.codes = at::stack(codes);
-  readings.nearest_is_own = own / static_cast<double>(pairs.size());
   return readings;
 }
 
@@ -117,49 +116,89 @@ Json code_figures(const at::Tensor& codes) {
           {"effective_dimension", trace * trace / gram.square().sum().item<double>()}};
 }
 
-/// The figures and the answers, group by group.
+/// The answers of all draws, group by group, and what they come to.
 class Groups {
  public:
   explicit Groups(const EvaluatedModel& evaluated) : evaluated_(evaluated) {}
 
-  void add(const std::string& name, const Pairs& pairs, const Readings& readings) {
+  void add(std::int64_t draw, const std::string& name, const Pairs& pairs, const Readings& readings) {
     const std::vector<std::string> answers = decode_codes(evaluated_, readings.codes);
-    Json group = text_figures(pairs, answers);
-    group["pairs"] = pairs.size();
-    if (!readings.confidence.empty()) {
-      group["confidence"] = mean(readings.confidence);
-      group["nearest_is_own"] = readings.nearest_is_own;
-      group["read_out_similarity"] =
-          at::cosine_similarity(readings.codes, pairs.codes, 1, 1e-12).mean().item<double>();
+    add_answers(draw, name, pairs, readings, answers);
+    Group& group = groups_[name];
+    append(group.answers, answers);
+    append(group.captions, pairs.captions);
+    append(group.scenes, pairs.scenes);
+    if (readings.confidence.empty()) return;
+    append(group.confidence, readings.confidence);
+    append(group.found, readings.found);
+    const at::Tensor similarity = at::cosine_similarity(readings.codes, pairs.codes, 1, 1e-12);
+    for (std::int64_t row = 0; row < pairs.size(); ++row) {
+      group.similarity.push_back(similarity[row].item<double>());
     }
-    figures_[name] = std::move(group);
-    add_answers(name, pairs, readings, answers);
   }
 
-  Json figures() { return std::move(figures_); }
-  Json answers() { return std::move(answers_); }
+  Json figures() const {
+    Json figures = Json::object();
+    for (const auto& [name, group] : groups_) {
+      Json json = text_figures(group);
+      json["pairs"] = group.answers.size();
+      if (!group.confidence.empty()) {
+        json["confidence"] = mean(group.confidence);
+        json["nearest_is_own"] = mean(group.found);
+        json["read_out_similarity"] = mean(group.similarity);
+      }
+      figures[name] = std::move(json);
+    }
+    return figures;
+  }
+
+  /// How well the confidence tells one group from another.
+  double confidence_auc(const std::string& higher, const std::string& lower) const {
+    return area_under_curve(at::tensor(groups_.at(higher).confidence, at::kDouble),
+                            at::tensor(groups_.at(lower).confidence, at::kDouble));
+  }
+
+  const std::vector<data::SceneDescription>& scenes(const std::string& name) const {
+    return groups_.at(name).scenes;
+  }
+
+  Json take_answers() { return std::move(answers_); }
 
  private:
-  static Json text_figures(const Pairs& pairs, const std::vector<std::string>& answers) {
+  struct Group {
+    std::vector<std::string> answers, captions;
+    std::vector<data::SceneDescription> scenes;
+    std::vector<double> confidence, found, similarity;
+  };
+
+  template <typename T>
+  static void append(std::vector<T>& all, const std::vector<T>& more) {
+    all.insert(all.end(), more.begin(), more.end());
+  }
+
+  static Json text_figures(const Group& group) {
     std::vector<std::string> candidates;
     std::vector<std::vector<std::string>> references;
     double exact = 0;
-    for (std::size_t i = 0; i < answers.size(); ++i) {
-      candidates.push_back(tokenize_caption(answers[i]));
-      references.push_back({tokenize_caption(pairs.captions[i])});
+    for (std::size_t i = 0; i < group.answers.size(); ++i) {
+      candidates.push_back(tokenize_caption(group.answers[i]));
+      references.push_back({tokenize_caption(group.captions[i])});
       exact += candidates.back() == references.back().front() ? 1 : 0;
     }
-    Json json{{"exact", exact / static_cast<double>(answers.size())},
+    Json json{{"exact", exact / static_cast<double>(group.answers.size())},
               {"rouge_l", caption_scores(candidates, references).rouge_l}};
-    if (!pairs.scenes.empty()) add_to_json(json, scene_truth(answers, pairs.scenes), "");
+    if (!group.scenes.empty()) add_to_json(json, scene_truth(group.answers, group.scenes), "");
     return json;
   }
 
-  void add_answers(const std::string& name, const Pairs& pairs, const Readings& readings,
+  void add_answers(std::int64_t draw, const std::string& name, const Pairs& pairs, const Readings& readings,
                    const std::vector<std::string>& answers) {
     for (std::size_t i = 0; i < answers.size(); ++i) {
-      Json line{
-          {"group", name}, {"key", pairs.keys[i]}, {"caption", pairs.captions[i]}, {"answer", answers[i]}};
+      Json line{{"draw", draw},
+                {"group", name},
+                {"key", pairs.keys[i]},
+                {"caption", pairs.captions[i]},
+                {"answer", answers[i]}};
       if (!readings.confidence.empty()) line["confidence"] = readings.confidence[i];
       if (!pairs.scenes.empty()) {
         const data::CaptionJudgement judgement = data::judge_caption(answers[i], pairs.scenes[i]);
@@ -171,7 +210,7 @@ class Groups {
   }
 
   const EvaluatedModel& evaluated_;
-  Json figures_ = Json::object();
+  std::map<std::string, Group> groups_;
   Json answers_ = Json::array();
 };
 
@@ -181,52 +220,58 @@ std::vector<std::int64_t> part_of(const std::vector<std::int64_t>& order, std::i
   return {order.begin() + first, order.begin() + end};
 }
 
+/// One draw: writes, asks, forgets half, asks again. `order` is of all pairs, those to write first.
+void run_draw(std::int64_t draw, const Pairs& all, const std::vector<std::int64_t>& order, std::int64_t count,
+              const memory::MemoryStore& empty, Groups& groups) {
+  const Pairs written = all.rows(part_of(order, 0, count));
+  const Pairs others = all.rows(part_of(order, count, 2 * count));
+  const Pairs forgotten = all.rows(part_of(order, 0, count / 2));
+  const Pairs kept = all.rows(part_of(order, count / 2, count));
+  memory::MemoryStore store = empty;
+  for (std::int64_t row = 0; row < count; ++row) {
+    const auto place = static_cast<std::size_t>(row);
+    store.write(written.codes[row], {written.keys[place], written.captions[place], written.keys[place]});
+  }
+  groups.add(draw, "written", written, read(store, written));
+  groups.add(draw, "never_written", others, read(store, others));
+  for (const std::string& key : forgotten.keys) store.forget(key);
+  groups.add(draw, "kept", kept, read(store, kept));
+  groups.add(draw, "forgotten", forgotten, read(store, forgotten));
+  groups.add(draw, "code_decoded", written, {written.codes, {}, {}});
+  groups.add(draw, "query_decoded", written, {written.queries, {}, {}});
+  groups.add(draw, "empty_memory", written, read(empty, written));
+}
+
 }  // namespace
 
 nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::WebDataset& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options) {
-  memory::MemoryStore store = new_memory(evaluated);
-  const memory::MemoryStore empty = store;
+  const memory::MemoryStore empty = new_memory(evaluated);
   const Pairs all = read_pairs(evaluated, dataset, loader);
   const std::int64_t count = options.pairs;
   if (count < 2 || all.size() < 2 * count) {
     fail("memory experiment: {} pairs to write and as many others: expected at least {} images, found {}",
          count, 2 * std::max<std::int64_t>(count, 2), all.size());
   }
-  const auto order = random_permutation(all.size(), options.seed, RandomPurpose::kShuffle, 0);
-  const Pairs written = all.rows(part_of(order, 0, count));
-  const Pairs others = all.rows(part_of(order, count, 2 * count));
-  const Pairs forgotten = all.rows(part_of(order, 0, count / 2));
-  const Pairs kept = all.rows(part_of(order, count / 2, count));
-
-  for (std::int64_t row = 0; row < count; ++row) {
-    const auto place = static_cast<std::size_t>(row);
-    store.write(written.codes[row], {written.keys[place], written.captions[place], written.keys[place]});
-  }
+  TORCH_CHECK(options.draws >= 1, "memory experiment: at least one draw expected, got ", options.draws);
   Groups groups(evaluated);
-  const Readings of_written = read(store, written);
-  const Readings of_others = read(store, others);
-  groups.add("written", written, of_written);
-  groups.add("never_written", others, of_others);
-  for (const std::string& key : forgotten.keys) store.forget(key);
-  groups.add("kept", kept, read(store, kept));
-  groups.add("forgotten", forgotten, read(store, forgotten));
-  groups.add("code_decoded", written, {written.codes, {}, 0});
-  groups.add("query_decoded", written, {written.queries, {}, 0});
-  groups.add("empty_memory", written, read(empty, written));
+  for (std::int64_t draw = 0; draw < options.draws; ++draw) {
+    const auto order = random_permutation(all.size(), options.seed, RandomPurpose::kShuffle, draw);
+    run_draw(draw, all, order, count, empty, groups);
+  }
 
   nlohmann::json json{{"pairs", count},
+                      {"draws", options.draws},
                       {"seed", options.seed},
-                      {"capacity", store.capacity()},
-                      {"code_size", store.code_size()},
-                      {"confidence_auc", area_under_curve(at::tensor(of_written.confidence, at::kDouble),
-                                                          at::tensor(of_others.confidence, at::kDouble))},
-                      {"codes", code_figures(written.codes)},
+                      {"capacity", empty.capacity()},
+                      {"code_size", empty.code_size()},
+                      {"confidence_auc", groups.confidence_auc("written", "never_written")},
+                      {"codes", code_figures(all.codes.slice(0, 0, count))},
                       {"groups", groups.figures()},
-                      {"recalled_captions", groups.answers()}};
-  if (!written.scenes.empty()) {
+                      {"recalled_captions", groups.take_answers()}};
+  if (!all.scenes.empty()) {
     json["chance"] = nlohmann::json::object();
-    add_to_json(json["chance"], chance_scene_truth(written.scenes), "");
+    add_to_json(json["chance"], chance_scene_truth(groups.scenes("written")), "");
   }
   return json;
 }
@@ -259,9 +304,10 @@ std::string memory_table(const nlohmann::json& figures) {
   for (const char* name : kRows) add_row(name, figures.at("groups").at(name));
   if (figures.contains("chance")) add_row("chance", figures.at("chance"));
   return table +
-         fmt::format("confidence tells written from never-written: AUC {:.3f}; {} pairs, capacity {}\n",
-                     figures.at("confidence_auc").get<double>(), figures.at("pairs").get<std::int64_t>(),
-                     figures.at("capacity").get<std::int64_t>());
+         fmt::format(
+             "confidence tells written from never-written: AUC {:.3f}; {} pairs, {} draws, capacity {}\n",
+             figures.at("confidence_auc").get<double>(), figures.at("pairs").get<std::int64_t>(),
+             figures.at("draws").get<std::int64_t>(), figures.at("capacity").get<std::int64_t>());
 }
 
 }  // namespace tessera::eval

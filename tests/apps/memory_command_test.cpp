@@ -160,13 +160,14 @@ TEST_F(MemoryCommand, MistakesAreNamedAndChangeNothing) {
 TEST_F(MemoryCommand, TheExperimentWritesItsFigures) {
   const fs::path output = small_->root() / "experiment.json";
   const std::string model = (small_->run_folder("one") / "checkpoints/latest").string();
-  const Finished finished = memory(fmt::format("experiment --checkpoint {} --shards {} --pairs 6 --output {}",
-                                               model, shards(), output.string()));
+  const Finished finished =
+      memory(fmt::format("experiment --checkpoint {} --shards {} --pairs 6 --draws 2 --output {}", model,
+                         shards(), output.string()));
   ASSERT_EQ(finished.exit_code, 0) << finished.output;
   EXPECT_THAT(finished.output, HasSubstr("never_written"));
   const Json figures = Json::parse(read_file(output));
-  EXPECT_EQ(figures.at("groups").at("written").at("pairs"), 6);
-  EXPECT_EQ(figures.at("groups").at("forgotten").at("pairs"), 3);
+  EXPECT_EQ(figures.at("groups").at("written").at("pairs"), 12);
+  EXPECT_EQ(figures.at("groups").at("forgotten").at("pairs"), 6);
   const Finished many = memory(fmt::format("experiment --model {} --shards {} --pairs 7", model, shards()));
   EXPECT_EQ(many.exit_code, 1);
   EXPECT_THAT(many.output, HasSubstr("expected at least 14 images, found 12"));

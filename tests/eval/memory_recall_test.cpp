@@ -162,27 +162,33 @@ TEST_F(MemoryRecall, TheFingerprintFollowsWhatCodesDependOn) {
 TEST_F(MemoryRecall, TheExperimentsGroupsAreThoseThatTheyAreCalled) {
   data::EvalLoader loader = shared_->loader();
   const nlohmann::json figures =
-      memory_experiment(evaluated(), *shared_->dataset, loader, {.pairs = 6, .seed = 1});
-  std::map<std::string, std::set<std::string>> keys;
+      memory_experiment(evaluated(), *shared_->dataset, loader, {.pairs = 6, .draws = 2, .seed = 1});
+  std::map<int, std::map<std::string, std::set<std::string>>> draws;
   std::set<std::string> empty_answers;
   for (const auto& line : figures.at("recalled_captions")) {
-    keys[line.at("group")].insert(line.at("key").get<std::string>());
+    draws[line.at("draw")][line.at("group")].insert(line.at("key").get<std::string>());
     if (line.at("group") == "empty_memory") {
       empty_answers.insert(line.at("answer").get<std::string>());
       EXPECT_EQ(line.at("confidence"), 0);
     }
   }
-  EXPECT_EQ(keys.at("written").size(), 6U);
-  EXPECT_EQ(keys.at("never_written").size(), 6U);
-  EXPECT_EQ(keys.at("code_decoded"), keys.at("written"));
   EXPECT_EQ(empty_answers.size(), 1U);  // nothing but the model's habit
-  std::set<std::string> all = keys.at("written");
-  all.insert(keys.at("never_written").begin(), keys.at("never_written").end());
-  EXPECT_EQ(all.size(), 12U);
-  std::set<std::string> halves = keys.at("kept");
-  halves.insert(keys.at("forgotten").begin(), keys.at("forgotten").end());
-  EXPECT_EQ(keys.at("kept").size(), 3U);
-  EXPECT_EQ(halves, keys.at("written"));
+  ASSERT_EQ(draws.size(), 2U);
+  for (auto& [draw, keys] : draws) {
+    EXPECT_EQ(keys.at("written").size(), 6U);
+    EXPECT_EQ(keys.at("never_written").size(), 6U);
+    EXPECT_EQ(keys.at("code_decoded"), keys.at("written"));
+    std::set<std::string> all = keys.at("written");
+    all.insert(keys.at("never_written").begin(), keys.at("never_written").end());
+    EXPECT_EQ(all.size(), 12U);
+    std::set<std::string> halves = keys.at("kept");
+    halves.insert(keys.at("forgotten").begin(), keys.at("forgotten").end());
+    EXPECT_EQ(keys.at("kept").size(), 3U);
+    EXPECT_EQ(halves, keys.at("written"));
+  }
+  EXPECT_NE(draws[0]["written"], draws[1]["written"]);
+  EXPECT_EQ(figures.at("groups").at("written").at("pairs"), 12);
+  EXPECT_EQ(figures.at("groups").at("forgotten").at("pairs"), 6);
   EXPECT_THAT(memory_table(figures), HasSubstr("empty_memory"));
 }
 
