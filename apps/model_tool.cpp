@@ -4,7 +4,7 @@
 
 #include "command_line.h"
 #include "core/error.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
 
 namespace options = boost::program_options;
 
@@ -73,7 +73,7 @@ void FailedImages::read(const std::string& file, std::int64_t size,
                         const std::function<void(const at::Tensor&)>& use) {
   at::Tensor pixels;
   try {
-    pixels = eval::read_image(file, size);
+    pixels = inference::read_image(file, size);
   } catch (const Error& error) {
     std::fprintf(stderr, "%s: %s\n", program_.c_str(), error.what());
     failures_.push_back({{"image", file}, {"error", error.what()}});

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/device.h"
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "model/weights.h"
 
 namespace tessera::apps {
@@ -28,7 +28,9 @@ std::string model_folder(const boost::program_options::variables_map& values);
 struct ModelTool {
   /// @throws ConfigError for a mistake on the command line, Error where the model can't be loaded
   explicit ModelTool(const boost::program_options::variables_map& values);
-  eval::EvaluatedModel evaluated() const { return {*loaded.model, loaded.tokenizer, loaded.config, compute}; }
+  inference::TrainedModel evaluated() const {
+    return {*loaded.model, loaded.tokenizer, loaded.config, compute};
+  }
 
   std::string folder;
   double load_seconds = 0;

@@ -118,7 +118,7 @@ class Evaluation {
   const options::variables_map& values_;
   std::string suite_;
   Logger logger_;
-  eval::EvaluatedModel evaluated_;
+  inference::TrainedModel evaluated_;
   nlohmann::json figures_ = nlohmann::json::object();
 };
 

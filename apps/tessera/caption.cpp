@@ -7,8 +7,8 @@
 
 #include "command_line.h"
 #include "core/error.h"
-#include "eval/generate_captions.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
+#include "inference/generate_captions.h"
 #include "model_tool.h"
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
@@ -63,11 +63,11 @@ class Captioner {
 
   int run(const std::vector<std::string>& files) {
     FailedImages failed("tessera caption");
-    const eval::EvaluatedModel evaluated = tool_.evaluated();
+    const inference::TrainedModel evaluated = tool_.evaluated();
     for (const std::string& file : files) {
       const auto start = Clock::now();
       failed.read(file, evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-        const eval::GeneratedCaption caption = caption_of(evaluated, pixels, options_);
+        const inference::GeneratedCaption caption = caption_of(evaluated, pixels, options_);
         const double seconds = seconds_since(start);
         latency_.add(seconds);
         report(file, caption, seconds);
@@ -85,7 +85,7 @@ class Captioner {
   }
 
  private:
-  void report(const std::string& file, const eval::GeneratedCaption& caption, double seconds) {
+  void report(const std::string& file, const inference::GeneratedCaption& caption, double seconds) {
     if (as_json_) {
       images_.push_back({{"image", file},
                          {"caption", caption.text},
@@ -100,7 +100,7 @@ class Captioner {
               << std::endl;  // shown at once: the next image may take a while
   }
 
-  eval::CaptionOptions options_;
+  inference::CaptionOptions options_;
   ModelTool tool_;
   bool as_json_;
   Latency latency_;

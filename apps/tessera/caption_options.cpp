@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
 
 namespace options = boost::program_options;
 
@@ -50,8 +50,8 @@ void add_caption_options(options::options_description& description) {
   // clang-format on
 }
 
-eval::CaptionOptions caption_options(const options::variables_map& values) {
-  eval::CaptionOptions caption;
+inference::CaptionOptions caption_options(const options::variables_map& values) {
+  inference::CaptionOptions caption;
   caption.search = search_options(values);
   caption.prompt = values["prompt"].as<std::string>();
   // A space at the end would be a token of its own, which no caption has there.
@@ -65,11 +65,11 @@ void check_captions(const ModelTool& tool) {
   fail("{}: the model was trained without captions (losses.caption.weight is 0)", tool.folder);
 }
 
-eval::GeneratedCaption caption_of(const eval::EvaluatedModel& evaluated, const at::Tensor& pixels,
-                                  const eval::CaptionOptions& options) {
+inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated, const at::Tensor& pixels,
+                                       const inference::CaptionOptions& options) {
   fusion::CaptionCondition condition;
-  condition.image_states = eval::encode_images(evaluated, pixels.unsqueeze(0)).states;
-  return eval::decode_captions(evaluated, condition, options).front();
+  condition.image_states = inference::encode_images(evaluated, pixels.unsqueeze(0)).states;
+  return inference::decode_captions(evaluated, condition, options).front();
 }
 
 }  // namespace tessera::apps

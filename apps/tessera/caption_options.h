@@ -4,7 +4,7 @@
 
 #include <boost/program_options.hpp>
 
-#include "eval/generate_captions.h"
+#include "inference/generate_captions.h"
 #include "model_tool.h"
 
 namespace tessera::apps {
@@ -15,13 +15,13 @@ namespace tessera::apps {
 void add_caption_options(boost::program_options::options_description& description);
 
 /// @throws ConfigError where they contradict each other or are out of range
-eval::CaptionOptions caption_options(const boost::program_options::variables_map& values);
+inference::CaptionOptions caption_options(const boost::program_options::variables_map& values);
 
 /// @throws Error where the model was trained without captions
 void check_captions(const ModelTool& tool);
 
 /// The caption of one image, [3, S, S] uint8.
-eval::GeneratedCaption caption_of(const eval::EvaluatedModel& evaluated, const at::Tensor& pixels,
-                                  const eval::CaptionOptions& options);
+inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated, const at::Tensor& pixels,
+                                       const inference::CaptionOptions& options);
 
 }  // namespace tessera::apps

@@ -8,8 +8,8 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/safetensors.h"
-#include "eval/inference.h"
 #include "eval/pair_scores.h"
+#include "inference/encode_inputs.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
 
@@ -68,7 +68,7 @@ class Embedder {
 
   void encode_images() {
     if (waiting_images_.empty()) return;
-    const model::ImageFeatures features = eval::encode_images(evaluated_, at::stack(waiting_images_));
+    const model::ImageFeatures features = inference::encode_images(evaluated_, at::stack(waiting_images_));
     images_.push_back(features.embedding.cpu());
     if (with_tokens_) patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
     waiting_images_.clear();
@@ -76,7 +76,7 @@ class Embedder {
 
   void encode_texts() {
     if (waiting_texts_.empty()) return;
-    const model::TextFeatures features = eval::encode_texts(evaluated_, waiting_texts_);
+    const model::TextFeatures features = inference::encode_texts(evaluated_, waiting_texts_);
     text_rows_.push_back(features.embedding.cpu());
     if (with_tokens_) {
       const at::Tensor tokens = plain(evaluated_.model.token_embeddings(features));
@@ -89,7 +89,7 @@ class Embedder {
 
   static at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
 
-  eval::EvaluatedModel evaluated_;
+  inference::TrainedModel evaluated_;
   bool with_tokens_;
   std::vector<std::string> image_names_, texts_;
   std::vector<at::Tensor> waiting_images_;

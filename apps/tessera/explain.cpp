@@ -1,14 +1,14 @@
 // tessera explain: what a model says of images and where it sees the words, as pictures.
 
-#include "eval/explanation.h"
+#include "inference/explanation.h"
 
 #include <filesystem>
 #include <iostream>
 
 #include "command_line.h"
 #include "core/error.h"
-#include "eval/explanation_pages.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
+#include "inference/explanation_pages.h"
 #include "model_tool.h"
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
@@ -28,23 +28,23 @@ class Explainer {
     if (!text_) check_captions(tool_);
   }
 
-  eval::ExplainedImage explain(const std::string& file, const at::Tensor& pixels) const {
-    const eval::EvaluatedModel evaluated = tool_.evaluated();
-    eval::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
+  inference::ExplainedImage explain(const std::string& file, const at::Tensor& pixels) const {
+    const inference::TrainedModel evaluated = tool_.evaluated();
+    inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
     if (!text_) {
-      const eval::GeneratedCaption caption = caption_of(evaluated, pixels, caption_options_);
+      const inference::GeneratedCaption caption = caption_of(evaluated, pixels, caption_options_);
       explained.caption = caption.text;
       explained.note = fmt::format("generated, log p {:.2f}", caption.log_probability);
     }
-    const model::ImageFeatures image = eval::encode_images(evaluated, pixels.unsqueeze(0));
-    explained.maps = eval::heat_maps(evaluated, image, explained.caption, words_);
+    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
+    explained.maps = inference::heat_maps(evaluated, image, explained.caption, words_);
     return explained;
   }
 
   const ModelTool& tool() const { return tool_; }
 
  private:
-  eval::CaptionOptions caption_options_;
+  inference::CaptionOptions caption_options_;
   std::vector<std::string> words_;
   ModelTool tool_;
   std::optional<std::string> text_;
@@ -77,7 +77,7 @@ int explain_command(const std::vector<std::string>& arguments) {
 
   const Explainer explainer(*values);
   FailedImages failed("tessera explain");
-  std::vector<eval::ExplainedImage> images;
+  std::vector<inference::ExplainedImage> images;
   for (const std::string& file : files) {
     failed.read(file, explainer.tool().loaded.config.data.image_size,
                 [&](const at::Tensor& pixels) { images.push_back(explainer.explain(file, pixels)); });
@@ -87,8 +87,9 @@ int explain_command(const std::vector<std::string>& arguments) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) fail("{}: the folder can't be made: {}", folder.string(), error.message());
-  eval::write_explanation_sheet(folder / "explain.png", images);
-  eval::write_explanation_page(folder / "explain.html", "What " + explainer.tool().folder + " sees", images);
+  inference::write_explanation_sheet(folder / "explain.png", images);
+  inference::write_explanation_page(folder / "explain.html", "What " + explainer.tool().folder + " sees",
+                                    images);
   std::cout << (folder / "explain.png").string() << "\n" << (folder / "explain.html").string() << "\n";
   return failed.exit_code();
 }

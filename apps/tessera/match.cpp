@@ -1,12 +1,12 @@
 // tessera match: which of several texts fits an image.
 
-#include "eval/match_texts.h"
+#include "inference/match_texts.h"
 
 #include <iostream>
 
 #include "command_line.h"
 #include "core/error.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
 
@@ -15,12 +15,12 @@ namespace options = boost::program_options;
 namespace tessera::apps {
 namespace {
 
-nlohmann::json to_json(const std::vector<eval::TextMatch>& matches) {
+nlohmann::json to_json(const std::vector<inference::TextMatch>& matches) {
   nlohmann::json list = nlohmann::json::array();
   const auto value = [](const std::optional<double>& score) {
     return score ? nlohmann::json(*score) : nlohmann::json(nullptr);
   };
-  for (const eval::TextMatch& match : matches) {
+  for (const inference::TextMatch& match : matches) {
     list.push_back({{"text", match.text},
                     {"itm", value(match.itm)},
                     {"itc", value(match.itc)},
@@ -30,13 +30,13 @@ nlohmann::json to_json(const std::vector<eval::TextMatch>& matches) {
   return list;
 }
 
-std::string table_of(const std::vector<eval::TextMatch>& matches) {
+std::string table_of(const std::vector<inference::TextMatch>& matches) {
   std::string table = fmt::format("{:>6}{:>8}{:>8}{:>8}\n{:>6}{:>8}{:>8}{:>8}  text\n", "", "", "MaxSim",
                                   "MaxSim", "ITM", "ITC", "i->t", "t->i");
   const auto value = [](const std::optional<double>& score) {
     return score ? fmt::format("{:.3f}", *score) : std::string("-");
   };
-  for (const eval::TextMatch& match : matches) {
+  for (const inference::TextMatch& match : matches) {
     table += fmt::format("{:>6}{:>8}{:>8}{:>8}  {}\n", value(match.itm), value(match.itc),
                          value(match.maxsim_image_to_text), value(match.maxsim_text_to_image),
                          match.text.empty() ? "(empty)" : match.text);
@@ -69,11 +69,11 @@ int match_command(const std::vector<std::string>& arguments) {
   if (images.size() != 1 || texts.empty()) throw ConfigError("name one image and at least one text");
 
   const ModelTool tool(*values);
-  const eval::EvaluatedModel evaluated = tool.evaluated();
+  const inference::TrainedModel evaluated = tool.evaluated();
   FailedImages failed("tessera match");
   failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-    const model::ImageFeatures image = eval::encode_images(evaluated, pixels.unsqueeze(0));
-    const std::vector<eval::TextMatch> matches = eval::match_texts(evaluated, image, texts);
+    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
+    const std::vector<inference::TextMatch> matches = inference::match_texts(evaluated, image, texts);
     if (values->count("json") != 0) {
       std::cout << dumped({{"model", tool.folder}, {"image", images.front()}, {"matches", to_json(matches)}});
     } else {

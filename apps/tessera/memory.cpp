@@ -16,8 +16,8 @@
 #include "data/loader.h"
 #include "data/webdataset.h"
 #include "eval/encode.h"
-#include "eval/inference.h"
-#include "eval/memory_recall.h"
+#include "inference/encode_inputs.h"
+#include "inference/memory_recall.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
 #include "tessera/memory_experiment.h"
@@ -55,12 +55,12 @@ Json to_json(const memory::MemoryEntry& entry) {
 /// Writes pairs into a store, each with the code of image and caption.
 class PairWriter {
  public:
-  PairWriter(const eval::EvaluatedModel& evaluated, memory::MemoryStore& store)
+  PairWriter(const inference::TrainedModel& evaluated, memory::MemoryStore& store)
       : evaluated_(evaluated), store_(store) {}
 
   void add_image(const std::string& file, const std::string& caption, const std::string& id) {
-    const at::Tensor pixels = eval::read_image(file, evaluated_.config.data.image_size);
-    const at::Tensor codes = eval::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
+    const at::Tensor pixels = inference::read_image(file, evaluated_.config.data.image_size);
+    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
     store_.write(codes[0], {id.empty() ? file : id, caption, file});
     ++written_;
   }
@@ -97,7 +97,7 @@ class PairWriter {
       if (!batch) break;
       Words captions;
       for (const Words& of_image : batch->captions) captions.push_back(of_image.front());
-      const at::Tensor codes = eval::memory_codes(evaluated_, batch->pixels, captions);
+      const at::Tensor codes = inference::memory_codes(evaluated_, batch->pixels, captions);
       for (std::size_t row = 0; row < captions.size() && written_ < limit; ++row, ++written_) {
         const std::string& key = batch->keys[row];
         store_.write(codes[static_cast<std::int64_t>(row)], {key, captions[row], key});
@@ -108,7 +108,7 @@ class PairWriter {
   std::int64_t written() const { return written_; }
 
  private:
-  const eval::EvaluatedModel& evaluated_;
+  const inference::TrainedModel& evaluated_;
   memory::MemoryStore& store_;
   std::int64_t written_ = 0;
 };
@@ -152,10 +152,10 @@ int write_action(const Words& arguments) {
   check_sources(*values);
 
   const ModelTool model(*values);
-  const eval::EvaluatedModel evaluated = model.evaluated();
+  const inference::TrainedModel evaluated = model.evaluated();
   const fs::path file = memory_file(*values);
   memory::MemoryStore store =
-      fs::exists(file) ? eval::load_memory(evaluated, file) : eval::new_memory(evaluated);
+      fs::exists(file) ? inference::load_memory(evaluated, file) : inference::new_memory(evaluated);
   PairWriter writer(evaluated, store);
   const std::int64_t limit =
       values->count("limit") != 0 ? count_of(*values, "limit", 1) : std::numeric_limits<std::int64_t>::max();
@@ -181,7 +181,7 @@ int write_action(const Words& arguments) {
   return kDone;
 }
 
-Json to_json(const eval::Recall& recall) {
+Json to_json(const inference::Recall& recall) {
   Json nearest = Json::array();
   for (const memory::NearEntry& near : recall.recollection.nearest) {
     nearest.push_back(to_json(near.entry));
@@ -192,7 +192,7 @@ Json to_json(const eval::Recall& recall) {
           {"nearest", std::move(nearest)}};
 }
 
-void print_recall(const eval::Recall& recall) {
+void print_recall(const inference::Recall& recall) {
   std::cout << fmt::format("{}\nconfidence {:.2f}\n", recall.answer, recall.recollection.confidence);
   for (const memory::NearEntry& near : recall.recollection.nearest) {
     std::cout << fmt::format("  {:.3f}  {}  \"{}\"\n", near.similarity, near.entry.id, near.entry.caption);
@@ -225,18 +225,18 @@ int recall_action(const Words& arguments) {
   const std::int64_t nearest = count_of(*values, "nearest", 0);
 
   const ModelTool model(*values);
-  const eval::EvaluatedModel evaluated = model.evaluated();
-  const memory::MemoryStore store = eval::load_memory(evaluated, memory_file(*values));
+  const inference::TrainedModel evaluated = model.evaluated();
+  const memory::MemoryStore store = inference::load_memory(evaluated, memory_file(*values));
   at::Tensor pixels;
   Words texts;
   if (values->count("image") != 0) {
-    pixels =
-        eval::read_image((*values)["image"].as<std::string>(), evaluated.config.data.image_size).unsqueeze(0);
+    pixels = inference::read_image((*values)["image"].as<std::string>(), evaluated.config.data.image_size)
+                 .unsqueeze(0);
   } else {
     texts.push_back((*values)["text"].as<std::string>());
   }
-  const eval::Recall recall =
-      eval::recall(evaluated, store, eval::memory_codes(evaluated, pixels, texts)[0], nearest);
+  const inference::Recall recall =
+      inference::recall(evaluated, store, inference::memory_codes(evaluated, pixels, texts)[0], nearest);
   if (values->count("json") != 0) {
     std::cout << dumped(to_json(recall));
   } else {

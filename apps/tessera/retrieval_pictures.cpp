@@ -8,8 +8,8 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
-#include "eval/contact_sheet.h"
 #include "eval/encode.h"
+#include "inference/contact_sheet.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
 
@@ -26,7 +26,7 @@ struct ShownSet {
   std::vector<std::string> captions;  ///< all, in the order of the embeddings
 };
 
-ShownSet read_set(const eval::EvaluatedModel& evaluated, std::size_t shown) {
+ShownSet read_set(const inference::TrainedModel& evaluated, std::size_t shown) {
   const Logger logger = make_logger({});
   const auto dataset = data::WebDataset::open(evaluated.config.data.validation, logger);
   const data::EvalLoaderOptions loader_options = eval::eval_loader_options(evaluated.config);
@@ -50,16 +50,16 @@ ShownSet read_set(const eval::EvaluatedModel& evaluated, std::size_t shown) {
   return set;
 }
 
-eval::SheetCell found_captions(const ShownSet& set, std::int64_t image, std::int64_t count) {
+inference::SheetCell found_captions(const ShownSet& set, std::int64_t image, std::int64_t count) {
   const at::Tensor scores = at::mv(set.encoded.text, set.encoded.image[image]);
   const auto [values, indices] = scores.topk(std::min(count, scores.size(0)));
-  eval::SheetCell cell{set.pictures[static_cast<std::size_t>(image)], {}};
+  inference::SheetCell cell{set.pictures[static_cast<std::size_t>(image)], {}};
   for (std::int64_t k = 0; k < indices.size(0); ++k) {
     const std::int64_t caption = indices[k].item<std::int64_t>();
     const bool right = set.encoded.caption_image[caption].item<std::int64_t>() == image;
     cell.lines.push_back(
         {fmt::format("{:.2f} {}", values[k].item<float>(), set.captions[static_cast<std::size_t>(caption)]),
-         right ? eval::SheetLine::Mark::kRight : eval::SheetLine::Mark::kWrong});
+         right ? inference::SheetLine::Mark::kRight : inference::SheetLine::Mark::kWrong});
   }
   return cell;
 }
@@ -94,13 +94,13 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   if (data.validation.empty()) throw ConfigError("the configuration names no data.validation; give --data");
 
   const ShownSet set = read_set(tool.evaluated(), static_cast<std::size_t>(shown));
-  std::vector<eval::SheetCell> cells;
+  std::vector<inference::SheetCell> cells;
   for (std::int64_t image = 0; image < static_cast<std::int64_t>(set.pictures.size()); ++image) {
     cells.push_back(found_captions(set, image, captions));
   }
   const fs::path folder = (*values)["output"].as<std::string>();
   fs::create_directories(folder);
-  eval::write_contact_sheet(folder / "captions_found.png", cells, 4);
+  inference::write_contact_sheet(folder / "captions_found.png", cells, 4);
   std::cout << (folder / "captions_found.png").string() << "\n";
   return kDone;
 }

@@ -4,9 +4,9 @@
 #include "core/error.h"
 #include "data/scene_judge.h"
 #include "eval/caption_scores.h"
-#include "eval/generate_captions.h"
 #include "eval/scene_truth.h"
 #include "eval/suites.h"
+#include "inference/generate_captions.h"
 
 namespace tessera::eval {
 
@@ -33,10 +33,10 @@ void add_scores(nlohmann::json& json, const EncodedSet& set, const std::vector<s
 }
 
 /// What shows a model that says little, always the same, or never ends.
-void add_health(nlohmann::json& json, const std::vector<GeneratedCaption>& generated) {
+void add_health(nlohmann::json& json, const std::vector<inference::GeneratedCaption>& generated) {
   std::map<std::string, std::int64_t> uses;
   double unfinished = 0, words = 0;
-  for (const GeneratedCaption& caption : generated) {
+  for (const inference::GeneratedCaption& caption : generated) {
     const std::string tokens = tokenize_caption(caption.text);
     ++uses[tokens];
     unfinished += caption.finished ? 0 : 1;
@@ -64,15 +64,15 @@ void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
 
 }  // namespace
 
-nlohmann::json captions_suite(const EvaluatedModel& evaluated, const EncodedSet& set,
+nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
                               const data::WebDataset& dataset, const CaptionsSuiteOptions& options) {
   if (evaluated.config.losses.caption.weight == 0) {
     fail("captions: the model was trained without them (losses.caption.weight is 0)");
   }
-  const std::vector<GeneratedCaption> generated =
-      generate_captions(evaluated, set.tokens.image_tokens, options.beams);
+  const std::vector<inference::GeneratedCaption> generated =
+      inference::generate_captions(evaluated, set.tokens.image_tokens, options.beams);
   std::vector<std::string> captions;
-  for (const GeneratedCaption& caption : generated) captions.push_back(caption.text);
+  for (const inference::GeneratedCaption& caption : generated) captions.push_back(caption.text);
   nlohmann::json json;
   json["beams"] = options.beams;
   json["generated_captions"] = captions_list(set, captions);

@@ -5,7 +5,7 @@
 
 namespace tessera::eval {
 
-nlohmann::json matching_suite(const EvaluatedModel& evaluated, const EncodedSet& set) {
+nlohmann::json matching_suite(const inference::TrainedModel& evaluated, const EncodedSet& set) {
   if (evaluated.config.losses.itm.weight == 0) {
     fail("matching: the model was trained without it (losses.itm.weight is 0)");
   }

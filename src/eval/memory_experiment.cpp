@@ -16,8 +16,8 @@
 #include "eval/caption_scores.h"
 #include "eval/distinct_images.h"
 #include "eval/matching.h"
-#include "eval/memory_recall.h"
 #include "eval/scene_truth.h"
+#include "inference/memory_recall.h"
 
 namespace tessera::eval {
 
@@ -49,7 +49,8 @@ struct Pairs {
 };
 
 /// One pair an image: what an image recalls can't be told apart by which of its captions was written.
-Pairs read_pairs(const EvaluatedModel& evaluated, const data::WebDataset& dataset, data::EvalLoader& loader) {
+Pairs read_pairs(const inference::TrainedModel& evaluated, const data::WebDataset& dataset,
+                 data::EvalLoader& loader) {
   Pairs pairs;
   DistinctImages distinct;
   std::vector<at::Tensor> codes, queries;
@@ -65,8 +66,8 @@ Pairs read_pairs(const EvaluatedModel& evaluated, const data::WebDataset& datase
       indices.push_back(batch->indices[place]);
     }
     const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(samples, at::kLong));
-    codes.push_back(memory_codes(evaluated, pixels, captions));
-    queries.push_back(memory_codes(evaluated, pixels, {}));
+    codes.push_back(inference::memory_codes(evaluated, pixels, captions));
+    queries.push_back(inference::memory_codes(evaluated, pixels, {}));
     pairs.captions.insert(pairs.captions.end(), captions.begin(), captions.end());
   }
   if (codes.empty()) fail("memory experiment: the data holds no readable sample");
@@ -119,10 +120,10 @@ Json code_figures(const at::Tensor& codes) {
 /// The answers of all draws, group by group, and what they come to.
 class Groups {
  public:
-  explicit Groups(const EvaluatedModel& evaluated) : evaluated_(evaluated) {}
+  explicit Groups(const inference::TrainedModel& evaluated) : evaluated_(evaluated) {}
 
   void add(std::int64_t draw, const std::string& name, const Pairs& pairs, const Readings& readings) {
-    const std::vector<std::string> answers = decode_codes(evaluated_, readings.codes);
+    const std::vector<std::string> answers = inference::decode_codes(evaluated_, readings.codes);
     add_answers(draw, name, pairs, readings, answers);
     Group& group = groups_[name];
     append(group.answers, answers);
@@ -209,7 +210,7 @@ class Groups {
     }
   }
 
-  const EvaluatedModel& evaluated_;
+  const inference::TrainedModel& evaluated_;
   std::map<std::string, Group> groups_;
   Json answers_ = Json::array();
 };
@@ -244,9 +245,9 @@ void run_draw(std::int64_t draw, const Pairs& all, const std::vector<std::int64_
 
 }  // namespace
 
-nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::WebDataset& dataset,
+nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::WebDataset& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options) {
-  const memory::MemoryStore empty = new_memory(evaluated);
+  const memory::MemoryStore empty = inference::new_memory(evaluated);
   const Pairs all = read_pairs(evaluated, dataset, loader);
   const std::int64_t count = options.pairs;
   if (count < 2 || all.size() < 2 * count) {

@@ -6,7 +6,7 @@
 
 #include "data/loader.h"
 #include "data/webdataset.h"
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 
@@ -37,7 +37,7 @@ struct MemoryExperimentOptions {
 /// written from never-written pairs: 0.5 not at all, 1 without error), and `recalled_captions`, every answer.
 ///
 /// @throws Error where the data holds fewer than twice as many images, or the model has no memory
-nlohmann::json memory_experiment(const EvaluatedModel& evaluated, const data::WebDataset& dataset,
+nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::WebDataset& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options);
 
 /// Its groups as a table for a terminal.

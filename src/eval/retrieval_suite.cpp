@@ -14,7 +14,7 @@ void add(nlohmann::json& json, const std::string& prefix, const RetrievalScores&
 
 }  // namespace
 
-nlohmann::json retrieval_suite(const EvaluatedModel& evaluated, const EncodedSet& set,
+nlohmann::json retrieval_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
                                const RetrievalSuiteOptions& options) {
   const RetrievalScorer itc = embedding_scorer(set.image, set.text);
   nlohmann::json json;

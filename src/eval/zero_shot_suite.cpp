@@ -4,16 +4,16 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "eval/inference.h"
 #include "eval/suites.h"
 #include "eval/zero_shot.h"
+#include "inference/encode_inputs.h"
 
 namespace tessera::eval {
 
 namespace {
 
 /// [C, E]
-at::Tensor encode_classes(const EvaluatedModel& evaluated, const std::vector<std::string>& classes,
+at::Tensor encode_classes(const inference::TrainedModel& evaluated, const std::vector<std::string>& classes,
                           const std::vector<std::string>& templates) {
   const std::vector<std::string> prompts = class_prompts(classes, templates);
   const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
@@ -22,7 +22,7 @@ at::Tensor encode_classes(const EvaluatedModel& evaluated, const std::vector<std
     const std::vector<std::string> batch(
         prompts.begin() + static_cast<std::ptrdiff_t>(first),
         prompts.begin() + static_cast<std::ptrdiff_t>(std::min(first + batch_size, prompts.size())));
-    embeddings.push_back(encode_texts(evaluated, batch).embedding.cpu());
+    embeddings.push_back(inference::encode_texts(evaluated, batch).embedding.cpu());
   }
   return class_embeddings(at::cat(embeddings), static_cast<std::int64_t>(classes.size()));
 }
@@ -30,10 +30,10 @@ at::Tensor encode_classes(const EvaluatedModel& evaluated, const std::vector<std
 /// Encodes images in batches and keeps the labels of those that could be read.
 class ImageEncoder {
  public:
-  explicit ImageEncoder(const EvaluatedModel& evaluated) : evaluated_(evaluated) {}
+  explicit ImageEncoder(const inference::TrainedModel& evaluated) : evaluated_(evaluated) {}
 
   void add(const std::filesystem::path& file, std::int64_t label) {
-    pixels_.push_back(read_image(file, evaluated_.config.data.image_size));
+    pixels_.push_back(inference::read_image(file, evaluated_.config.data.image_size));
     labels_.push_back(label);
     if (static_cast<std::int64_t>(pixels_.size()) == evaluated_.config.eval.batch_size) encode();
   }
@@ -46,18 +46,18 @@ class ImageEncoder {
  private:
   void encode() {
     if (pixels_.empty()) return;
-    embeddings_.push_back(encode_images(evaluated_, at::stack(pixels_)).embedding.cpu());
+    embeddings_.push_back(inference::encode_images(evaluated_, at::stack(pixels_)).embedding.cpu());
     pixels_.clear();
   }
 
-  const EvaluatedModel& evaluated_;
+  const inference::TrainedModel& evaluated_;
   std::vector<at::Tensor> pixels_, embeddings_;
   std::vector<std::int64_t> labels_;
 };
 
 }  // namespace
 
-nlohmann::json zero_shot_suite(const EvaluatedModel& evaluated, const ZeroShotSuiteOptions& options,
+nlohmann::json zero_shot_suite(const inference::TrainedModel& evaluated, const ZeroShotSuiteOptions& options,
                                const Logger& logger) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);

@@ -12,11 +12,11 @@
 #include "core/files.h"
 #include "data/scene_judge.h"
 #include "data/tar_writer.h"
-#include "eval/generate_captions.h"
 #include "eval/pair_scores.h"
 #include "fusion/match_head.h"
+#include "inference/generate_captions.h"
 #include "losses/maxsim.h"
-#include "tests/eval/open_model.h"
+#include "tests/inference/open_model.h"
 
 namespace tessera::eval {
 namespace {
@@ -27,12 +27,12 @@ class SuitesTest : public testing::Test {
   static void SetUpTestSuite() { shared_ = std::make_unique<Shared>(); }
   static void TearDownTestSuite() { shared_.reset(); }
 
-  struct Shared : OpenModel {
+  struct Shared : inference::OpenModel {
     std::shared_ptr<const data::WebDataset> dataset =
         data::WebDataset::open(config.data.validation, null_logger());
     EncodedSet set;
 
-    Shared() : OpenModel("suites") {
+    Shared() : inference::OpenModel("suites") {
       config.eval.batch_size = 5;
       set = encoded(dataset);
     }
@@ -44,7 +44,7 @@ class SuitesTest : public testing::Test {
     }
   };
 
-  EvaluatedModel evaluated() const { return shared_->evaluated(); }
+  inference::TrainedModel evaluated() const { return shared_->evaluated(); }
   const EncodedSet& set() const { return shared_->set; }
   std::int64_t captions() const { return set().text.size(0); }
   std::string caption(std::int64_t row) const {
@@ -202,7 +202,7 @@ TEST_F(SuitesTest, MatchingGivesShares) {
 }
 
 /// The most probable token each time, every one by a whole pass over one image.
-std::string greedy_caption(const EvaluatedModel& evaluated, const at::Tensor& image_tokens) {
+std::string greedy_caption(const inference::TrainedModel& evaluated, const at::Tensor& image_tokens) {
   const torch::NoGradGuard no_grad;
   fusion::CaptionCondition condition;
   condition.image_states = evaluated.model.image_features(image_tokens).states;
@@ -220,13 +220,14 @@ std::string greedy_caption(const EvaluatedModel& evaluated, const at::Tensor& im
 }
 
 TEST_F(SuitesTest, CaptionsAreThoseOfEachImageAlone) {
-  const std::vector<GeneratedCaption> captions = generate_captions(evaluated(), set().tokens.image_tokens, 1);
+  const std::vector<inference::GeneratedCaption> captions =
+      inference::generate_captions(evaluated(), set().tokens.image_tokens, 1);
   ASSERT_EQ(captions.size(), 12u);
   for (const std::int64_t image : {0, 4, 5, 11}) {  // of all three batches
     EXPECT_EQ(captions[static_cast<std::size_t>(image)].text,
               greedy_caption(evaluated(), set().tokens.image_tokens.slice(0, image, image + 1)));
   }
-  EXPECT_EQ(generate_captions(evaluated(), set().tokens.image_tokens, 3).size(), 12u);
+  EXPECT_EQ(inference::generate_captions(evaluated(), set().tokens.image_tokens, 3).size(), 12u);
 }
 
 TEST_F(SuitesTest, CaptionsAreJudgedByReferencesAndByTheScene) {

@@ -1,4 +1,4 @@
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -6,20 +6,20 @@
 #include "data/image_transform.h"
 #include "data/mapped_file.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
   const data::MappedFile content(file);
   return data::decode_for_evaluation(content.bytes(), size, file.string());
 }
 
-model::ImageFeatures encode_images(const EvaluatedModel& evaluated, const at::Tensor& pixels) {
+model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   return evaluated.model.encode_image(pixels.to(evaluated.compute.device));
 }
 
-model::TextFeatures encode_texts(const EvaluatedModel& evaluated, const std::vector<std::string>& texts) {
+model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vector<std::string>& texts) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   const language::TokenBatch tokens =
@@ -28,4 +28,4 @@ model::TextFeatures encode_texts(const EvaluatedModel& evaluated, const std::vec
       {tokens.input_ids.to(evaluated.compute.device), tokens.attention_mask.to(evaluated.compute.device)});
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -5,10 +5,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "eval/drawing.h"
-#include "eval/explanation_pages.h"
+#include "inference/drawing.h"
+#include "inference/explanation_pages.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -125,4 +125,4 @@ void write_explanation_sheet(const std::filesystem::path& path, const std::vecto
   write_file_atomically(path, png_bytes(sheet));
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

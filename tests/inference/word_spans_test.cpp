@@ -1,8 +1,8 @@
-#include "eval/word_spans.h"
+#include "inference/word_spans.h"
 
 #include <gmock/gmock.h>
 
-namespace tessera::eval {
+namespace tessera::inference {
 namespace {
 
 using testing::ElementsAre;
@@ -52,4 +52,4 @@ TEST(TokenPositions, AreThoseThatShareAByte) {
 }
 
 }  // namespace
-}  // namespace tessera::eval
+}  // namespace tessera::inference

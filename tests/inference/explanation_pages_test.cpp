@@ -1,4 +1,4 @@
-#include "eval/explanation_pages.h"
+#include "inference/explanation_pages.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -7,10 +7,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "eval/drawing.h"
+#include "inference/drawing.h"
 #include "tests/core/temporary_folder.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 namespace {
 
 int count(const std::string& text, const std::string& part) {
@@ -114,4 +114,4 @@ TEST(WrappedText, KeepsEveryWordWithinTheWidth) {
 }
 
 }  // namespace
-}  // namespace tessera::eval
+}  // namespace tessera::inference

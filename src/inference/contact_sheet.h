@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// A line of text under a picture, drawn green or red where it is right or wrong, grey where it is neither.
 struct SheetLine {
@@ -26,4 +26,4 @@ struct SheetCell {
 /// @throws Error naming the file where it can't be written
 void write_contact_sheet(const std::filesystem::path& path, const std::vector<SheetCell>& cells, int columns);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

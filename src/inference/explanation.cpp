@@ -1,13 +1,13 @@
-#include "eval/explanation.h"
+#include "inference/explanation.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include "core/error.h"
-#include "eval/inference.h"
-#include "eval/word_spans.h"
+#include "inference/encode_inputs.h"
+#include "inference/word_spans.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -17,7 +17,7 @@ struct ReadText {
   at::Tensor tokens;  ///< [T, S]
 };
 
-ReadText read_text(const EvaluatedModel& evaluated, const std::string& text) {
+ReadText read_text(const TrainedModel& evaluated, const std::string& text) {
   ReadText read;
   read.encoded = evaluated.tokenizer.encode_with_spans(text, evaluated.config.language.max_tokens);
   const model::TextFeatures features = encode_texts(evaluated, {text});
@@ -28,7 +28,7 @@ ReadText read_text(const EvaluatedModel& evaluated, const std::string& text) {
 /// The patches of one image as a grid.
 class PatchGrid {
  public:
-  PatchGrid(const EvaluatedModel& evaluated, const model::ImageFeatures& image)
+  PatchGrid(const TrainedModel& evaluated, const model::ImageFeatures& image)
       : side_(evaluated.config.data.image_size / evaluated.model.vision().patch_size()),
         patches_(evaluated.model.patch_embeddings(image)[0].to(at::kCPU, at::kFloat)) {
     TORCH_CHECK(patches_.size(0) == side_ * side_, "heat maps: an image of ", side_, " x ", side_,
@@ -45,7 +45,7 @@ class PatchGrid {
   at::Tensor patches_;  ///< [P, S]
 };
 
-HeatMap map_of_word(const EvaluatedModel& evaluated, const PatchGrid& grid, const std::string& text,
+HeatMap map_of_word(const TrainedModel& evaluated, const PatchGrid& grid, const std::string& text,
                     const ReadText& read, const std::string& word) {
   if (const auto span = find_phrase(text, word)) {
     const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
@@ -67,7 +67,7 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
   return patches.mul(word).sum(1);
 }
 
-std::vector<HeatMap> heat_maps(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words) {
   if (evaluated.config.losses.maxsim.weight == 0) {
     fail("heat maps: the model was trained without MaxSim (losses.maxsim.weight is 0)");
@@ -86,4 +86,4 @@ std::vector<HeatMap> heat_maps(const EvaluatedModel& evaluated, const model::Ima
   return maps;
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

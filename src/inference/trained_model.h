@@ -5,14 +5,14 @@
 #include "language/tokenizer.h"
 #include "model/stage1_model.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// A model, in evaluation mode on its device, as its checkpoint has it.
-struct EvaluatedModel {
+struct TrainedModel {
   model::Stage1Model& model;
   const language::Tokenizer& tokenizer;
   const Config& config;
   Compute compute;
 };
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

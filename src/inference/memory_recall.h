@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "memory/memory_store.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 // A model with a memory that pairs are written into after training: what `tessera memory` does. Codes go into
 // a MemoryStore, a query's code comes out of it as a read-out, and the read-out is decoded into words without
@@ -19,18 +19,18 @@ namespace tessera::eval {
 /// @param pixels   [B, 3, S, S] uint8 RGB; undefined: texts alone
 /// @param captions B; empty: images alone
 /// @return [B, C] float32 on the CPU
-at::Tensor memory_codes(const EvaluatedModel& evaluated, const at::Tensor& pixels,
+at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
                         const std::vector<std::string>& captions);
 
 /// What the decoder makes of codes or read-outs [N, C], greedily and without an image; N texts.
-std::vector<std::string> decode_codes(const EvaluatedModel& evaluated, const at::Tensor& codes);
+std::vector<std::string> decode_codes(const TrainedModel& evaluated, const at::Tensor& codes);
 
 /// An empty memory for the codes of this model.
 /// @throws Error where the model was trained without the memory
-memory::MemoryStore new_memory(const EvaluatedModel& evaluated);
+memory::MemoryStore new_memory(const TrainedModel& evaluated);
 /// A memory from its file.
 /// @throws Error naming the file where it was written with another model, or is no memory
-memory::MemoryStore load_memory(const EvaluatedModel& evaluated, const std::filesystem::path& file);
+memory::MemoryStore load_memory(const TrainedModel& evaluated, const std::filesystem::path& file);
 
 /// What comes back for a query.
 struct Recall {
@@ -40,7 +40,7 @@ struct Recall {
 
 /// @param query [C], of memory_codes
 /// @throws Error where the memory is empty
-Recall recall(const EvaluatedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
+Recall recall(const TrainedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
               std::int64_t nearest = 3);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -8,7 +8,7 @@
 
 #include "language/tokenizer.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// A part of a text, in bytes.
 struct WordSpan {
@@ -30,4 +30,4 @@ std::optional<WordSpan> find_phrase(const std::string& text, const std::string& 
 /// sequence was cut before it.
 std::vector<std::int64_t> token_positions(const language::EncodedText& encoded, const WordSpan& span);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -1,15 +1,15 @@
-#include "eval/match_texts.h"
+#include "inference/match_texts.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 
-#include "eval/inference.h"
 #include "fusion/match_head.h"
+#include "inference/encode_inputs.h"
 #include "losses/maxsim.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -21,7 +21,7 @@ void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch
     matches[i].*score = doubles[static_cast<std::int64_t>(i)].item<double>();
 }
 
-std::vector<TextMatch> scores_of(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                  const std::vector<std::string>& texts) {
   model::Stage1Model& model = evaluated.model;
   const LossesConfig& losses = evaluated.config.losses;
@@ -48,7 +48,7 @@ std::vector<TextMatch> scores_of(const EvaluatedModel& evaluated, const model::I
 
 }  // namespace
 
-std::vector<TextMatch> match_texts(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                    const std::vector<std::string>& texts) {
   TORCH_CHECK(image.tokens.size(0) == 1, "match_texts: one image expected, got ", image.tokens.size(0));
   const c10::NoGradGuard no_grad;
@@ -71,4 +71,4 @@ std::vector<TextMatch> match_texts(const EvaluatedModel& evaluated, const model:
   return matches;
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "model/stage1_model.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// Where in an image a word is, by the similarities that MaxSim takes its maxima of.
 struct HeatMap {
@@ -33,7 +33,7 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 /// @param words  empty: the content words of the text (word_spans.h), each where it stands
 /// @return in the order of the words; without those that language.max_tokens cut off the text
 /// @throws Error where the model was trained without MaxSim, or a word has no token
-std::vector<HeatMap> heat_maps(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -8,16 +8,16 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "eval/explanation.h"
-#include "eval/generate_captions.h"
-#include "eval/inference.h"
-#include "eval/match_texts.h"
-#include "eval/word_spans.h"
 #include "fusion/match_head.h"
+#include "inference/encode_inputs.h"
+#include "inference/explanation.h"
+#include "inference/generate_captions.h"
+#include "inference/match_texts.h"
+#include "inference/word_spans.h"
 #include "losses/maxsim.h"
-#include "tests/eval/open_model.h"
+#include "tests/inference/open_model.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 namespace {
 
 using testing::HasSubstr;
@@ -33,7 +33,7 @@ class SingleImage : public testing::Test {
   };
 
   static Config& config() { return shared_->config; }
-  static EvaluatedModel evaluated() { return shared_->evaluated(); }
+  static TrainedModel evaluated() { return shared_->evaluated(); }
   static at::Tensor pixels() {
     return torch::arange(3 * 42 * 42).remainder(249).to(torch::kByte).view({3, 42, 42});
   }
@@ -101,7 +101,7 @@ TEST_F(SingleImage, ScoresThatWereNotTrainedAreLeftOut) {
   Config other = config();
   other.losses.itm.weight = 0;
   other.losses.maxsim.weight = 0;
-  const EvaluatedModel without{*shared_->model, shared_->tokenizer, other, Compute{}};
+  const TrainedModel without{*shared_->model, shared_->tokenizer, other, Compute{}};
   const std::vector<TextMatch> matches = match_texts(without, image(), {"a red circle", "left of", "green"});
   for (std::size_t i = 0; i < matches.size(); ++i) {
     EXPECT_FALSE(matches[i].itm.has_value());
@@ -193,10 +193,10 @@ TEST_F(SingleImage, WordsThatTheTextLacksAreReadByThemselves) {
 TEST_F(SingleImage, WordsThatWereCutOffHaveNoMap) {
   Config other = config();
   other.language.max_tokens = 8;
-  const EvaluatedModel shorter{*shared_->model, shared_->tokenizer, other, Compute{}};
+  const TrainedModel shorter{*shared_->model, shared_->tokenizer, other, Compute{}};
   const std::string text = "a small red circle is left of a large blue square";
   EXPECT_LT(heat_maps(shorter, image(), text, {}).size(), heat_maps(evaluated(), image(), text, {}).size());
 }
 
 }  // namespace
-}  // namespace tessera::eval
+}  // namespace tessera::inference

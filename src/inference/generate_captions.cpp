@@ -1,4 +1,4 @@
-#include "eval/generate_captions.h"
+#include "inference/generate_captions.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -7,12 +7,12 @@
 
 #include "core/error.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
 /// bos and the prompt's tokens. [1, t]
-at::Tensor prompt_ids(const EvaluatedModel& evaluated, const std::string& prompt) {
+at::Tensor prompt_ids(const TrainedModel& evaluated, const std::string& prompt) {
   std::vector<std::int64_t> ids = evaluated.tokenizer.encode(prompt);
   ids.pop_back();  // eos
   const std::int64_t longest = evaluated.config.language.max_tokens;
@@ -33,7 +33,7 @@ CaptionOptions CaptionOptions::beam_search(std::int64_t beams) {
   return options;
 }
 
-std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evaluated,
+std::vector<GeneratedCaption> decode_captions(const TrainedModel& evaluated,
                                               const fusion::CaptionCondition& condition,
                                               const CaptionOptions& options) {
   const c10::NoGradGuard no_grad;
@@ -54,8 +54,8 @@ std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evaluated,
   return captions;
 }
 
-std::vector<GeneratedCaption> generate_captions(const EvaluatedModel& evaluated,
-                                                const at::Tensor& image_tokens, std::int64_t beams) {
+std::vector<GeneratedCaption> generate_captions(const TrainedModel& evaluated, const at::Tensor& image_tokens,
+                                                std::int64_t beams) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   std::vector<GeneratedCaption> captions;
@@ -68,4 +68,4 @@ std::vector<GeneratedCaption> generate_captions(const EvaluatedModel& evaluated,
   return captions;
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -5,11 +5,11 @@
 #include <memory>
 #include <string>
 
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "model/build.h"
 #include "tests/train/small_run.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// A random model in evaluation mode, with open gates, so that what is fused can be heard; beside it the tiny
 /// set of SmallRun.
@@ -23,7 +23,7 @@ struct OpenModel {
     model->set_training(false);
   }
 
-  EvaluatedModel evaluated() const { return {*model, tokenizer, config, Compute{}}; }
+  TrainedModel evaluated() const { return {*model, tokenizer, config, Compute{}}; }
 
   train::SmallRun small;
   Config config;
@@ -31,4 +31,4 @@ struct OpenModel {
   std::shared_ptr<model::Stage1Model> model = model::build_model(config, tokenizer.vocab_size()).model;
 };
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -1,4 +1,4 @@
-#include "eval/memory_recall.h"
+#include "inference/memory_recall.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -7,15 +7,15 @@
 #include <utility>
 
 #include "core/error.h"
-#include "eval/generate_captions.h"
-#include "eval/inference.h"
+#include "inference/encode_inputs.h"
+#include "inference/generate_captions.h"
 #include "model/code_fingerprint.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
-std::string fingerprint_of(const EvaluatedModel& evaluated) {
+std::string fingerprint_of(const TrainedModel& evaluated) {
   if (evaluated.config.losses.memory.weight == 0) {
     fail("memory: the model was trained without it (losses.memory.weight is 0)");
   }
@@ -24,7 +24,7 @@ std::string fingerprint_of(const EvaluatedModel& evaluated) {
 
 }  // namespace
 
-at::Tensor memory_codes(const EvaluatedModel& evaluated, const at::Tensor& pixels,
+at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
                         const std::vector<std::string>& captions) {
   TORCH_CHECK(!evaluated.model.is_training(), "memory_codes: the model must be in evaluation mode");
   const c10::NoGradGuard no_grad;
@@ -37,7 +37,7 @@ at::Tensor memory_codes(const EvaluatedModel& evaluated, const at::Tensor& pixel
       .to(at::kCPU, at::kFloat);
 }
 
-std::vector<std::string> decode_codes(const EvaluatedModel& evaluated, const at::Tensor& codes) {
+std::vector<std::string> decode_codes(const TrainedModel& evaluated, const at::Tensor& codes) {
   std::vector<std::string> texts;
   for (const at::Tensor& batch : codes.split(evaluated.config.eval.batch_size)) {
     fusion::CaptionCondition condition;
@@ -49,15 +49,15 @@ std::vector<std::string> decode_codes(const EvaluatedModel& evaluated, const at:
   return texts;
 }
 
-memory::MemoryStore new_memory(const EvaluatedModel& evaluated) {
+memory::MemoryStore new_memory(const TrainedModel& evaluated) {
   return {evaluated.model.memory()->prior_mean, fingerprint_of(evaluated)};
 }
 
-memory::MemoryStore load_memory(const EvaluatedModel& evaluated, const std::filesystem::path& file) {
+memory::MemoryStore load_memory(const TrainedModel& evaluated, const std::filesystem::path& file) {
   return memory::MemoryStore::load(file, fingerprint_of(evaluated));
 }
 
-Recall recall(const EvaluatedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
+Recall recall(const TrainedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
               std::int64_t nearest) {
   if (store.list().empty()) fail("memory: nothing has been written yet");
   Recall result;
@@ -66,4 +66,4 @@ Recall recall(const EvaluatedModel& evaluated, const memory::MemoryStore& store,
   return result;
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluated_model.h"
 #include "fusion/fusion_tower.h"
+#include "inference/trained_model.h"
 #include "language/search.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 struct GeneratedCaption {
   std::string text;
@@ -32,11 +32,11 @@ struct CaptionOptions {
 /// What the decoder says under a condition: images, read-outs of the memory, or both.
 /// @return one a row of the condition
 /// @throws Error where an option is out of range or the prompt leaves no room
-std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evaluated,
+std::vector<GeneratedCaption> decode_captions(const TrainedModel& evaluated,
                                               const fusion::CaptionCondition& condition,
                                               const CaptionOptions& options);
 /// @param beams  1: greedy
-inline std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evaluated,
+inline std::vector<GeneratedCaption> decode_captions(const TrainedModel& evaluated,
                                                      const fusion::CaptionCondition& condition,
                                                      std::int64_t beams) {
   return decode_captions(evaluated, condition, CaptionOptions::beam_search(beams));
@@ -45,7 +45,7 @@ inline std::vector<GeneratedCaption> decode_captions(const EvaluatedModel& evalu
 /// A caption for each image, from the image alone (no memory).
 /// @param image_tokens [N, 1+P, D] compressed, on any device; decoded in batches of eval.batch_size
 /// @param beams        1: greedy
-std::vector<GeneratedCaption> generate_captions(const EvaluatedModel& evaluated,
-                                                const at::Tensor& image_tokens, std::int64_t beams);
+std::vector<GeneratedCaption> generate_captions(const TrainedModel& evaluated, const at::Tensor& image_tokens,
+                                                std::int64_t beams);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "model/stage1_model.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// How well a text fits an image, by every score that the model was trained for.
 struct TextMatch {
@@ -23,7 +23,7 @@ struct TextMatch {
 /// @param texts  at least one
 /// @return one a text, the best first: by ITM, where the model has none by ITC, then by MaxSim text→image;
 ///         equal ones in the order given
-std::vector<TextMatch> match_texts(const EvaluatedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                    const std::vector<std::string>& texts);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "eval/explanation.h"
+#include "inference/explanation.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// An image with what is said of it and where its words are.
 struct ExplainedImage {
@@ -37,4 +37,4 @@ void write_explanation_sheet(const std::filesystem::path& path, const std::vecto
 void write_explanation_page(const std::filesystem::path& path, const std::string& title,
                             const std::vector<ExplainedImage>& images);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

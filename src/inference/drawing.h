@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 // Pictures for people: what the sheets share. Colours are OpenCV's, blue first.
 
@@ -40,4 +40,4 @@ int line_width(const std::string& line, double font_scale);
 /// A picture as the content of a PNG file.
 std::string png_bytes(const cv::Mat& picture);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

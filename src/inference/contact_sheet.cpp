@@ -1,13 +1,13 @@
-#include "eval/contact_sheet.h"
+#include "inference/contact_sheet.h"
 
 #include <algorithm>
 #include <opencv2/core.hpp>
 #include <utility>
 
 #include "core/files.h"
-#include "eval/drawing.h"
+#include "inference/drawing.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -69,4 +69,4 @@ void write_contact_sheet(const std::filesystem::path& path, const std::vector<Sh
   write_file_atomically(path, png_bytes(sheet));
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

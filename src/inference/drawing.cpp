@@ -1,4 +1,4 @@
-#include "eval/drawing.h"
+#include "inference/drawing.h"
 
 #include <ATen/ATen.h>
 
@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -106,4 +106,4 @@ std::string png_bytes(const cv::Mat& picture) {
   return {encoded.begin(), encoded.end()};
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

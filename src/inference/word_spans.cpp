@@ -1,10 +1,10 @@
-#include "eval/word_spans.h"
+#include "inference/word_spans.h"
 
 #include <algorithm>
 #include <array>
 #include <string_view>
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -73,4 +73,4 @@ std::vector<std::int64_t> token_positions(const language::EncodedText& encoded, 
   return positions;
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -5,10 +5,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "eval/drawing.h"
-#include "eval/explanation_pages.h"
+#include "inference/drawing.h"
+#include "inference/explanation_pages.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 namespace {
 
@@ -121,4 +121,4 @@ void write_explanation_page(const std::filesystem::path& path, const std::string
   write_file_atomically(path, html + "</body>\n</html>\n");
 }
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluated_model.h"
+#include "inference/trained_model.h"
 #include "model/stage1_model.h"
 
-namespace tessera::eval {
+namespace tessera::inference {
 
 /// An image file as the model sees it: upright, its shorter edge resized to `size`, the centre cut out.
 /// @return [3, size, size] uint8 RGB
@@ -19,10 +19,10 @@ at::Tensor read_image(const std::filesystem::path& file, std::int64_t size);
 
 /// The unfused image pass, without gradient.
 /// @param pixels [B, 3, H, W] uint8 RGB on any device
-model::ImageFeatures encode_images(const EvaluatedModel& evaluated, const at::Tensor& pixels);
+model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels);
 
 /// The unfused text pass, without gradient, over texts cut to language.max_tokens. An empty text is bos eos.
 /// @param texts  at least one
-model::TextFeatures encode_texts(const EvaluatedModel& evaluated, const std::vector<std::string>& texts);
+model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vector<std::string>& texts);
 
-}  // namespace tessera::eval
+}  // namespace tessera::inference
