@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures Tessera beside the same computation in PyTorch, in turn on the same machine.
 #
-#   scripts/bench.sh step [OPTIONS]   the whole training step: rows quickstart_step and, where its data is there,
-#                                     flickr8k_small_step. Pairs a second, peak memory, time by part; the peer is
-#                                     transformers + peft in eager mode, with --compile also under torch.compile.
-#                                     OPTIONS go to bench/peers/compare_steps.py: --repeats, --steps, --compile,
-#                                     --output FILE
+#   scripts/bench.sh step [OPTIONS]   the whole training step: rows quickstart_step (fp32), quickstart_step_bf16 and,
+#                                     where its data is there, flickr8k_small_step. Pairs a second, peak memory, time
+#                                     by part; the peer is transformers + peft in eager mode, with --compile also
+#                                     under torch.compile. Figures go to bench-results/step.json. OPTIONS go to
+#                                     bench/peers/compare_steps.py: --repeats, --steps, --compile, --output FILE
 #   scripts/bench.sh --help
 #
 # The peers are installed into .deps/bench-venv, in the versions of bench/peers/requirements.txt (3 GB to download, 5 GB
@@ -35,7 +35,8 @@ make_environment() {
 bench_step() {
   local rows=()
   if [[ -f datasets/shapes/tokenizer.model ]]; then
-    rows+=(--row quickstart_step=configs/quickstart.yaml)
+    rows+=(--row quickstart_step=configs/quickstart.yaml
+      --row quickstart_step_bf16=configs/quickstart.yaml,run.precision=bf16)
   else
     die "datasets/shapes is not there: scripts/quickstart.sh makes it"
   fi

@@ -2,7 +2,7 @@
 """Takes turns between step_bench and the same step in PyTorch, and says which is faster by how much.
 
   compare_steps.py --bench build/cpu-release/bin/step_bench --row quickstart_step=configs/quickstart.yaml
-      [--row NAME=CONFIG]... [--repeats 5] [--steps 10] [--compile] [--output bench-results/step.json]
+      [--row NAME=CONFIG[,KEY=VALUE]...]... [--repeats 5] [--steps 10] [--compile] [--output bench-results/step.json]
 
 Before anything is timed, both compute the same batches with the same weights and the same drawn negatives in fp32, and
 every loss has to agree to 1e-3. Then, in turn, each does a few steps, again and again: the ratio of a row is the median
@@ -65,9 +65,9 @@ def spread(values):
 class Programs:
     """Those that a row compares, running and warmed up."""
 
-    def __init__(self, name, config, arguments, folder):
-        overrides = [word for override in arguments.set for word in ("--set", override)]
-        bench = [arguments.bench, "--config", config, "--phase", "2", *overrides]
+    def __init__(self, name, config, overrides, arguments, folder):
+        settings = [word for override in overrides for word in ("--set", override)]
+        bench = [arguments.bench, "--config", config, "--phase", "2", *settings]
         subprocess.run([*bench, "--export", folder], check=True)
         peer = [sys.executable, str(PEER), folder]
         subprocess.run([*peer, "--check"], check=True)
@@ -96,8 +96,8 @@ class Programs:
             program.quit()
 
 
-def measure(name, config, arguments):
-    with tempfile.TemporaryDirectory() as folder, Programs(name, config, arguments, folder) as programs:
+def measure(name, config, overrides, arguments):
+    with tempfile.TemporaryDirectory() as folder, Programs(name, config, overrides, arguments, folder) as programs:
         running = programs.running
         turns = {key: [] for key in running}
         for _ in range(arguments.repeats):
@@ -106,7 +106,7 @@ def measure(name, config, arguments):
         parts = {key: running[key].ask(f"parts {arguments.steps}") for key in ("tessera", "eager")}
         limit = running["eager"].ask("limit 2")
     rates = {key: [rate(answer) for answer in answers] for key, answers in turns.items()}
-    row = {"work": name, "config": config, "overrides": arguments.set,
+    row = {"work": name, "config": config, "overrides": overrides,
            "batch": turns["tessera"][0]["pairs"] / arguments.steps, "unit": "pairs/s"}
     for key, answers in turns.items():
         who = {"tessera": "ours", "eager": "peer", "compile": "compile"}[key]
@@ -152,7 +152,7 @@ def show(row):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", required=True, help="the program step_bench")
-    parser.add_argument("--row", action="append", required=True, metavar="NAME=CONFIG")
+    parser.add_argument("--row", action="append", required=True, metavar="NAME=CONFIG[,KEY=VALUE]...")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a key of every configuration")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps a turn")
@@ -162,10 +162,11 @@ def main():
     arguments = parser.parse_args()
     rows = []
     for row in arguments.row:
-        name, _, config = row.partition("=")
+        name, _, rest = row.partition("=")
+        config, *overrides = rest.split(",")
         if not config:
             parser.error(f"--row: expected NAME=CONFIG, found '{row}'")
-        rows.append(measure(name, config, arguments))
+        rows.append(measure(name, config, arguments.set + overrides, arguments))
         show(rows[-1])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
