@@ -68,6 +68,7 @@ class Embedder {
 
   void encode_images() {
     if (waiting_images_.empty()) return;
+    const AutocastScope autocast(evaluated_.compute);
     const model::ImageFeatures features = inference::encode_images(evaluated_, at::stack(waiting_images_));
     images_.push_back(features.embedding.cpu());
     if (with_tokens_) patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
@@ -76,6 +77,7 @@ class Embedder {
 
   void encode_texts() {
     if (waiting_texts_.empty()) return;
+    const AutocastScope autocast(evaluated_.compute);
     const model::TextFeatures features = inference::encode_texts(evaluated_, waiting_texts_);
     text_rows_.push_back(features.embedding.cpu());
     if (with_tokens_) {

@@ -250,5 +250,30 @@ TEST_F(ModelTools, ExplainDrawsASheetAndAPage) {
   EXPECT_THAT(given, Not(HasSubstr("red circle")));
 }
 
+TEST_F(ModelTools, RunInBfloat16) {
+  const fs::path copy = place("bf16");
+  fs::copy(fs::canonical(checkpoint()), copy, fs::copy_options::recursive);
+  std::string config = read_file(copy / "config.yaml");
+  const std::string precision = "precision: fp32";
+  ASSERT_NE(config.find(precision), std::string::npos) << config;
+  config.replace(config.find(precision), precision.size(), "precision: bf16");
+  write_file_atomically(copy / "config.yaml", config);
+
+  const std::string model = " --model " + copy.string();
+  const std::string embeddings = place("bf16.safetensors");
+  for (const std::string& words :
+       {"caption " + picture(0) + model, "match " + picture(0) + " red blue" + model,
+        "embed --images " + picture(0) + " --text red --tokens --output " + embeddings + model,
+        "explain " + picture(0) + " --output " + place("bf16-explained") + model,
+        "memory write " + picture(0) + " --caption red --memory " + place("bf16-memory") + model,
+        "memory recall " + picture(0) + " --memory " + place("bf16-memory") + model}) {
+    const Finished finished = tessera(words);
+    EXPECT_EQ(finished.exit_code, 0) << words << "\n" << finished.output;
+  }
+  for (const auto& [name, tensor] : SafetensorsFile(embeddings).tensors()) {
+    EXPECT_NE(tensor.scalar_type(), at::kBFloat16) << name;
+  }
+}
+
 }  // namespace
 }  // namespace tessera
