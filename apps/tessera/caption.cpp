@@ -67,7 +67,8 @@ class Captioner {
     for (const std::string& file : files) {
       const auto start = Clock::now();
       failed.read(file, evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-        const inference::GeneratedCaption caption = caption_of(evaluated, pixels, options_);
+        const inference::GeneratedCaption caption =
+            caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0)), options_);
         const double seconds = seconds_since(start);
         latency_.add(seconds);
         report(file, caption, seconds);

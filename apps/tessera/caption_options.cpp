@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "inference/encode_inputs.h"
 
 namespace options = boost::program_options;
 
@@ -65,10 +64,11 @@ void check_captions(const ModelTool& tool) {
   fail("{}: the model was trained without captions (losses.caption.weight is 0)", tool.folder);
 }
 
-inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated, const at::Tensor& pixels,
+inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,
+                                       const model::ImageFeatures& image,
                                        const inference::CaptionOptions& options) {
   fusion::CaptionCondition condition;
-  condition.image_states = inference::encode_images(evaluated, pixels.unsqueeze(0)).states;
+  condition.image_states = image.states;
   return inference::decode_captions(evaluated, condition, options).front();
 }
 

@@ -20,8 +20,9 @@ inference::CaptionOptions caption_options(const boost::program_options::variable
 /// @throws Error where the model was trained without captions
 void check_captions(const ModelTool& tool);
 
-/// The caption of one image, [3, S, S] uint8.
-inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated, const at::Tensor& pixels,
+/// The caption of one image. @param image the features of a batch of one
+inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,
+                                       const model::ImageFeatures& image,
                                        const inference::CaptionOptions& options);
 
 }  // namespace tessera::apps

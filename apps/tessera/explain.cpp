@@ -31,12 +31,12 @@ class Explainer {
   inference::ExplainedImage explain(const std::string& file, const at::Tensor& pixels) const {
     const inference::TrainedModel evaluated = tool_.evaluated();
     inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
+    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
     if (!text_) {
-      const inference::GeneratedCaption caption = caption_of(evaluated, pixels, caption_options_);
+      const inference::GeneratedCaption caption = caption_of(evaluated, image, caption_options_);
       explained.caption = caption.text;
       explained.note = fmt::format("generated, log p {:.2f}", caption.log_probability);
     }
-    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
     explained.maps = inference::heat_maps(evaluated, image, explained.caption, words_);
     return explained;
   }
