@@ -21,16 +21,6 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 readonly bin=build/cpu-release/bin
 readonly requirements=bench/peers/requirements.txt
 readonly venv=.deps/bench-venv
-readonly marker=$venv/tessera-complete  # a copy of the requirements, written last
-
-make_environment() {
-  if cmp -s -- "$requirements" "$marker"; then return; fi
-  say "installing the peers into $venv (3 GB to download, 5 GB on disk)"
-  rm -rf -- "$venv"
-  python3 -m venv "$venv" || die "python3 -m venv failed; on Debian the package python3-venv provides it"
-  "$venv/bin/python" -m pip install --no-input --progress-bar off --quiet -r "$requirements"
-  cp -- "$requirements" "$marker"
-}
 
 bench_step() {
   local rows=()
@@ -57,7 +47,7 @@ case ${1:-} in
 esac
 python=${TESSERA_BENCH_PYTHON:-}
 if [[ -z $python ]]; then
-  make_environment
+  python_environment "$venv" "$requirements" "the peers"
   python=$venv/bin/python
 fi
 scripts/build.sh cpu-release step_bench

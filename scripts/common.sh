@@ -15,6 +15,18 @@ die() {
 # Prints the comment block at the head of a script: its help stands in one place.
 print_help() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1"; }
 
+# python_environment FOLDER PACKAGES WHAT: a Python environment with those packages, made where it is not complete.
+python_environment() {
+  local folder=$1 packages=$2 what=$3
+  local marker=$folder/tessera-complete  # a copy of the list of packages, written last
+  if cmp -s -- "$packages" "$marker"; then return; fi
+  say "installing $what into ${folder#"$repository"/} (3 GB to download, 5 GB on disk)"
+  rm -rf -- "$folder"
+  python3 -m venv "$folder" || die "python3 -m venv failed; on Debian the package python3-venv provides it"
+  "$folder/bin/python" -m pip install --no-input --progress-bar off --quiet -r "$packages"
+  cp -- "$packages" "$marker"
+}
+
 # Memory that may be used, in MiB: what the machine has free, or what the control group leaves, whichever is less.
 available_memory_mib() {
   local free_mib limit

@@ -18,16 +18,6 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 readonly scripts=$repository/scripts/golden
 readonly requirements=$scripts/requirements.txt
 readonly venv=$repository/.deps/golden-venv
-readonly marker=$venv/tessera-complete  # a copy of the requirements, written last
-
-make_environment() {
-  if cmp -s -- "$requirements" "$marker"; then return; fi
-  say "installing the references into ${venv#"$repository"/} (3 GB to download, 5 GB on disk)"
-  rm -rf -- "$venv"
-  python3 -m venv "$venv" || die "python3 -m venv failed; on Debian the package python3-venv provides it"
-  "$venv/bin/python" -m pip install --no-input --progress-bar off --quiet -r "$requirements"
-  cp -- "$requirements" "$marker"
-}
 
 main() {
   case ${1:-} in
@@ -38,7 +28,7 @@ main() {
   local folder=${1:-$repository/tests/golden}
   local python=${TESSERA_GOLDEN_PYTHON:-}
   if [[ -z $python ]]; then
-    make_environment
+    python_environment "$venv" "$requirements" "the references"
     python=$venv/bin/python
   fi
   local generator
