@@ -29,9 +29,8 @@ struct NegativeWeights {
 /// @param image_ids   [B] int64
 /// @param temperature τ, 0-dim
 /// @param uniform_share u: weights become (1 − u) · softmax + u / candidates. A model that starts from
-/// nothing
-///                      tells random pairs apart long before the most similar ones, and learns nothing from
-///                      the latter alone (docs/results.md)
+/// nothing tells random pairs apart long before the most similar ones, and learns nothing from these alone
+/// (docs/results.md)
 /// @throws c10::Error where shapes or dtypes disagree
 NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
                             const std::optional<QueueView>& queue, const at::Tensor& temperature,

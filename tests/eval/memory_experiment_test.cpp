@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,6 +11,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "eval/encode.h"
+#include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
 
 namespace tessera::eval {
@@ -37,14 +37,6 @@ class MemoryExperiment : public testing::Test {
   };
 
   static inference::TrainedModel evaluated() { return shared_->evaluated(); }
-  static std::string error_of(const std::function<void()>& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
 
   static std::unique_ptr<Shared> shared_;
 };

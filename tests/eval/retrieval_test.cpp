@@ -9,20 +9,12 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/core/error_of.h"
 
 namespace tessera::eval {
 namespace {
 
 at::Tensor indices(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// Ranks by sorting every query's candidates, wrong ones first among equals.
 std::vector<int> ranks_by_sorting(const at::Tensor& scores, const std::function<bool(int, int)>& is_right) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 
 namespace tessera::eval {
@@ -17,15 +18,6 @@ namespace fs = std::filesystem;
 void touch(const fs::path& path, const std::string& content = "x") {
   fs::create_directories(path.parent_path());
   std::ofstream(path) << content;
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(ClassFolder, ListsClassesAndImagesInOrder) {

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <functional>
 #include <memory>
 #include <set>
 
@@ -14,6 +13,7 @@
 #include "core/logging.h"
 #include "data/loader.h"
 #include "model/code_fingerprint.h"
+#include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
 
 namespace tessera::inference {
@@ -61,14 +61,6 @@ class MemoryRecall : public testing::Test {
     }
     ADD_FAILURE() << "no parameter " << name;
     return {};
-  }
-  static std::string error_of(const std::function<void()>& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
   }
 
   static std::unique_ptr<Shared> shared_;

@@ -15,6 +15,7 @@
 #include "inference/match_texts.h"
 #include "inference/word_spans.h"
 #include "losses/maxsim.h"
+#include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
 
 namespace tessera::inference {
@@ -42,15 +43,6 @@ class SingleImage : public testing::Test {
     fusion::CaptionCondition condition;
     condition.image_states = image().states;
     return decode_captions(evaluated(), condition, options).front();
-  }
-  template <typename Call>
-  static std::string error_of(const Call& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
   }
 
   static std::unique_ptr<Shared> shared_;

@@ -5,11 +5,11 @@
 
 #include <deque>
 #include <filesystem>
-#include <functional>
 #include <limits>
 
 #include "core/error.h"
 #include "losses/itc.h"
+#include "tests/core/error_of.h"
 #include "tests/losses/fake_ranks.h"
 
 namespace tessera::losses {
@@ -35,15 +35,6 @@ std::vector<std::int64_t> usable_ids(const QueueView& view) {
 bool identical(const QueueView& a, const QueueView& b) {
   return at::equal(a.image, b.image) && at::equal(a.text, b.text) && at::equal(a.image_ids, b.image_ids) &&
          at::equal(a.usable, b.usable);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(ItcQueue, BeginsEmptyAndUsesOnlyItsFilledPart) {

@@ -5,11 +5,11 @@
 
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <limits>
 
 #include "core/error.h"
 #include "losses/itc_queue.h"
+#include "tests/core/error_of.h"
 
 namespace tessera::losses {
 namespace {
@@ -56,15 +56,6 @@ void train(StalenessProbe& probe, DriftingEncoder& encoder, std::int64_t first, 
     probe.update(step, tau());
     encoder.move(speed);
   }
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(ShiftByAge, EqualsLoopsOverPairsOfDifferentImages) {

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 
 namespace tessera::memory {
@@ -62,15 +63,6 @@ double mean_cosine(const torch::Tensor& left, const torch::Tensor& right) {
 torch::Tensor projection(const torch::Tensor& written, const torch::Tensor& queries) {
   const auto wide = written.to(torch::kDouble);
   return queries.to(torch::kDouble).matmul(torch::linalg_pinv(wide)).matmul(wide);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no Error";
 }
 
 /// The memory's matrix, as the file holds it.

@@ -11,6 +11,7 @@
 #include "core/safetensors.h"
 #include "language/tokenizer_training.h"
 #include "model/weights.h"
+#include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/model/small_config.h"
 #include "vision/dinov2_weights.h"
@@ -81,15 +82,6 @@ class BundleTest : public testing::Test {
   }
 
   const fs::path& root() const { return root_.path(); }
-
-  static std::string error_of(const std::function<void()>& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
 
  private:
   TemporaryFolder root_;
