@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
-#include <span>
 #include <tuple>
+#include <utility>
 
 #include "core/error.h"
 
@@ -29,43 +28,21 @@ Words words_of(std::string_view text) {
   return words;
 }
 
-/// The words that hold a caption together: those of the wordings, and those that a relation's phrase may
-/// begin with.
-std::set<std::string> filler_words() {
-  std::set<std::string> fillers;
-  const auto add = [&](std::string_view text) {
-    for (std::string& word : words_of(text)) fillers.insert(std::move(word));
-  };
-  for (const CaptionPattern& pattern : scene_caption_patterns()) {
-    for (const auto& part : {pattern.before, pattern.between, pattern.after}) add(part);
-  }
-  return fillers;
-}
-
 int index_in(const std::vector<std::string>& table, const std::string& word) {
   const auto found = std::find(table.begin(), table.end(), word);
   return found == table.end() ? kUnsaid : static_cast<int>(found - table.begin());
 }
 
-struct FoundRelation {
-  int relation = kUnsaid;
-  std::size_t words = 0;
-};
-
-/// The relation that begins with the first word; of several ("left", "left of") the longest.
-FoundRelation relation_at(std::span<const std::string> words) {
-  static const std::vector<Words> phrases = [] {
-    std::vector<Words> result;
-    for (const std::string& phrase : scene_relations()) result.push_back(words_of(phrase));
-    return result;
-  }();
-  FoundRelation found;
-  for (std::size_t i = 0; i < phrases.size(); ++i) {
-    const Words& phrase = phrases[i];
-    if (phrase.size() <= found.words || phrase.size() > words.size()) continue;
-    if (std::equal(phrase.begin(), phrase.end(), words.begin())) found = {static_cast<int>(i), phrase.size()};
+/// The words that hold a caption together: those of the wordings that name nothing.
+std::set<std::string> filler_words() {
+  std::set<std::string> fillers;
+  for (const std::string& caption : scene_captions(canonical_descriptions().front())) {
+    for (std::string& word : words_of(caption)) fillers.insert(std::move(word));
   }
-  return found;
+  for (const auto* table : {&scene_sizes(), &scene_colors(), &scene_shapes(), &scene_places()}) {
+    for (const std::string& word : *table) fillers.erase(word);
+  }
+  return fillers;
 }
 
 void say(int& fact, int value) { fact = fact == kUnsaid || fact == value ? value : kConflicting; }
@@ -73,20 +50,12 @@ void say(int& fact, int value) { fact = fact == kUnsaid || fact == value ? value
 /// Reads a caption word by word.
 class Reader {
  public:
-  void read_relation(int relation) {
-    object_is_open_ = false;
-    const bool again = relation == said_.relation && objects_.size() == objects_before_relation_;
-    if (said_.relation == kUnsaid) {
-      said_.relation = relation;
-      objects_before_relation_ = objects_.size();
-    } else if (!again) {
-      said_.says_more = true;
-    }
-  }
-
   void read_word(const std::string& word) {
     static const std::set<std::string> fillers = filler_words();
-    if (const int size = index_in(scene_sizes(), word); size != kUnsaid) {
+    if (const int place = index_in(scene_places(), word); place != kUnsaid) {
+      object_is_open_ = false;
+      say(place_of_next_, place);
+    } else if (const int size = index_in(scene_sizes(), word); size != kUnsaid) {
       say(open_object().size, size);
     } else if (const int color = index_in(scene_colors(), word); color != kUnsaid) {
       say(open_object().color, color);
@@ -101,14 +70,13 @@ class Reader {
   SaidScene result() {
     if (!objects_.empty()) said_.first = objects_[0];
     if (objects_.size() > 1) said_.second = objects_[1];
-    said_.says_more = said_.says_more || objects_.size() > 2;
-    said_.relation_joins = said_.relation != kUnsaid && objects_before_relation_ == 1 && objects_.size() > 1;
+    said_.says_more = said_.says_more || objects_.size() > 2 || place_of_next_ != kUnsaid;
     return said_;
   }
 
  private:
   SaidObject& open_object() {
-    if (!object_is_open_) objects_.emplace_back();
+    if (!object_is_open_) objects_.push_back({.place = std::exchange(place_of_next_, kUnsaid)});
     object_is_open_ = true;
     return objects_.back();
   }
@@ -116,7 +84,7 @@ class Reader {
   SaidScene said_;
   std::vector<SaidObject> objects_;
   bool object_is_open_ = false;
-  std::size_t objects_before_relation_ = 0;
+  int place_of_next_ = kUnsaid;
 };
 
 void count(FactCount& facts, int said, int actual) {
@@ -132,8 +100,9 @@ CaptionJudgement judge_one_telling(const SaidScene& said, const SceneDescription
   count(result.color, said.second.color, scene.second.color);
   count(result.shape, said.first.shape, scene.first.shape);
   count(result.shape, said.second.shape, scene.second.shape);
-  const int relation = said.relation == kUnsaid || said.relation_joins ? said.relation : kConflicting;
-  count(result.relation, relation, static_cast<int>(scene.relation));
+  result.relation.said = said.first.place != kUnsaid || said.second.place != kUnsaid ? 1 : 0;
+  result.relation.correct =
+      said.first.place == first_place(scene) && said.second.place == second_place(scene) ? 1 : 0;
   for (const FactCount& facts : {result.size, result.color, result.shape, result.relation}) {
     result.facts_said += facts.said;
     result.facts_true += facts.correct;
@@ -167,15 +136,7 @@ SaidScene parse_scene_caption(std::string_view caption) {
   Words words;
   std::unique_copy(all.begin(), all.end(), std::back_inserter(words));
   Reader reader;
-  for (std::size_t i = 0; i < words.size();) {
-    const FoundRelation found = relation_at(std::span(words).subspan(i));
-    if (found.words > 0) {
-      reader.read_relation(found.relation);
-      i += found.words;
-    } else {
-      reader.read_word(words[i++]);
-    }
-  }
+  for (const std::string& word : words) reader.read_word(word);
   return reader.result();
 }
 

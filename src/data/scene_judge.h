@@ -18,6 +18,7 @@ struct SaidObject {
   int size = kUnsaid;
   int color = kUnsaid;
   int shape = kUnsaid;
+  int place = kUnsaid;
 
   friend bool operator==(const SaidObject&, const SaidObject&) = default;
 };
@@ -25,10 +26,8 @@ struct SaidObject {
 struct SaidScene {
   SaidObject first;
   SaidObject second;
-  int relation = kUnsaid;
-  bool relation_joins = false;  ///< the relation stands between the two objects, so that it has both its ends
-  /// More than two objects, a second relation, or a word that no caption of the set has ("not", "dog", half a
-  /// word): something that the seven facts don't cover.
+  /// More than two objects, a place without an object, or a word that no caption of the set has ("not",
+  /// "dog", half a word): something that the seven facts don't cover.
   bool says_more = false;
 
   friend bool operator==(const SaidScene&, const SaidScene&) = default;
@@ -37,9 +36,9 @@ struct SaidScene {
 /// Reads a caption of the shapes set, also one that a model made up: unfinished, out of order, repeating
 /// itself.
 ///
-/// Case and punctuation don't count, and a word or relation said twice in a row is said once. An object is
-/// what stands together: it ends with its shape, or at a relation. The first two objects and the first
-/// relation are read; whatever follows only sets `says_more`, so that listing many objects is no way to be
+/// Case and punctuation don't count, and a word said twice in a row is said once. An object is what stands
+/// together: it ends with its shape, or at a place, which is said of the object that follows it. The first
+/// two objects are read; whatever follows only sets `says_more`, so that listing many objects is no way to be
 /// right.
 SaidScene parse_scene_caption(std::string_view caption);
 
@@ -49,7 +48,8 @@ struct FactCount {
   int correct = 0;
 };
 
-/// The facts of a whole caption: two sizes, two colours, two shapes, one relation.
+/// The facts of a whole caption: two sizes, two colours, two shapes, and where the two
+/// are: one relation.
 constexpr int kSceneFacts = 7;
 
 struct CaptionJudgement {
@@ -66,7 +66,7 @@ struct CaptionJudgement {
 /// scene told from its first object and told from its second, as a whole, and the telling under which more is
 /// true counts. (Of equal ones that with the true relation, then with more true shapes, then colours, so that
 /// the result depends on neither the caption's telling nor the scene's. A single object is thus compared with
-/// whichever of the two fits better.) A relation is true only where it joins two objects.
+/// whichever of the two fits better.) The relation is true where both objects are said to be where they are.
 CaptionJudgement judge(const SaidScene& said, const SceneDescription& scene);
 CaptionJudgement judge_caption(std::string_view caption, const SceneDescription& scene);
 

@@ -97,6 +97,8 @@ const std::string& words(Relation relation) {
   return scene_relations().at(static_cast<std::size_t>(relation));
 }
 
+const std::string& place_word(int place) { return scene_places().at(static_cast<std::size_t>(place)); }
+
 nlohmann::json object_json(const SceneObject& object) {
   return {{"size", scene_sizes().at(static_cast<std::size_t>(object.size))},
           {"color", scene_colors().at(static_cast<std::size_t>(object.color))},
@@ -149,20 +151,20 @@ std::vector<SceneDescription> canonical_descriptions() {
   return result;
 }
 
-const std::vector<CaptionPattern>& scene_caption_patterns() {
-  static const std::vector<CaptionPattern> patterns = {
-      {.before = "a ", .between = " ", .after = " a "},
-      {.before = "the ", .between = " ", .after = " the ", .from_second = true},
-  };
-  return patterns;
+const std::vector<std::string>& scene_places() {
+  static const std::vector<std::string> words = {"left", "right", "top", "bottom"};
+  return words;
 }
+
+int first_place(const SceneDescription& scene) { return static_cast<int>(scene.relation); }
+
+int second_place(const SceneDescription& scene) { return first_place(told_from_second(scene)); }
 
 std::vector<std::string> scene_captions(const SceneDescription& scene) {
   std::vector<std::string> captions;
-  for (const CaptionPattern& pattern : scene_caption_patterns()) {
-    const SceneDescription told = pattern.from_second ? told_from_second(scene) : scene;
-    captions.push_back(fmt::format("{}{}{}{}{}{}", pattern.before, words(told.first), pattern.between,
-                                   words(told.relation), pattern.after, words(told.second)));
+  for (const SceneDescription& told : {scene, told_from_second(scene)}) {
+    captions.push_back(fmt::format("{} a {}, {} a {}", place_word(first_place(told)), words(told.first),
+                                   place_word(second_place(told)), words(told.second)));
   }
   return captions;
 }

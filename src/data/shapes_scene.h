@@ -34,8 +34,8 @@ struct SceneDescription {
 const std::vector<std::string>& scene_sizes();   ///< small, large
 const std::vector<std::string>& scene_colors();  ///< six
 const std::vector<std::string>& scene_shapes();  ///< three
-const std::vector<std::string>&
-scene_relations();  ///< left of, right of, above, below, in the order of Relation
+/// left of, right of, above, below, in the order of Relation
+const std::vector<std::string>& scene_relations();
 
 /// The same scene told from the second object: "A left of B" is "B right of A".
 SceneDescription told_from_second(const SceneDescription& scene);
@@ -44,21 +44,19 @@ SceneDescription told_from_second(const SceneDescription& scene);
 /// told_from_second).
 std::vector<SceneDescription> canonical_descriptions();
 
-/// A wording: BEFORE, subject, BETWEEN, relation, AFTER, object; subject and object are "SIZE COLOUR SHAPE".
-/// What judges captions (scene_judge.h) relies on this order, and takes its vocabulary from here and from the
-/// tables above.
-struct CaptionPattern {
-  std::string before;        ///< "a "
-  std::string between;       ///< " "
-  std::string after;         ///< " a "
-  bool from_second = false;  ///< told from the scene's second object
-};
+/// Where the first object of each relation is, in the order of Relation: "left", "right", "top", "bottom".
+/// Each word stands for one place.
+const std::vector<std::string>& scene_places();
 
-const std::vector<CaptionPattern>& scene_caption_patterns();
+/// Where the scene's first object is, and its second.
+int first_place(const SceneDescription& scene);
+int second_place(const SceneDescription& scene);
 
-/// True captions, each with sizes, colours, shapes and the relation: "a A left of a B", told from the first
-/// object, and "the B right of the A", told from the second. Which of the two it is shows in the first word:
-/// what comes next is then decided by the picture, and a model loses nothing on guessing it.
+/// True captions, each with places, sizes, colours and shapes: "left a A, right a B", told from the first
+/// object, and "right a B, left a A", told from the second. The place comes first because it says which
+/// object the next words are of: where the relation stood between the two objects, a model described both and
+/// told which is left of which by a coin (measured: docs/results.md). What judges captions (scene_judge.h)
+/// takes its vocabulary from these and from the tables above.
 std::vector<std::string> scene_captions(const SceneDescription& scene);
 
 /// {"objects": [{"size", "color", "shape"}, …], "relation"}.

@@ -13,9 +13,9 @@ namespace {
 using testing::error_of;
 using ::testing::HasSubstr;
 
-/// A caption in the first wording, made of the tables' words whatever these are.
+/// An object in the tables' words, whatever these are.
 std::string object_words(int size, int color, int shape) {
-  return scene_sizes().at(static_cast<std::size_t>(size)) + " " +
+  return "a " + scene_sizes().at(static_cast<std::size_t>(size)) + " " +
          scene_colors().at(static_cast<std::size_t>(color)) + " " +
          scene_shapes().at(static_cast<std::size_t>(shape));
 }
@@ -24,6 +24,7 @@ std::string object_words(int size, int color, int shape) {
 const SceneDescription kScene{{0, 0, 0}, {1, 1, 1}, Relation::kLeftOf};
 const std::string kFirst = object_words(0, 0, 0);
 const std::string kSecond = object_words(1, 1, 1);
+const std::string kWhole = "left " + kFirst + ", right " + kSecond;
 
 TEST(SceneJudge, EveryCaptionIsTrueOfItsSceneAndOfNoOther) {
   const auto descriptions = canonical_descriptions();
@@ -76,10 +77,10 @@ TEST(SceneJudge, OneWrongWordCostsOneFactOfItsKind) {
 TEST(SceneJudge, FactsAreBoundToTheirObject) {
   // Both colours are in the picture, on the other object; the same for sizes.
   const auto swapped_colors =
-      judge_caption("a " + object_words(0, 1, 0) + " left of a " + object_words(1, 0, 1), kScene);
+      judge_caption("left " + object_words(0, 1, 0) + ", right " + object_words(1, 0, 1), kScene);
   EXPECT_EQ(swapped_colors.color.correct, 0);
   EXPECT_EQ(swapped_colors.facts_true, kSceneFacts - 2);
-  const auto reversed = judge_caption("a " + kSecond + " left of a " + kFirst, kScene);
+  const auto reversed = judge_caption("left " + kSecond + ", right " + kFirst, kScene);
   EXPECT_EQ(reversed.relation.correct, 0);
   EXPECT_EQ(reversed.facts_true, kSceneFacts - 1) << "the objects themselves are right, told from the second";
 }
@@ -106,24 +107,26 @@ TEST(SceneJudge, NeitherTheCaptionsTellingNorTheScenesMatters) {
 TEST(SceneJudge, WhatIsNotSaidIsNotTrue) {
   EXPECT_EQ(judge_caption("", kScene).facts_true, 0);
   EXPECT_EQ(judge_caption("a picture of a", kScene).facts_said, 0);
-  const auto one_object = judge_caption("there is a " + kSecond, kScene);
+  const auto one_object = judge_caption("there is " + kSecond, kScene);
   EXPECT_EQ(one_object.facts_said, 3);
   EXPECT_EQ(one_object.facts_true, 3) << "compared with the object that fits";
   EXPECT_FALSE(one_object.wholly_true);
   const auto no_size =
-      judge_caption("a " + scene_colors()[0] + " " + scene_shapes()[0] + " left of a " + kSecond, kScene);
+      judge_caption("left a " + scene_colors()[0] + " " + scene_shapes()[0] + ", right " + kSecond, kScene);
   EXPECT_EQ(no_size.facts_said, kSceneFacts - 1);
   EXPECT_EQ(no_size.facts_true, kSceneFacts - 1);
   EXPECT_FALSE(no_size.wholly_true);
-  const auto no_relation = judge_caption("a " + kFirst + " a " + kSecond, kScene);
-  EXPECT_EQ(no_relation.facts_true, kSceneFacts - 1);
-  EXPECT_EQ(no_relation.relation.said, 0);
+  const auto no_place = judge_caption(kFirst + " " + kSecond, kScene);
+  EXPECT_EQ(no_place.facts_true, kSceneFacts - 1);
+  EXPECT_EQ(no_place.relation.said, 0);
 }
 
-TEST(SceneJudge, ARelationNeedsBothItsEnds) {
+TEST(SceneJudge, BothObjectsMustBeSaidToBeWhereTheyAre) {
   for (const std::string& caption :
-       {"a " + kFirst + " left of", "left of a " + kSecond, "left of a " + kFirst + " a " + kSecond,
-        "a " + kFirst + " a " + kSecond + " left of"}) {
+       {"left " + kFirst, "left " + kFirst + ", " + kSecond, kFirst + ", right " + kSecond,
+        "left " + kFirst + ", left " + kSecond, "left " + kFirst + ", bottom " + kSecond,
+        "top " + kFirst + ", bottom " + kSecond, kFirst + " left, " + kSecond + " right",
+        "left right " + kFirst + ", right " + kSecond}) {
     const auto result = judge_caption(caption, kScene);
     EXPECT_EQ(result.relation.said, 1) << caption;
     EXPECT_EQ(result.relation.correct, 0) << caption;
@@ -132,29 +135,30 @@ TEST(SceneJudge, ARelationNeedsBothItsEnds) {
 }
 
 TEST(SceneJudge, SayingMoreEarnsNothing) {
-  const std::string whole = "a " + kFirst + " left of a " + kSecond;
-  for (const std::string& more : {whole + " above a " + kFirst, whole + " a " + object_words(1, 2, 2),
-                                  whole + " above", whole + " dog", "not " + whole}) {
+  for (const std::string& more : {kWhole + " top " + kFirst, kWhole + " " + object_words(1, 2, 2),
+                                  kWhole + " top", kWhole + " dog", "not " + kWhole}) {
     const auto result = judge_caption(more, kScene);
     EXPECT_EQ(result.facts_true, kSceneFacts) << more;
     EXPECT_FALSE(result.wholly_true) << more;
   }
   // Two guesses at once are a wrong one, and a list of objects is read no further than its second.
-  const std::string two_sizes = scene_sizes()[1] + " " + kFirst;
-  EXPECT_EQ(judge_caption("a " + two_sizes + " left of a " + kSecond, kScene).size.correct, 1);
+  EXPECT_EQ(
+      judge_caption("left a " + scene_sizes()[1] + " " + kFirst.substr(2) + ", right " + kSecond, kScene)
+          .size.correct,
+      1);
   const auto list = judge_caption(
-      "a " + object_words(0, 2, 2) + " a " + object_words(1, 3, 2) + " a " + kFirst + " a " + kSecond,
-      kScene);
+      object_words(0, 2, 2) + " " + object_words(1, 3, 2) + " " + kFirst + " " + kSecond, kScene);
   EXPECT_EQ(list.color.correct, 0);
   EXPECT_EQ(list.shape.correct, 0);
 }
 
 TEST(SceneJudge, RepetitionCaseAndPunctuationChangeNothing) {
-  const SaidScene plain = parse_scene_caption("a " + kFirst + " left of a " + kSecond);
-  EXPECT_EQ(parse_scene_caption("A a " + kFirst + ", LEFT  of left of the the " + kSecond + "."), plain);
-  EXPECT_EQ(parse_scene_caption("a " + kFirst + " " + scene_shapes()[0] + " left of a a " + kSecond), plain);
+  const SaidScene plain = parse_scene_caption(kWhole);
+  EXPECT_EQ(parse_scene_caption("LEFT  left a " + kFirst + " right right a a " + kSecond.substr(2) + "."),
+            plain);
+  EXPECT_EQ(parse_scene_caption("left " + kFirst + " " + scene_shapes()[0] + ", right " + kSecond), plain);
   EXPECT_TRUE(judge(plain, kScene).wholly_true);
-  EXPECT_FALSE(plain == parse_scene_caption("a " + kFirst + " right of a " + kSecond));
+  EXPECT_FALSE(plain == parse_scene_caption("right " + kFirst + ", left " + kSecond));
 }
 
 TEST(SceneJudge, ReadsBackWhatSceneJsonWrites) {

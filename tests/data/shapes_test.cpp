@@ -31,19 +31,21 @@ int index_of(const std::vector<std::string>& words, const std::string& word) {
 
 /// Reads a description back from English, by another way than the one that wrote it.
 SceneDescription parse_caption(const std::string& caption) {
-  static const std::regex object("(small|large) (\\w+) (circle|triangle|cross)");
+  static const std::regex object("(left|right|top|bottom) a (small|large) (\\w+) (circle|triangle|cross)");
   std::vector<SceneObject> objects;
+  std::vector<std::string> places;
   for (std::sregex_iterator it(caption.begin(), caption.end(), object), end; it != end; ++it) {
-    objects.push_back({index_of(scene_sizes(), (*it)[1]), index_of(scene_colors(), (*it)[2]),
-                       index_of(scene_shapes(), (*it)[3])});
-  }
-  std::vector<Relation> relations;
-  for (std::size_t i = 0; i < scene_relations().size(); ++i) {
-    if (caption.find(" " + scene_relations()[i] + " ") != std::string::npos) relations.push_back(Relation(i));
+    places.push_back((*it)[1]);
+    objects.push_back({index_of(scene_sizes(), (*it)[2]), index_of(scene_colors(), (*it)[3]),
+                       index_of(scene_shapes(), (*it)[4])});
   }
   EXPECT_EQ(objects.size(), 2u) << caption;
-  EXPECT_EQ(relations.size(), 1u) << caption;
-  return {objects.at(0), objects.at(1), relations.at(0)};
+  const SceneDescription parsed{objects.at(0), objects.at(1),
+                                Relation(index_of(scene_places(), places.at(0)))};
+  static const std::map<std::string, std::string> opposite = {
+      {"left", "right"}, {"right", "left"}, {"top", "bottom"}, {"bottom", "top"}};
+  EXPECT_EQ(places.at(1), opposite.at(places.at(0))) << caption;
+  return parsed;
 }
 
 SceneDescription scene_of(const nlohmann::json& scene) {
