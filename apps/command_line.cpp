@@ -1,16 +1,33 @@
 #include "command_line.h"
 
 #include <c10/util/Exception.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 
 #include "core/error.h"
 
 namespace tessera::apps {
 
+namespace {
+
+/// A step frees hundreds of tensors of a few MiB and asks for the same again. glibc hands such back to the
+/// system at once, which then gives them anew page by page, each filled with zeros.
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  constexpr int kLargestKept = 32 << 20;  // glibc's own limit
+  mallopt(M_MMAP_THRESHOLD, kLargestKept);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
+
+}  // namespace
+
 int run_program(const char* name, const std::function<int()>& body) {
+  keep_freed_memory();
   try {
     return body();
   } catch (const ConfigError& error) {

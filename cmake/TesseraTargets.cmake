@@ -33,6 +33,9 @@ function(tessera_library name)
   add_library(tessera_${name} STATIC ${ARG_SOURCES})
   target_include_directories(tessera_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   target_link_libraries(tessera_${name} PUBLIC tessera_options tessera_torch ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
+  # at::parallel_for is a plain loop in sources that are compiled without OpenMP.
+  target_compile_options(tessera_${name} PRIVATE -fopenmp)
+  target_link_options(tessera_${name} INTERFACE -fopenmp)
   tessera_quiet(tessera_${name})
 endfunction()
 

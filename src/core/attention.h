@@ -4,15 +4,35 @@
 
 namespace tessera {
 
-/// softmax(QKᵀ/√D + bias) V by at::scaled_dot_product_attention, in the precision that is fast where it runs:
-/// on the CPU under bfloat16 autocast the attention itself is computed in float32, because the backward pass
-/// of LibTorch's bfloat16 kernel is several times slower there than the float32 one (measured,
-/// docs/results.md).
+/// softmax(QKᵀ/√D + bias) V, in the precision and by the code that is fast where it runs:
+/// - on the CPU in float32 and for heads of whole vectors, a kernel of our own (attention_kernel.h);
+/// - otherwise at::scaled_dot_product_attention;
+/// - on the CPU under bfloat16 autocast the attention itself is computed in float32, because the backward
+/// pass
+///   of LibTorch's bfloat16 kernel is several times slower there (measured, docs/results.md).
 ///
-/// @param query, key, value  [B, heads, T, D]
-/// @param bias               undefined, or broadcastable to [B, heads, T, T], added to the scores
-/// @return [B, heads, T, D], the dtype of `query`
+/// Operands are token-major, as projections write them, so that none has to be copied. Differentiable once.
+///
+/// @param query       [B, T, heads, D]
+/// @param key, value  [B, S, heads, D]
+/// @param bias        undefined, or [1 or B, 1, 1 or T, S] without gradient, added to the scores
+/// @param is_causal   query i reads keys 0 … i
+/// @return [B, T, heads, D], the dtype of `query`
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const at::Tensor& bias = {}, bool is_causal = false);
+
+/// Attention within a sequence whose projections are one tensor, which then has one gradient.
+///
+/// @param query_key_value [B, T, 3, heads, D]
+/// @return [B, T, heads, D]
+at::Tensor self_attention(const at::Tensor& query_key_value);
+
+/// Attention to another sequence.
+///
+/// @param query     [B, T, heads, D]
+/// @param key_value [B, S, 2, heads, D]
+/// @param bias      as above
+/// @return [B, T, heads, D]
+at::Tensor cross_attention(const at::Tensor& query, const at::Tensor& key_value, const at::Tensor& bias = {});
 
 }  // namespace tessera

@@ -17,13 +17,14 @@ FusedDecodeStep::FusedDecodeStep(language::LanguageModel language, FusionTower t
 
 at::Tensor FusedDecodeStep::next_logits(const at::Tensor& input_ids) {
   const at::NoGradGuard no_grad;
-  TORCH_CHECK(input_ids.size(0) == keys_.front().key.size(0), "decoding: a text for each of ",
-              keys_.front().key.size(0), " conditions expected, got ", input_ids.size(0));
+  TORCH_CHECK(input_ids.size(0) == keys_.front().key_value.size(0), "decoding: a text for each of ",
+              keys_.front().key_value.size(0), " conditions expected, got ", input_ids.size(0));
   const language::DecoderContext context =
       language_->context({}, input_ids.size(1), language::AttentionMode::kCausal, caches_.front().length());
   const at::Tensor lower =
       tower_->lower_text(language_, input_ids.to(language_->embedding().device()), context, &caches_);
-  const at::Tensor hidden = tower_->conditioned_text(language_, lower, context, keys_, &caches_);
+  const at::Tensor attended = tower_->attended_text(language_, lower, context, &caches_);
+  const at::Tensor hidden = tower_->conditioned_text(language_, attended, context, keys_, &caches_);
   return language_->logits(hidden.select(1, -1)).to(at::kFloat);
 }
 

@@ -54,10 +54,12 @@ void FusionTowerImpl::freeze_unused(const FusionUse& use) {
   if (!use.remembers) freeze(*memory_projection_);
 }
 
-std::vector<at::Tensor> FusionTowerImpl::image_states(const at::Tensor& tokens) {
+std::vector<at::Tensor> FusionTowerImpl::image_states(const at::Tensor& tokens, const at::Tensor& attended) {
   std::vector<at::Tensor> states = {tokens};
   for (std::int64_t level = 0; level < levels(); ++level) {
-    states.push_back(image_block(level).forward(states.back(), /*text=*/nullptr));
+    ImageBlockImpl& block = image_block(level);
+    const bool known = level == 0 && attended.defined();
+    states.push_back(block.feed_forward_half(known ? attended : block.attention_half(states.back())));
   }
   return states;
 }
@@ -73,10 +75,18 @@ at::Tensor FusionTowerImpl::lower_text(language::LanguageModel& language, const 
   return hidden;
 }
 
-at::Tensor FusionTowerImpl::upper_text(language::LanguageModel& language, const at::Tensor& lower_text,
+at::Tensor FusionTowerImpl::attended_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                                          const language::DecoderContext& context,
+                                          std::vector<language::KeyValueCache>* caches) {
+  const std::int64_t first = first_layer(language);
+  return language->layer(first).attention_half(lower_text, context, cache_of(caches, first));
+}
+
+at::Tensor FusionTowerImpl::upper_text(language::LanguageModel& language, const at::Tensor& attended_text,
                                        const language::DecoderContext& context) {
-  at::Tensor hidden = lower_text;
-  for (std::int64_t i = first_layer(language); i < language->num_layers(); ++i) {
+  const std::int64_t first = first_layer(language);
+  at::Tensor hidden = language->layer(first).feed_forward_half(attended_text);
+  for (std::int64_t i = first + 1; i < language->num_layers(); ++i) {
     hidden = language->layer(i).forward(hidden, context);
   }
   return language->final_norm(hidden);
@@ -84,7 +94,8 @@ at::Tensor FusionTowerImpl::upper_text(language::LanguageModel& language, const 
 
 FusedStates FusionTowerImpl::fused(language::LanguageModel& language, const at::Tensor& image_tokens,
                                    const at::Tensor& lower_text, const at::Tensor& attention_mask,
-                                   const language::DecoderContext& context, const PairRows& pairs) {
+                                   const language::DecoderContext& context, const PairRows& pairs,
+                                   const FirstAttention& attended) {
   TORCH_CHECK(pairs.image.defined() == pairs.text.defined() &&
                   (pairs.image.defined() ? pairs.image.sizes() == pairs.text.sizes()
                                          : image_tokens.size(0) == lower_text.size(0)),
@@ -101,18 +112,23 @@ FusedStates FusionTowerImpl::fused(language::LanguageModel& language, const at::
     // Both are projected before either side moves on.
     ContextKeys image_keys = reads_image.keys(image);
     ContextKeys text_keys = reads_text.keys(text, mask);
-    image = block.attention_half(image);
-    text = layer.attention_half(text, text_context);
-    if (level == 0 && pairs.image.defined()) {
+    const bool first = level == 0;
+    image = first && attended.image.defined() ? attended.image : block.attention_half(image);
+    text = first && attended.text.defined() ? attended.text : layer.attention_half(text, text_context);
+    at::Tensor image_queries = reads_text.queries(image);
+    at::Tensor text_queries = reads_image.queries(text);
+    if (first && pairs.image.defined()) {
       image_keys = image_keys.select(pairs.image);
       text_keys = text_keys.select(pairs.text);
       image = image.index_select(0, pairs.image);
       text = text.index_select(0, pairs.text);
+      image_queries = image_queries.index_select(0, pairs.image);
+      text_queries = text_queries.index_select(0, pairs.text);
       mask = mask.index_select(0, pairs.text);
       text_context = text_context.select(pairs.text);
     }
-    image = block.feed_forward_half(reads_text.forward(image, text_keys));
-    text = layer.feed_forward_half(reads_image.forward(text, image_keys));
+    image = block.feed_forward_half(reads_text.read(image, image_queries, text_keys));
+    text = layer.feed_forward_half(reads_image.read(text, text_queries, image_keys));
   }
   return {image, language->final_norm(text)};
 }
@@ -148,15 +164,16 @@ std::vector<ContextKeys> FusionTowerImpl::caption_keys(const CaptionCondition& c
   return keys;
 }
 
-at::Tensor FusionTowerImpl::conditioned_text(language::LanguageModel& language, const at::Tensor& lower_text,
+at::Tensor FusionTowerImpl::conditioned_text(language::LanguageModel& language,
+                                             const at::Tensor& attended_text,
                                              const language::DecoderContext& context,
                                              const std::vector<ContextKeys>& keys,
                                              std::vector<language::KeyValueCache>* caches) {
-  at::Tensor hidden = lower_text;
+  at::Tensor hidden = attended_text;
   for (std::int64_t level = 0; level < levels(); ++level) {
     const std::int64_t i = first_layer(language) + level;
     language::DecoderLayerImpl& layer = language->layer(i);
-    hidden = layer.attention_half(hidden, context, cache_of(caches, i));
+    if (level > 0) hidden = layer.attention_half(hidden, context, cache_of(caches, i));
     hidden = text_cross_attention(level).forward(hidden, keys[static_cast<std::size_t>(level)]);
     hidden = layer.feed_forward_half(hidden);
   }

@@ -50,6 +50,13 @@ struct PairRows {
   at::Tensor text;   ///< [N] int64
 };
 
+/// The first level's inputs after its self-attention, before either side has read the other: the same in
+/// several passes, which take them from whoever has them. Undefined: a pass computes its own.
+struct FirstAttention {
+  at::Tensor image;  ///< attended_image
+  at::Tensor text;   ///< attended_text
+};
+
 /// Both modalities after the fused pass.
 struct FusedStates {
   at::Tensor image;  ///< [B, N, D]
@@ -72,10 +79,14 @@ class FusionTowerImpl : public torch::nn::Module {
 
   std::int64_t levels() const { return options_.levels; }
 
+  /// The first level's self-attention over compressed tokens. [B, N, D] → [B, N, D]
+  at::Tensor attended_image(const at::Tensor& tokens) { return image_block(0).attention_half(tokens); }
+
   /// The unfused image pass.
-  /// @param tokens [B, N, D] compressed tokens, [CLS] first
+  /// @param tokens   [B, N, D] compressed tokens, [CLS] first
+  /// @param attended attended_image of them, or undefined
   /// @return M+1 states [B, N, D]: state i is what level i reads, the last is the output
-  std::vector<at::Tensor> image_states(const at::Tensor& tokens);
+  std::vector<at::Tensor> image_states(const at::Tensor& tokens, const at::Tensor& attended = {});
 
   /// Embedding and the layers below the first level.
   /// @param caches one a layer of the language model, or null; see language::KeyValueCache
@@ -84,8 +95,13 @@ class FusionTowerImpl : public torch::nn::Module {
                         const language::DecoderContext& context,
                         std::vector<language::KeyValueCache>* caches = nullptr);
 
-  /// The unfused text pass from the lower text on, up to and with the final norm. [B, T, C] → [B, T, C]
-  at::Tensor upper_text(language::LanguageModel& language, const at::Tensor& lower_text,
+  /// The first level's self-attention over the lower text. [B, T, C] → [B, T, C]
+  at::Tensor attended_text(language::LanguageModel& language, const at::Tensor& lower_text,
+                           const language::DecoderContext& context,
+                           std::vector<language::KeyValueCache>* caches = nullptr);
+
+  /// The unfused text pass from attended text on, up to and with the final norm. [B, T, C] → [B, T, C]
+  at::Tensor upper_text(language::LanguageModel& language, const at::Tensor& attended_text,
                         const language::DecoderContext& context);
 
   /// The fused pass over pairs of images and texts. What the first level computes before either side has read
@@ -94,19 +110,21 @@ class FusionTowerImpl : public torch::nn::Module {
   /// @param lower_text     [J, T, C]
   /// @param attention_mask [J, T] bool; image blocks don't read padding
   /// @param context        bidirectional, of the same mask
+  /// @param attended       of the same images and texts, as far as it is known
   /// @return the states of the N pairs
   FusedStates fused(language::LanguageModel& language, const at::Tensor& image_tokens,
                     const at::Tensor& lower_text, const at::Tensor& attention_mask,
-                    const language::DecoderContext& context, const PairRows& pairs = {});
+                    const language::DecoderContext& context, const PairRows& pairs = {},
+                    const FirstAttention& attended = {});
 
   /// What each level's text layer reads of a condition: the image state of that level, and the memory's
   /// read-out as R tokens more. Computed once, it serves every token that is decoded.
   std::vector<ContextKeys> caption_keys(const CaptionCondition& condition);
 
-  /// The text pass under a condition, from the lower text on, up to and with the final norm.
+  /// The text pass under a condition, from attended text on, up to and with the final norm.
   /// @param keys   caption_keys
   /// @param caches as in lower_text
-  at::Tensor conditioned_text(language::LanguageModel& language, const at::Tensor& lower_text,
+  at::Tensor conditioned_text(language::LanguageModel& language, const at::Tensor& attended_text,
                               const language::DecoderContext& context, const std::vector<ContextKeys>& keys,
                               std::vector<language::KeyValueCache>* caches = nullptr);
 

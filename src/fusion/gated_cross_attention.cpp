@@ -9,8 +9,7 @@
 namespace tessera::fusion {
 
 ContextKeys ContextKeys::select(const at::Tensor& rows) const {
-  return {key.index_select(0, rows), value.index_select(0, rows),
-          bias.defined() ? bias.index_select(0, rows) : at::Tensor()};
+  return {key_value.index_select(0, rows), bias.defined() ? bias.index_select(0, rows) : at::Tensor()};
 }
 
 GatedCrossAttentionImpl::GatedCrossAttentionImpl(const GatedCrossAttentionOptions& options)
@@ -33,11 +32,9 @@ ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::T
               context.sizes());
   const std::int64_t batch = context.size(0);
   const std::int64_t tokens = context.size(1);
-  const std::vector<at::Tensor> both =
-      key_value->forward(context_norm->forward(context))
-          .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads})
-          .unbind(2);
-  ContextKeys keys{both[0].transpose(1, 2), both[1].transpose(1, 2), {}};
+  ContextKeys keys{key_value->forward(context_norm->forward(context))
+                       .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads}),
+                   {}};
   if (context_mask.defined()) {
     TORCH_CHECK(context_mask.dim() == 2 && context_mask.size(0) == batch && context_mask.size(1) == tokens &&
                     context_mask.scalar_type() == at::kBool,
@@ -52,19 +49,21 @@ ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::T
   return keys;
 }
 
-at::Tensor GatedCrossAttentionImpl::forward(const at::Tensor& hidden_states, const ContextKeys& context) {
-  const std::int64_t batch = hidden_states.size(0);
-  const std::int64_t tokens = hidden_states.size(1);
-  TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.query_size &&
-                  context.key.size(0) == batch,
-              "gated cross-attention: hidden_states [", context.key.size(0), ", T, ", options_.query_size,
-              "] expected, got ", hidden_states.sizes());
-  const at::Tensor queries = query->forward(norm->forward(hidden_states))
-                                 .view({batch, tokens, options_.heads, options_.query_size / options_.heads})
-                                 .transpose(1, 2);
-  const at::Tensor read = attention(queries, context.key, context.value, context.bias);
-  const at::Tensor projected =
-      output->forward(read.transpose(1, 2).reshape({batch, tokens, options_.query_size}));
+at::Tensor GatedCrossAttentionImpl::queries(const at::Tensor& hidden_states) {
+  TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.query_size,
+              "gated cross-attention: hidden_states [B, T, ", options_.query_size, "] expected, got ",
+              hidden_states.sizes());
+  return query->forward(norm->forward(hidden_states))
+      .view({hidden_states.size(0), hidden_states.size(1), options_.heads,
+             options_.query_size / options_.heads});
+}
+
+at::Tensor GatedCrossAttentionImpl::read(const at::Tensor& hidden_states, const at::Tensor& queries,
+                                         const ContextKeys& context) {
+  TORCH_CHECK(queries.size(0) == context.key_value.size(0), "gated cross-attention: a context for each of ",
+              queries.size(0), " rows expected, got ", context.key_value.size(0));
+  const at::Tensor attended = cross_attention(queries, context.key_value, context.bias);
+  const at::Tensor projected = output->forward(attended.reshape(hidden_states.sizes()));
   return at::addcmul(hidden_states, projected, gate.to(projected.scalar_type()));
 }
 

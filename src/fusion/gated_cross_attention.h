@@ -18,9 +18,8 @@ struct GatedCrossAttentionOptions {
 
 /// A context as cross-attention reads it: projected once, read by as many queries as there are.
 struct ContextKeys {
-  at::Tensor key;    ///< [B, heads, S, query_size / heads]
-  at::Tensor value;  ///< the same
-  at::Tensor bias;   ///< undefined, or [B, 1, 1, S]: 0 where a token may be read, −inf elsewhere
+  at::Tensor key_value;  ///< [B, S, 2, heads, query_size / heads]
+  at::Tensor bias;       ///< undefined, or [B, 1, 1, S]: 0 where a token may be read, −inf elsewhere
 
   /// Row i becomes what row rows[i] was.
   ContextKeys select(const at::Tensor& rows) const;
@@ -45,9 +44,18 @@ class GatedCrossAttentionImpl : public torch::nn::Module {
   ///                     allows none reads all: its result is finite and without meaning.
   ContextKeys keys(const at::Tensor& context, const at::Tensor& context_mask = {});
 
+  /// What hidden states ask, whatever they read. [B, T, query_size] → [B, T, heads, query_size / heads]
+  at::Tensor queries(const at::Tensor& hidden_states);
+
   /// @param hidden_states [B, T, query_size]
+  /// @param queries       of these hidden states
   /// @return [B, T, query_size]; exactly hidden_states while the gate is 0
-  at::Tensor forward(const at::Tensor& hidden_states, const ContextKeys& context);
+  at::Tensor read(const at::Tensor& hidden_states, const at::Tensor& queries, const ContextKeys& context);
+
+  /// Both.
+  at::Tensor forward(const at::Tensor& hidden_states, const ContextKeys& context) {
+    return read(hidden_states, queries(hidden_states), context);
+  }
 
   torch::nn::LayerNorm norm{nullptr}, context_norm{nullptr};
   torch::nn::Linear query{nullptr}, key_value{nullptr}, output{nullptr};

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/activations.h"
 #include "core/attention.h"
 
 namespace tessera::fusion {
@@ -25,14 +26,11 @@ ImageBlockImpl::ImageBlockImpl(const ImageBlockOptions& options) : options_(opti
 at::Tensor ImageBlockImpl::self_attention(const at::Tensor& hidden_states) {
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
-  // unbind, whose gradient is one stack: that of three selects is three tensors of zeros and their sum.
-  const std::vector<at::Tensor> parts =
-      query_key_value->forward(attention_norm->forward(hidden_states))
-          .view({batch, tokens, 3, options_.attention_heads, options_.hidden_size / options_.attention_heads})
-          .unbind(2);
   const at::Tensor attended =
-      attention(parts[0].transpose(1, 2), parts[1].transpose(1, 2), parts[2].transpose(1, 2));
-  return attention_output->forward(attended.transpose(1, 2).reshape({batch, tokens, options_.hidden_size}));
+      tessera::self_attention(query_key_value->forward(attention_norm->forward(hidden_states))
+                                  .view({batch, tokens, 3, options_.attention_heads,
+                                         options_.hidden_size / options_.attention_heads}));
+  return attention_output->forward(attended.reshape({batch, tokens, options_.hidden_size}));
 }
 
 at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
@@ -43,7 +41,7 @@ at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
 }
 
 at::Tensor ImageBlockImpl::feed_forward_half(const at::Tensor& hidden_states) {
-  return hidden_states + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden_states))));
+  return hidden_states + down->forward(exact_gelu(up->forward(feed_forward_norm->forward(hidden_states))));
 }
 
 at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {

@@ -33,7 +33,8 @@ at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
   std::optional<model::TextFeatures> text;
   if (pixels.defined()) image = encode_images(evaluated, pixels);
   if (!captions.empty()) text = encode_texts(evaluated, captions);
-  return evaluated.model.pair_codes(image ? &*image : nullptr, text ? &*text : nullptr)
+  return evaluated.model
+      .pair_codes(evaluated.model.pair_vectors(image ? &*image : nullptr, text ? &*text : nullptr))
       .to(at::kCPU, at::kFloat);
 }
 

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/activations.h"
 #include "core/attention.h"
 #include "language/functional.h"
 
@@ -123,10 +124,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
     key = cache->key;
     value = cache->value;
   }
-  const at::Tensor attended =
-      attention(query.transpose(1, 2), repeat_heads(key, heads_).transpose(1, 2),
-                repeat_heads(value, heads_).transpose(1, 2), context.attention_bias, context.is_causal);
-  return o_proj->forward(attended.transpose(1, 2).reshape({batch, tokens, heads_ * head_dim_}));
+  const at::Tensor attended = attention(query, repeat_heads(key, heads_), repeat_heads(value, heads_),
+                                        context.attention_bias, context.is_causal);
+  return o_proj->forward(attended.reshape({batch, tokens, heads_ * head_dim_}));
 }
 
 MlpImpl::MlpImpl(const LanguageModelConfig& config) {
@@ -136,7 +136,7 @@ MlpImpl::MlpImpl(const LanguageModelConfig& config) {
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  return down_proj->forward(at::silu(gate_proj->forward(x)) * up_proj->forward(x));
+  return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x)));
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const LanguageModelConfig& config) {

@@ -5,39 +5,19 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "core/vectors.h"
 #include "losses/maxsim_kernels.h"
-
-// The loops below are compiled for several instruction sets, of which the processor's best is chosen at
-// start. (Under sanitizers the choice would run before their runtime is ready.)
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define TESSERA_FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define TESSERA_FOR_EACH_PROCESSOR
-#endif
-#define TESSERA_INLINE inline __attribute__((always_inline))
 
 namespace tessera::losses {
 
 namespace {
 
-/// One vector register of the widest kind; the compiler makes several narrower ones of it where it must.
-constexpr std::int64_t kVectorBytes = 64;
-
-template <typename Scalar>
-struct Vectors {
-  using Index = std::conditional_t<sizeof(Scalar) == 4, std::int32_t, std::int64_t>;
-  static constexpr std::int64_t kLanes = kVectorBytes / static_cast<std::int64_t>(sizeof(Scalar));
-  static constexpr auto kAllLanes = std::make_index_sequence<static_cast<std::size_t>(kLanes)>();
-  typedef Scalar Values __attribute__((vector_size(kVectorBytes)));
-  typedef Index Indices __attribute__((vector_size(kVectorBytes)));
-};
 /// Similarities of a tile, and the rows of a gradient that are added to: what stays in the second-level
 /// cache.
 constexpr std::int64_t kTileBytes = 512 * 1024;
@@ -67,16 +47,6 @@ struct Sums {
   Scalar of_tokens = 0;
 };
 
-template <typename Vector, typename Scalar>
-TESSERA_INLINE void load_vector(Vector& vector, const Scalar* from) {
-  std::memcpy(&vector, from, sizeof(Vector));
-}
-
-template <typename Vector, typename Scalar>
-TESSERA_INLINE void store_vector(const Vector& vector, Scalar* to) {
-  std::memcpy(to, &vector, sizeof(Vector));
-}
-
 template <typename Scalar>
 TESSERA_INLINE Scalar sum(const Scalar* values, std::int64_t count) {
   using V = Vectors<Scalar>;
@@ -90,29 +60,6 @@ TESSERA_INLINE Scalar sum(const Scalar* values, std::int64_t count) {
   for (; i < count; ++i) total += values[i];
   for (std::int64_t lane = 0; lane < V::kLanes; ++lane) total += lanes[lane];
   return total;
-}
-
-/// Brings lane l ^ distance into lane l.
-template <int kDistance, typename Vector, std::size_t... kLane>
-TESSERA_INLINE void exchange(Vector& vector, std::index_sequence<kLane...>) {
-  vector = __builtin_shufflevector(vector, vector, (static_cast<int>(kLane) ^ kDistance)...);
-}
-
-/// The greatest of all lanes, or the smallest, in every lane.
-template <int kDistance, typename Vector, typename Lanes>
-TESSERA_INLINE void spread_greatest(Vector& vector, Lanes lanes) {
-  Vector other = vector;
-  exchange<kDistance>(other, lanes);
-  vector = other > vector ? other : vector;
-  if constexpr (kDistance > 1) spread_greatest<kDistance / 2>(vector, lanes);
-}
-
-template <int kDistance, typename Vector, typename Lanes>
-TESSERA_INLINE void spread_smallest(Vector& vector, Lanes lanes) {
-  Vector other = vector;
-  exchange<kDistance>(other, lanes);
-  vector = other < vector ? other : vector;
-  if constexpr (kDistance > 1) spread_smallest<kDistance / 2>(vector, lanes);
 }
 
 /// Both reductions in one pass over the tile. Comparisons keep the first of equals, and no index leaves the
@@ -253,10 +200,7 @@ struct ForwardPass {
   at::Tensor best_token;                    ///< [B_i, B_t, P], counted from the text's first
   at::Tensor best_patch;                    ///< [B_i, real tokens]
 
-  std::int64_t padded() const {
-    constexpr std::int64_t kLanes = Vectors<Scalar>::kLanes;
-    return (patches.size(1) + kLanes - 1) / kLanes * kLanes;
-  }
+  std::int64_t padded() const { return whole_vectors<Scalar>(patches.size(1)); }
 
   /// @param similarity scratch [at least the range's tokens, padded], -inf in its last columns
   void run(std::int64_t image, const TextRange& range, const at::Tensor& similarity) const;

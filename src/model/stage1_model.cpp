@@ -101,9 +101,10 @@ at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {
 }
 
 ImageFeatures Stage1Model::image_features(const at::Tensor& tokens) {
-  std::vector<at::Tensor> states = fusion_->image_states(tokens);
+  at::Tensor attended = fusion_->attended_image(tokens);
+  std::vector<at::Tensor> states = fusion_->image_states(tokens, attended);
   at::Tensor embedding = poolers_->image(states.back());
-  return {tokens, std::move(states), std::move(embedding)};
+  return {tokens, std::move(attended), std::move(states), std::move(embedding)};
 }
 
 at::Tensor Stage1Model::lower_text(const language::TokenBatch& tokens) {
@@ -115,54 +116,52 @@ at::Tensor Stage1Model::lower_text(const language::TokenBatch& tokens) {
 TextFeatures Stage1Model::encode_text(const language::TokenBatch& tokens) {
   const language::DecoderContext context = language_->context(tokens.attention_mask, tokens.input_ids.size(1),
                                                               language::AttentionMode::kBidirectional);
-  TextFeatures text{tokens.input_ids, tokens.attention_mask, {}, {}, {}};
+  TextFeatures text{tokens.input_ids, tokens.attention_mask, {}, {}, {}, {}};
   text.lower = fusion_->lower_text(language_, tokens.input_ids, context);
-  text.hidden_states = fusion_->upper_text(language_, text.lower, context);
+  text.attended = fusion_->attended_text(language_, text.lower, context);
+  text.hidden_states = fusion_->upper_text(language_, text.attended, context);
   text.embedding = poolers_->text(text.hidden_states, tokens.attention_mask);
   return text;
 }
 
 at::Tensor Stage1Model::match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
-                                     const at::Tensor& attention_mask, const fusion::PairRows& pairs) {
+                                     const at::Tensor& attention_mask, const fusion::PairRows& pairs,
+                                     const fusion::FirstAttention& attended) {
   const language::DecoderContext context =
       language_->context(attention_mask, lower_text.size(1), language::AttentionMode::kBidirectional);
   const fusion::FusedStates fused =
-      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context, pairs);
+      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context, pairs, attended);
   return match_head_->forward(
       fused.image, fused.text,
       pairs.text.defined() ? attention_mask.index_select(0, pairs.text) : attention_mask);
 }
 
-at::Tensor Stage1Model::lower_causal_text(const at::Tensor& input_ids) {
-  return fusion_->lower_text(language_, input_ids,
-                             language_->context({}, input_ids.size(1), language::AttentionMode::kCausal));
+at::Tensor Stage1Model::unconditioned_text(const at::Tensor& input_ids) {
+  const language::DecoderContext context =
+      language_->context({}, input_ids.size(1), language::AttentionMode::kCausal);
+  return fusion_->attended_text(language_, fusion_->lower_text(language_, input_ids, context), context);
 }
 
-at::Tensor Stage1Model::caption_logits(const at::Tensor& lower, const fusion::CaptionCondition& condition) {
-  TORCH_CHECK(condition.batch_size() == lower.size(0), "caption pass: a condition for each of ",
-              lower.size(0), " captions expected, got ", condition.batch_size());
+at::Tensor Stage1Model::caption_logits(const at::Tensor& text, const fusion::CaptionCondition& condition) {
+  TORCH_CHECK(condition.batch_size() == text.size(0), "caption pass: a condition for each of ", text.size(0),
+              " captions expected, got ", condition.batch_size());
   const language::DecoderContext context =
-      language_->context({}, lower.size(1), language::AttentionMode::kCausal);
+      language_->context({}, text.size(1), language::AttentionMode::kCausal);
   return language_->logits(
-      fusion_->conditioned_text(language_, lower, context, fusion_->caption_keys(condition)));
+      fusion_->conditioned_text(language_, text, context, fusion_->caption_keys(condition)));
 }
 
 std::unique_ptr<language::DecodeStep> Stage1Model::decoder(const fusion::CaptionCondition& condition) {
   return std::make_unique<fusion::FusedDecodeStep>(language_, fusion_, condition);
 }
 
-at::Tensor Stage1Model::pair_codes(const ImageFeatures* image, const TextFeatures* text,
-                                   const at::Tensor& has_image, const at::Tensor& has_text) {
-  at::Tensor pooled_image, pooled_text;
-  if (image != nullptr) pooled_image = fusion::pooled_image_tokens(image->states.back());
-  if (text != nullptr) pooled_text = fusion::masked_mean(text->hidden_states, text->attention_mask);
-  return pair_code_->forward(pooled_image, pooled_text, has_image, has_text);
-}
-
-Stage1Model::PairVectors Stage1Model::pair_vectors(const ImageFeatures& image,
-                                                   const TextFeatures& text) const {
-  return {fusion::pooled_image_tokens(image.states.back()).detach(),
-          fusion::masked_mean(text.hidden_states, text.attention_mask).detach()};
+Stage1Model::PairVectors Stage1Model::pair_vectors(const ImageFeatures* image,
+                                                   const TextFeatures* text) const {
+  const at::NoGradGuard no_grad;
+  PairVectors pairs;
+  if (image != nullptr) pairs.image = fusion::pooled_image_tokens(image->states.back());
+  if (text != nullptr) pairs.text = fusion::masked_mean(text->hidden_states, text->attention_mask);
+  return pairs;
 }
 
 void Stage1Model::freeze_unused(const LossesConfig& losses) {

@@ -45,7 +45,8 @@ struct NamedParameter {
 
 /// B images after the passes that no text takes part in.
 struct ImageFeatures {
-  at::Tensor tokens;  ///< [B, 1+P, D] compressed tokens, [CLS] first, registers left out
+  at::Tensor tokens;    ///< [B, 1+P, D] compressed tokens, [CLS] first, registers left out
+  at::Tensor attended;  ///< [B, 1+P, D] these after the first level's self-attention
   std::vector<at::Tensor>
       states;            ///< M+1 of [B, 1+P, D]: what each level reads, then the image blocks' output
   at::Tensor embedding;  ///< [B, E] float32, L2-normalised: ITC's
@@ -56,6 +57,7 @@ struct TextFeatures {
   at::Tensor input_ids;       ///< [B, T] int64
   at::Tensor attention_mask;  ///< [B, T] bool
   at::Tensor lower;           ///< [B, T, C] below the first fused layer
+  at::Tensor attended;        ///< [B, T, C] this after the first fused layer's self-attention
   at::Tensor hidden_states;   ///< [B, T, C] after the final norm
   at::Tensor embedding;       ///< [B, E] float32, L2-normalised: ITC's
 };
@@ -116,37 +118,41 @@ class Stage1Model : public torch::nn::Module {
   /// @param lower_text     [J, T, C]
   /// @param attention_mask [J, T] bool
   /// @param pairs          undefined: each image with its own text
+  /// @param attended       of these images and texts, as far as it is known
   /// @return [N, 2] float32 logits; column 1 is "match"
   at::Tensor match_logits(const at::Tensor& image_tokens, const at::Tensor& lower_text,
-                          const at::Tensor& attention_mask, const fusion::PairRows& pairs = {});
+                          const at::Tensor& attention_mask, const fusion::PairRows& pairs = {},
+                          const fusion::FirstAttention& attended = {});
 
-  /// The part of the causal text pass that no condition reaches. Padding is not masked: no real token is
-  /// behind it.
+  /// The part of the causal text pass that no condition reaches: up to the first fused layer's
+  /// self-attention. Padding is not masked: no real token is behind it.
   /// @param input_ids [B, T], padded on the right @return [B, T, C]
-  at::Tensor lower_causal_text(const at::Tensor& input_ids);
+  at::Tensor unconditioned_text(const at::Tensor& input_ids);
   /// The caption pass: causal text under a condition.
-  /// @param lower [B, T, C] of lower_causal_text
+  /// @param text [B, T, C] of unconditioned_text
   /// @return [B, T, V] logits; those at t depend on tokens up to t alone
-  at::Tensor caption_logits(const at::Tensor& lower, const fusion::CaptionCondition& condition);
+  at::Tensor caption_logits(const at::Tensor& text, const fusion::CaptionCondition& condition);
   at::Tensor caption_logits(const language::TokenBatch& tokens, const fusion::CaptionCondition& condition) {
-    return caption_logits(lower_causal_text(tokens.input_ids), condition);
+    return caption_logits(unconditioned_text(tokens.input_ids), condition);
   }
 
   /// Token by token, with cached keys and values of both text and image.
   std::unique_ptr<language::DecodeStep> decoder(const fusion::CaptionCondition& condition);
 
+  /// What codes of pairs are made of: the pooled vectors of both sides, without gradient.
+  struct PairVectors {
+    at::Tensor image;  ///< [B, 2D], undefined where no row has one
+    at::Tensor text;   ///< [B, C], likewise
+  };
+  /// @param image, text null where no row has one
+  PairVectors pair_vectors(const ImageFeatures* image, const TextFeatures* text) const;
   /// Codes of B pairs for the episodic memory; rows may lack one of the two.
-  /// @param image, text        null where no row has one
   /// @param has_image, has_text [B] bool; undefined: every row has what is given
   /// @return [B, code size]
-  at::Tensor pair_codes(const ImageFeatures* image, const TextFeatures* text,
-                        const at::Tensor& has_image = {}, const at::Tensor& has_text = {});
-  /// What codes are made of: the pooled vectors of both sides, without gradient.
-  struct PairVectors {
-    at::Tensor image;  ///< [B, 2D]
-    at::Tensor text;   ///< [B, C]
-  };
-  PairVectors pair_vectors(const ImageFeatures& image, const TextFeatures& text) const;
+  at::Tensor pair_codes(const PairVectors& pairs, const at::Tensor& has_image = {},
+                        const at::Tensor& has_text = {}) {
+    return pair_code_->forward(pairs.image, pairs.text, has_image, has_text);
+  }
   /// Takes pairs into the moments that codes are standardised by (memory/pair_code.h).
   void observe_pairs(const PairVectors& pairs) { pair_code_->observe(pairs.image, pairs.text); }
   memory::EpisodicMemory memory() const { return memory_; }

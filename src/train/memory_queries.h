@@ -32,9 +32,10 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 
 /// What each image recalls from a memory of its episode's other pairs, without gradient. Its own caption has
 /// no part in it: neither is its pair written, nor does the query hold the text.
-/// @param memory  of whose episodes only whole ones take part
+/// @param memory of whose episodes only whole ones take part
+/// @param pairs  of both sides
 /// @return [E, code_size], E the pairs in whole episodes
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
-                              const model::ImageFeatures& image, const model::TextFeatures& text);
+                              const model::Stage1Model::PairVectors& pairs);
 
 }  // namespace tessera::train

@@ -67,7 +67,12 @@ std::pair<at::Tensor, at::Tensor> TrainingStep::encode_probe() {
 
 StepOutput TrainingStep::compute(const data::Batch& batch, std::int64_t step) {
   if (staleness_) staleness_->update(step, model_->itc_temperature().detach());
-  const Encoded encoded = encode(batch, step);
+  Encoded encoded = encode(batch, step);
+  if (config_.losses.memory.weight > 0) {
+    RECORD_USER_SCOPE("memory");
+    // Outside autocast: codes tell small differences of these apart.
+    encoded.pair_vectors = model_->pair_vectors(&encoded.image, &encoded.text);
+  }
   const LossesConfig& losses = config_.losses;
 
   StepOutput output;
@@ -111,7 +116,7 @@ at::Tensor TrainingStep::padded(const at::Tensor& text) const {
 
 TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_t step) {
   const AutocastScope autocast(compute_);
-  Encoded encoded{step, tokens_of(batch.captions), batch.image_ids.to(compute_.device), {}, {}, {}};
+  Encoded encoded{step, tokens_of(batch.captions), batch.image_ids.to(compute_.device), {}, {}, {}, {}, {}};
   {
     RECORD_USER_SCOPE("image");
     encoded.image = model_->encode_image(batch.pixels.to(compute_.device, /*non_blocking=*/true));
@@ -122,7 +127,7 @@ TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_
   }
   if (config_.losses.caption.weight > 0 || config_.losses.memory.weight > 0) {
     RECORD_USER_SCOPE(config_.losses.caption.weight > 0 ? "caption" : "memory");
-    encoded.causal_lower = model_->lower_causal_text(encoded.tokens.input_ids);
+    encoded.causal_text = model_->unconditioned_text(encoded.tokens.input_ids);
   }
   if (queue_) encoded.queue = queue_->view(step, staleness_->allowed_age());
   return encoded;
@@ -168,7 +173,8 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
     return {encoded.image.tokens,
             encoded.text.lower,
             encoded.tokens.attention_mask,
-            {at::cat({own, negatives.image_index, own}), at::cat({own, own, negatives.text_index})}};
+            {at::cat({own, negatives.image_index, own}), at::cat({own, own, negatives.text_index})},
+            {encoded.image.attended, encoded.text.attended}};
   }
   at::Tensor images = encoded.image.tokens;
   // Every image takes the rounding of the queue, or it would give away which ones are negatives.
@@ -189,7 +195,8 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
   return {at::cat({images, image_candidates.index_select(0, negatives.image_index)}),
           at::cat({lower, negative_lower}),
           at::cat({padded(encoded.tokens.attention_mask), negative_mask}),
-          {at::cat({own, others, own}), at::cat({own, own, others})}};
+          {at::cat({own, others, own}), at::cat({own, own, others})},
+          {}};
 }
 
 void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
@@ -209,7 +216,8 @@ void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
   {
     const AutocastScope autocast(compute_);
     const MatchPairs pairs = match_pairs(encoded, negatives);
-    logits = model_->match_logits(pairs.image_tokens, pairs.lower_text, pairs.attention_mask, pairs.rows);
+    logits = model_->match_logits(pairs.image_tokens, pairs.lower_text, pairs.attention_mask, pairs.rows,
+                                  pairs.attended);
   }
   const losses::ItmLossValue itm = losses::itm_loss(logits, negatives, encoded.size() * collectives_.size());
   const at::Tensor loss = mean_over_ranks(itm.sum, itm.count);
@@ -255,7 +263,7 @@ void TrainingStep::condition_on_memory(const Encoded& encoded, fusion::CaptionCo
   const MemoryConfig& memory = config_.memory;
   if (config_.losses.memory.weight == 0 || memory.caption_share == 0 || encoded.size() < memory.episode)
     return;
-  const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.image, encoded.text);
+  const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.pair_vectors);
   at::Tensor sees = draw_captions_with_memory(memory, rows_of(encoded));
   // Pairs of an epoch's last, incomplete episode have none.
   sees.slice(0, read_outs.size(0)).fill_(false);
@@ -270,7 +278,7 @@ void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
   at::Tensor logits;
   {
     const AutocastScope autocast(compute_);
-    logits = model_->caption_logits(encoded.causal_lower, condition);
+    logits = model_->caption_logits(encoded.causal_text, condition);
   }
   const language::NextTokenLoss caption = language::next_token_loss(logits, caption_labels(encoded.tokens));
   const at::Tensor loss = mean_over_ranks(caption.value * caption.count, caption.count);
@@ -284,15 +292,14 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
   // Only whole episodes; an epoch's last batch may be shorter.
   const std::int64_t pairs = encoded.size() / memory.episode * memory.episode;
   if (pairs == 0) return;
-  pair_vectors_ = model_->pair_vectors(encoded.image, encoded.text);
+  pair_vectors_ = encoded.pair_vectors;
   const QuerySides keeps = draw_query_sides(memory, rows_of(encoded));
   const auto episodes = [&](const at::Tensor& codes) {
     return codes.slice(0, 0, pairs).reshape({pairs / memory.episode, memory.episode, memory.code_size});
   };
-  const at::Tensor codes = episodes(model_->pair_codes(&encoded.image, &encoded.text));
-  const at::Tensor queries =
-      episodes(model_->pair_codes(&encoded.image, &encoded.text, keeps.keeps_image.to(compute_.device),
-                                  keeps.keeps_text.to(compute_.device)));
+  const at::Tensor codes = episodes(model_->pair_codes(encoded.pair_vectors));
+  const at::Tensor queries = episodes(model_->pair_codes(
+      encoded.pair_vectors, keeps.keeps_image.to(compute_.device), keeps.keeps_text.to(compute_.device)));
   const memory::EpisodeReading reading = model_->memory()->read_episode(codes, queries);
   const memory::MemoryLosses parts = memory::memory_losses(reading, codes);
 
@@ -300,8 +307,8 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
   at::Tensor logits;
   {
     const AutocastScope autocast(compute_);
-    logits = model_->caption_logits(encoded.causal_lower.slice(0, 0, pairs),
-                                    {{}, reading.codes.flatten(0, 1), {}});
+    logits =
+        model_->caption_logits(encoded.causal_text.slice(0, 0, pairs), {{}, reading.codes.flatten(0, 1), {}});
   }
   const language::NextTokenLoss decoded =
       language::next_token_loss(logits, caption_labels(encoded.tokens).slice(0, 0, pairs));

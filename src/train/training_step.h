@@ -71,7 +71,9 @@ class TrainingStep {
     at::Tensor image_ids;
     model::ImageFeatures image;
     model::TextFeatures text;  ///< undefined where captions are all that is trained on
-    at::Tensor causal_lower;   ///< [B, T, C] for captions and memory; undefined where neither is trained
+    at::Tensor
+        causal_text;  ///< unconditioned_text, for captions and memory; undefined where neither is trained
+    model::Stage1Model::PairVectors pair_vectors;  ///< undefined without the memory
     std::optional<losses::QueueView> queue;
 
     std::int64_t size() const { return image_ids.size(0); }
@@ -80,6 +82,7 @@ class TrainingStep {
   struct MatchPairs {
     at::Tensor image_tokens, lower_text, attention_mask;  ///< the batch's own, and what comes from elsewhere
     fusion::PairRows rows;
+    fusion::FirstAttention attended;  ///< undefined where some come from elsewhere
   };
 
   bool reads_bidirectional_text() const;
@@ -116,7 +119,7 @@ class TrainingStep {
 
   // What the last batch leaves until its update is done.
   losses::QueueEntries last_;                     ///< enters the queue
-  model::Stage1Model::PairVectors pair_vectors_;  ///< observed by the pair code; undefined without the memory
+  model::Stage1Model::PairVectors pair_vectors_;  ///< to be observed by the pair code after the update
 };
 
 }  // namespace tessera::train

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "core/activations.h"
+
 namespace tessera::vision {
 
 FeatureCompressorOptions FeatureCompressorOptions::from_config(const CompressorConfig& config,
@@ -26,7 +28,7 @@ at::Tensor FeatureCompressorImpl::forward(const at::Tensor& hidden_states) {
   const at::Tensor rows = hidden_states.reshape({-1, options_.input_size});
   at::Tensor inner = in_->forward(rows).relu_();
   if (is_training() && options_.dropout > 0) {
-    inner = at::dropout(inner, options_.dropout, /*train=*/true);
+    inner = tessera::dropout(inner, options_.dropout);
   }
   return norm_->forward(out_->forward(inner))
       .view({hidden_states.size(0), hidden_states.size(1), options_.output_size});

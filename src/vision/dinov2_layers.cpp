@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 
+#include "core/activations.h"
 #include "core/attention.h"
 
 namespace tessera::vision {
@@ -123,12 +124,12 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t length = hidden_states.size(1);
   const auto by_head = [&](const at::Tensor& projected) {
-    return projected.view({batch, length, heads_, -1}).transpose(1, 2);
+    return projected.view({batch, length, heads_, -1});
   };
   const at::Tensor attended =
       attention(by_head(query_->forward(hidden_states)), by_head(key_->forward(hidden_states)),
                 by_head(value_->forward(hidden_states)));
-  return dense_->forward(attended.transpose(1, 2).reshape({batch, length, -1}));
+  return dense_->forward(attended.reshape({batch, length, -1}));
 }
 
 Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swiglu_ffn) {
@@ -141,10 +142,10 @@ Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swi
 at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
   const at::Tensor inner = in_->forward(hidden_states);
   if (!gated_) {
-    return out_->forward(at::gelu(inner));
+    return out_->forward(exact_gelu(inner));
   }
   const std::vector<at::Tensor> halves = inner.chunk(2, -1);
-  return out_->forward(at::silu(halves[0]) * halves[1]);
+  return out_->forward(swiglu(halves[0], halves[1]));
 }
 
 LayerScaleImpl::LayerScaleImpl(std::int64_t features) {

@@ -4,6 +4,8 @@
 
 #include <ostream>
 
+#include "core/activations.h"
+
 namespace tessera::vision {
 
 LoraMatrixImpl::LoraMatrixImpl(std::int64_t in_features, std::int64_t out_features,
@@ -35,7 +37,7 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
   at::Tensor output = base_product(rows);
   const bool drops = is_training() && lora_options_.dropout > 0;
   const at::Tensor low_rank =
-      at::linear(drops ? at::dropout(rows, lora_options_.dropout, /*train=*/true) : rows, lora_a_->weight);
+      at::linear(drops ? tessera::dropout(rows, lora_options_.dropout) : rows, lora_a_->weight);
   // Under autocast the products above come out in its dtype; an in-place product is not cast for us.
   output.addmm_(low_rank.to(output.scalar_type()), lora_b_->weight.to(output.scalar_type()).t(), /*beta=*/1,
                 /*alpha=*/lora_options_.scaling);

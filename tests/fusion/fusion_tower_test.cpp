@@ -76,6 +76,23 @@ TEST(FusionTower, PaddingChangesNothingOnEitherSide) {
   EXPECT_TRUE(close(of_real_tokens(before.text), of_real_tokens(length.text)));
 }
 
+TEST(FusionTower, TheFirstSelfAttentionMayComeFromAnotherPass) {
+  SmallTower open = small_tower(0.5);
+  const Pairs pairs;
+  const at::Tensor lower = open.lower(pairs.ids, pairs.mask, kBidirectional);
+  const auto context = open.context(pairs.mask, pairs.ids.size(1), kBidirectional);
+  const FirstAttention attended{open.tower->attended_image(pairs.image),
+                                open.attended(pairs.ids, pairs.mask, kBidirectional)};
+  const PairRows rows{torch::tensor({0, 2, 1}), torch::tensor({1, 2, 1})};
+  const FusedStates own = open.fused(pairs.image, pairs.ids, pairs.mask, rows);
+  const FusedStates given =
+      open.tower->fused(open.language, pairs.image, lower, pairs.mask, context, rows, attended);
+  EXPECT_TRUE(torch::equal(given.image, own.image));
+  EXPECT_TRUE(torch::equal(given.text, own.text));
+  EXPECT_TRUE(torch::equal(open.tower->image_states(pairs.image, attended.image).back(),
+                           open.tower->image_states(pairs.image).back()));
+}
+
 TEST(FusionTower, PairsMayShareImagesAndTexts) {
   SmallTower open = small_tower(0.5);
   const Pairs pairs;

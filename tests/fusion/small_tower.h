@@ -39,6 +39,9 @@ struct SmallTower {
   at::Tensor lower(const at::Tensor& ids, const at::Tensor& mask, language::AttentionMode mode) {
     return tower->lower_text(language, ids, context(mask, ids.size(1), mode));
   }
+  at::Tensor attended(const at::Tensor& ids, const at::Tensor& mask, language::AttentionMode mode) {
+    return tower->attended_text(language, lower(ids, mask, mode), context(mask, ids.size(1), mode));
+  }
   FusedStates fused(const at::Tensor& image, const at::Tensor& ids, const at::Tensor& mask,
                     const PairRows& pairs = {}) {
     constexpr auto kMode = language::AttentionMode::kBidirectional;
@@ -46,12 +49,12 @@ struct SmallTower {
                         pairs);
   }
   at::Tensor unfused_text(const at::Tensor& ids, const at::Tensor& mask, language::AttentionMode mode) {
-    return tower->upper_text(language, lower(ids, mask, mode), context(mask, ids.size(1), mode));
+    return tower->upper_text(language, attended(ids, mask, mode), context(mask, ids.size(1), mode));
   }
   /// Causal states under a condition, after the final norm.
   at::Tensor caption(const at::Tensor& ids, const CaptionCondition& condition) {
     constexpr auto kMode = language::AttentionMode::kCausal;
-    return tower->conditioned_text(language, lower(ids, {}, kMode), context({}, ids.size(1), kMode),
+    return tower->conditioned_text(language, attended(ids, {}, kMode), context({}, ids.size(1), kMode),
                                    tower->caption_keys(condition));
   }
   at::Tensor caption_logits(const at::Tensor& ids, const CaptionCondition& condition) {

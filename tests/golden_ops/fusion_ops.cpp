@@ -101,6 +101,9 @@ GoldenResult fusion_level(const GoldenCase& golden) {
     return language->context(attention == language::AttentionMode::kCausal ? at::Tensor() : mask,
                              text.size(1), attention);
   };
+  const auto attended = [&](language::AttentionMode attention) {
+    return tower->attended_text(language, text, context(attention));
+  };
   at::Tensor text_output;
   if (mode == "fused") {
     const fusion::FusedStates fused =
@@ -109,15 +112,17 @@ GoldenResult fusion_level(const GoldenCase& golden) {
     text_output = fused.text;
   } else if (mode == "unfused") {
     result.outputs["image"] = tower->image_states(image).back();
-    text_output = tower->upper_text(language, text, context(language::AttentionMode::kBidirectional));
+    text_output = tower->upper_text(language, attended(language::AttentionMode::kBidirectional),
+                                    context(language::AttentionMode::kBidirectional));
   } else if (mode == "caption") {
     fusion::CaptionCondition condition{tower->image_states(image), {}, {}};
     if (golden.inputs.count("memory") != 0) condition.memory = leaf(golden, "memory", result);
     if (const at::Tensor has_memory = optional_input(golden, "has_memory"); has_memory.defined()) {
       condition.has_memory = has_memory.to(at::kBool);
     }
-    text_output = tower->conditioned_text(language, text, context(language::AttentionMode::kCausal),
-                                          tower->caption_keys(condition));
+    text_output =
+        tower->conditioned_text(language, attended(language::AttentionMode::kCausal),
+                                context(language::AttentionMode::kCausal), tower->caption_keys(condition));
   } else {
     fail("{}: params.mode is {}, accepted are \"fused\", \"unfused\" and \"caption\"", golden.name,
          mode.dump());

@@ -128,7 +128,7 @@ TEST_F(MemoryRecall, TheFingerprintFollowsWhatCodesDependOn) {
   const model::ImageFeatures image = model.encode_image(shared_->batch.pixels);
   const model::TextFeatures text = model.encode_text(tokens);
   const at::Tensor has_image = at::arange(12).ge(3), has_text = at::arange(12).lt(9);
-  const at::Tensor codes = model.pair_codes(&image, &text, has_image, has_text);
+  const at::Tensor codes = model.pair_codes(model.pair_vectors(&image, &text), has_image, has_text);
   (codes * at::randn_like(codes)).sum().backward();
   for (const model::NamedParameter& parameter : model.named_parts()) {
     const at::Tensor gradient = parameter.tensor.grad();

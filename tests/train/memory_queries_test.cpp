@@ -61,14 +61,18 @@ TEST(RecallFromOthers, DependsOnEveryCaptionOfTheEpisodeButTheOwn) {
   const auto image = model->encode_image(torch::randint(0, 256, {10, 3, 28, 28}, torch::kByte));
   const language::TokenBatch tokens{torch::randint(5, 30, {10, 6}, torch::kLong),
                                     torch::ones({10, 6}, torch::kBool)};
-  const at::Tensor before = recall_from_others(config.memory, *model, image, model->encode_text(tokens));
+  const auto recalled = [&](const language::TokenBatch& texts) {
+    const model::TextFeatures text = model->encode_text(texts);
+    return recall_from_others(config.memory, *model, model->pair_vectors(&image, &text));
+  };
+  const at::Tensor before = recalled(tokens);
   // Two whole episodes of four; none with the two pairs that are left.
   ASSERT_EQ(before.sizes(), (std::vector<std::int64_t>{8, 16}));
   EXPECT_FALSE(before.requires_grad());
   for (std::int64_t changed = 0; changed < 10; ++changed) {
     language::TokenBatch other{tokens.input_ids.clone(), tokens.attention_mask};
     other.input_ids[changed] = 34 - other.input_ids[changed];
-    const at::Tensor after = recall_from_others(config.memory, *model, image, model->encode_text(other));
+    const at::Tensor after = recalled(other);
     for (std::int64_t row = 0; row < 8; ++row) {
       const double difference = (after[row] - before[row]).abs().max().item<double>();
       if (row / 4 == changed / 4 && row != changed) {

@@ -350,7 +350,7 @@ TEST_F(TrainingStepTest, AnEmptyCaptionIsTwoTokensAndTrains) {
   const auto tokens = language::Tokenizer::load(config.language.tokenizer).encode_batch({"", "a red circle"});
   EXPECT_EQ(tokens.attention_mask.sum(1)[0].item<std::int64_t>(), 2);
   const auto text = model->encode_text(tokens);
-  const at::Tensor codes = model->pair_codes(nullptr, &text);
+  const at::Tensor codes = model->pair_codes(model->pair_vectors(nullptr, &text));
   EXPECT_TRUE(codes.isfinite().all().item<bool>());
   EXPECT_TRUE(text.embedding.isfinite().all().item<bool>());
   EXPECT_FALSE(torch::allclose(codes[0], codes[1], 1e-3, 1e-3));

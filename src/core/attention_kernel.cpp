@@ -1,0 +1,401 @@
+#include "core/attention_kernel.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/vectors.h"
+
+namespace tessera {
+namespace {
+
+using Lane = Vectors<float>;
+using Floats = Lane::Values;
+constexpr std::int64_t kLanes = Lane::kLanes;
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+/// Queries computed together: their scores, 64 × 512 at most, stay in the second-level cache.
+constexpr std::int64_t kQueryBlock = 64;
+constexpr std::int64_t kMostKeys = 512;
+
+// --- A small matrix product ---
+
+/// A, read number by number: element (row, k) at data[row · row_stride + k · depth_stride].
+struct Left {
+  const float* data;
+  std::int64_t row_stride, depth_stride;
+};
+
+/// B, read vector by vector: row k at data + k · stride.
+struct Right {
+  const float* data;
+  std::int64_t stride;
+};
+
+struct Result {
+  float* data;
+  std::int64_t stride;
+};
+
+/// kRows × (kWide vectors) of C = A·B, or C += A·B, all of it in registers.
+template <int kRows, int kWide>
+TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& c, std::int64_t depth,
+                                   bool add) {
+  Floats sums[kRows][kWide] = {};
+  if (add) {
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 16
+      for (int wide = 0; wide < kWide; ++wide)
+        load_vector(sums[row][wide], c.data + row * c.stride + wide * kLanes);
+    }
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Floats right[kWide];
+#pragma GCC unroll 16
+    for (int wide = 0; wide < kWide; ++wide) load_vector(right[wide], b.data + k * b.stride + wide * kLanes);
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row) {
+      const float left = a.data[row * a.row_stride + k * a.depth_stride];
+#pragma GCC unroll 16
+      for (int wide = 0; wide < kWide; ++wide) sums[row][wide] += left * right[wide];
+    }
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 16
+    for (int wide = 0; wide < kWide; ++wide)
+      store_vector(sums[row][wide], c.data + row * c.stride + wide * kLanes);
+  }
+}
+
+/// All rows of a panel of kWide vectors, kRows at a time, then half as many, …
+template <int kRows, int kWide>
+TESSERA_INLINE void multiply_rows(std::int64_t rows, Left a, const Right& b, Result c, std::int64_t depth,
+                                  bool add) {
+  while (rows >= kRows) {
+    multiply_block<kRows, kWide>(a, b, c, depth, add);
+    a.data += kRows * a.row_stride;
+    c.data += kRows * c.stride;
+    rows -= kRows;
+  }
+  if constexpr (kRows > 1) {
+    if (rows > 0) multiply_rows<kRows / 2, kWide>(rows, a, b, c, depth, add);
+  }
+}
+
+/// An instruction set's registers: what a block may hold.
+template <int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour>
+struct Blocks {
+  /// C = A·B or C += A·B; `columns` are whole vectors.
+  static TESSERA_INLINE void multiply(std::int64_t rows, std::int64_t columns, const Left& a, Right b,
+                                      Result c, std::int64_t depth, bool add) {
+    std::int64_t wide = columns / kLanes;
+    const auto advance = [&](std::int64_t vectors) __attribute__((always_inline)) {
+      b.data += vectors * kLanes;
+      c.data += vectors * kLanes;
+      wide -= vectors;
+    };
+    if constexpr (kRowsOfFour > 0) {
+      while (wide >= 4) {
+        multiply_rows<kRowsOfFour, 4>(rows, a, b, c, depth, add);
+        advance(4);
+      }
+      if (wide == 3) {
+        multiply_rows<kRowsOfFour, 3>(rows, a, b, c, depth, add);
+        advance(3);
+      }
+    }
+    while (wide >= 2) {
+      multiply_rows<kRowsOfTwo, 2>(rows, a, b, c, depth, add);
+      advance(2);
+    }
+    if (wide == 1) multiply_rows<kRowsOfOne, 1>(rows, a, b, c, depth, add);
+  }
+};
+
+// --- One head of one batch row ---
+
+/// What one thread works in.
+struct Scratch {
+  Scratch(std::int64_t keys, std::int64_t head_size)
+      : padded(whole_vectors<float>(keys)),
+        key_columns(static_cast<std::size_t>(head_size * padded)),
+        value_columns(key_columns.size()),
+        scores(static_cast<std::size_t>(kQueryBlock * padded)),
+        score_gradients(scores.size()),
+        bias(static_cast<std::size_t>(padded), kLowest) {}
+
+  std::int64_t padded;                            ///< keys, rounded up to whole vectors
+  std::vector<float> key_columns, value_columns;  ///< [D, padded], 0 in the last columns
+  std::vector<float> scores, score_gradients;     ///< [kQueryBlock, padded]
+  std::vector<float> bias;                        ///< [padded], −inf in the last columns
+};
+
+/// One head's rows of an operand.
+struct Rows {
+  float* data;
+  std::int64_t stride, count;
+};
+
+TESSERA_INLINE Rows rows_of(const AttentionOperand& operand, std::int64_t batch, std::int64_t head) {
+  return {operand.data + batch * operand.batch + head * operand.head, operand.token, operand.tokens};
+}
+
+TESSERA_INLINE void write_columns(const Rows& rows, std::int64_t head_size, std::int64_t padded,
+                                  std::vector<float>& columns) {
+  for (std::int64_t token = 0; token < rows.count; ++token) {
+    const float* from = rows.data + token * rows.stride;
+    for (std::int64_t i = 0; i < head_size; ++i)
+      columns[static_cast<std::size_t>(i * padded + token)] = from[i];
+  }
+}
+
+/// What a head's passes share: its operands, and the block of queries at hand.
+struct HeadPass {
+  const AttentionInput& input;
+  Rows query, key, value;
+  const float* bias;         ///< null, or of this batch row
+  std::int64_t bias_stride;  ///< from query to query
+};
+
+/// Scores of queries first … first + count into scratch.scores, scaled, with the bias, −inf where none may be
+/// read.
+template <typename Target>
+TESSERA_INLINE void block_scores(const HeadPass& pass, std::int64_t first, std::int64_t count,
+                                 Scratch& scratch) {
+  const std::int64_t padded = scratch.padded;
+  Target::multiply(count, padded, Left{pass.query.data + first * pass.query.stride, pass.query.stride, 1},
+                   Right{scratch.key_columns.data(), padded}, Result{scratch.scores.data(), padded},
+                   pass.input.head_size, /*add=*/false);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (i == 0 || pass.bias_stride != 0) {
+      const float* bias = pass.bias == nullptr ? nullptr : pass.bias + (first + i) * pass.bias_stride;
+      for (std::int64_t j = 0; j < pass.key.count; ++j) {
+        scratch.bias[static_cast<std::size_t>(j)] = bias == nullptr ? 0 : bias[j];
+      }
+    }
+    float* scores = scratch.scores.data() + i * padded;
+    for (std::int64_t j = 0; j < padded; j += kLanes) {
+      Floats score, bias;
+      load_vector(score, scores + j);
+      load_vector(bias, scratch.bias.data() + j);
+      store_vector(score * pass.input.scale + bias, scores + j);
+    }
+    if (pass.input.is_causal) {
+      for (std::int64_t j = first + i + 1; j < pass.key.count; ++j) scores[j] = kLowest;
+    }
+  }
+}
+
+template <typename Target>
+TESSERA_INLINE void head_forward(const HeadPass& pass, const Rows& output, float* log_sums,
+                                 Scratch& scratch) {
+  const std::int64_t padded = scratch.padded;
+  write_columns(pass.key, pass.input.head_size, padded, scratch.key_columns);
+  for (std::int64_t first = 0; first < pass.query.count; first += kQueryBlock) {
+    const std::int64_t count = std::min(kQueryBlock, pass.query.count - first);
+    block_scores<Target>(pass, first, count, scratch);
+    for (std::int64_t i = 0; i < count; ++i) {
+      float* scores = scratch.scores.data() + i * padded;
+      Floats score, greatest = Floats{} + kLowest, sum = {};
+      for (std::int64_t j = 0; j < padded; j += kLanes) {
+        load_vector(score, scores + j);
+        greatest = score > greatest ? score : greatest;
+      }
+      spread_greatest<kLanes / 2>(greatest, Lane::kAllLanes);
+      for (std::int64_t j = 0; j < padded; j += kLanes) {
+        load_vector(score, scores + j);
+        score -= greatest;
+        exp_not_positive(score);
+        sum += score;
+        store_vector(score, scores + j);
+      }
+      spread_sum<kLanes / 2>(sum, Lane::kAllLanes);
+      log_sums[first + i] = greatest[0] + std::log(sum[0]);
+      const Floats inverse = 1.0F / sum;
+      for (std::int64_t j = 0; j < padded; j += kLanes) {
+        load_vector(score, scores + j);
+        store_vector(score * inverse, scores + j);
+      }
+    }
+    Target::multiply(count, pass.input.head_size, Left{scratch.scores.data(), padded, 1},
+                     Right{pass.value.data, pass.value.stride},
+                     Result{output.data + first * output.stride, output.stride}, pass.key.count,
+                     /*add=*/false);
+  }
+}
+
+/// P = exp(score − log_sum); dS = P · (dP − Σ P · dP) · scale, which is the gradient of q·k.
+TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums, std::int64_t count,
+                                    Scratch& scratch) {
+  const std::int64_t padded = scratch.padded;
+  for (std::int64_t i = 0; i < count; ++i) {
+    float* weights = scratch.scores.data() + i * padded;
+    float* gradients = scratch.score_gradients.data() + i * padded;
+    Floats weight, gradient, product = {};
+    for (std::int64_t j = 0; j < padded; j += kLanes) {
+      load_vector(weight, weights + j);
+      load_vector(gradient, gradients + j);
+      weight -= log_sums[i];
+      exp_not_positive(weight);
+      product += weight * gradient;
+      store_vector(weight, weights + j);
+    }
+    spread_sum<kLanes / 2>(product, Lane::kAllLanes);
+    for (std::int64_t j = 0; j < padded; j += kLanes) {
+      load_vector(weight, weights + j);
+      load_vector(gradient, gradients + j);
+      store_vector(weight * (gradient - product) * pass.input.scale, gradients + j);
+    }
+  }
+}
+
+struct HeadGradients {
+  Rows output, query, key, value;
+};
+
+template <typename Target>
+TESSERA_INLINE void head_backward(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+                                  Scratch& scratch) {
+  const std::int64_t padded = scratch.padded;
+  const std::int64_t size = pass.input.head_size;
+  write_columns(pass.key, size, padded, scratch.key_columns);
+  write_columns(pass.value, size, padded, scratch.value_columns);
+  for (std::int64_t first = 0; first < pass.query.count; first += kQueryBlock) {
+    const std::int64_t count = std::min(kQueryBlock, pass.query.count - first);
+    const float* grad_output = gradients.output.data + first * gradients.output.stride;
+    block_scores<Target>(pass, first, count, scratch);
+    Target::multiply(count, padded, Left{grad_output, gradients.output.stride, 1},
+                     Right{scratch.value_columns.data(), padded},
+                     Result{scratch.score_gradients.data(), padded}, size, /*add=*/false);
+    score_gradients(pass, log_sums + first, count, scratch);
+    Target::multiply(count, size, Left{scratch.score_gradients.data(), padded, 1},
+                     Right{pass.key.data, pass.key.stride},
+                     Result{gradients.query.data + first * gradients.query.stride, gradients.query.stride},
+                     pass.key.count, /*add=*/false);
+    // Keys and values gather from all queries: the first block writes, the others add.
+    const bool add = first > 0;
+    Target::multiply(pass.key.count, size, Left{scratch.score_gradients.data(), 1, padded},
+                     Right{pass.query.data + first * pass.query.stride, pass.query.stride},
+                     Result{gradients.key.data, gradients.key.stride}, count, add);
+    Target::multiply(pass.key.count, size, Left{scratch.scores.data(), 1, padded},
+                     Right{grad_output, gradients.output.stride},
+                     Result{gradients.value.data, gradients.value.stride}, count, add);
+  }
+}
+
+// --- The same for several instruction sets ---
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define TESSERA_TARGET(features) __attribute__((target(features)))
+#else
+#define TESSERA_TARGET(features)
+#endif
+
+using ForwardHead = void (*)(const HeadPass&, const Rows&, float*, Scratch&);
+using BackwardHead = void (*)(const HeadPass&, const float*, const HeadGradients&, Scratch&);
+
+struct Kernels {
+  ForwardHead forward;
+  BackwardHead backward;
+};
+
+using WideBlocks = Blocks<8, 6, 4>;    // 32 registers of 64 bytes
+using NarrowBlocks = Blocks<4, 2, 0>;  // 16 of 32 bytes, or of 16
+
+TESSERA_TARGET("avx512f")
+void forward_avx512(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
+  head_forward<WideBlocks>(pass, output, log_sums, scratch);
+}
+TESSERA_TARGET("avx512f")
+void backward_avx512(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+                     Scratch& scratch) {
+  head_backward<WideBlocks>(pass, log_sums, gradients, scratch);
+}
+TESSERA_TARGET("avx2,fma")
+void forward_avx2(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
+  head_forward<NarrowBlocks>(pass, output, log_sums, scratch);
+}
+TESSERA_TARGET("avx2,fma")
+void backward_avx2(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+                   Scratch& scratch) {
+  head_backward<NarrowBlocks>(pass, log_sums, gradients, scratch);
+}
+void forward_any(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
+  head_forward<NarrowBlocks>(pass, output, log_sums, scratch);
+}
+void backward_any(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+                  Scratch& scratch) {
+  head_backward<NarrowBlocks>(pass, log_sums, gradients, scratch);
+}
+
+Kernels best_kernels() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (__builtin_cpu_supports("avx512f") != 0) return {forward_avx512, backward_avx512};
+  if (__builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0)
+    return {forward_avx2, backward_avx2};
+#endif
+  return {forward_any, backward_any};
+}
+
+HeadPass pass_of(const AttentionInput& input, std::int64_t batch, std::int64_t head) {
+  const AttentionBias& bias = input.bias;
+  return {input,
+          rows_of(input.query, batch, head),
+          rows_of(input.key, batch, head),
+          rows_of(input.value, batch, head),
+          bias.data == nullptr ? nullptr : bias.data + batch * bias.batch,
+          bias.query};
+}
+
+const Kernels& kernels() {
+  static const Kernels best = best_kernels();
+  return best;
+}
+
+}  // namespace
+
+AttentionOperand::AttentionOperand(const at::Tensor& tensor)
+    : data(tensor.data_ptr<float>()),
+      batch(tensor.stride(0)),
+      token(tensor.stride(1)),
+      head(tensor.stride(2)),
+      tokens(tensor.size(1)) {
+  TORCH_INTERNAL_ASSERT(tensor.stride(3) == 1);
+}
+
+bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
+  return query.is_cpu() && query.scalar_type() == at::kFloat && query.size(3) % kLanes == 0 &&
+         query.numel() > 0 && key.size(1) > 0 && key.size(1) <= kMostKeys;
+}
+
+void attention_forward(const AttentionInput& input, const AttentionOperand& output, float* log_sums) {
+  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    Scratch scratch(input.key.tokens, input.head_size);
+    for (std::int64_t unit = begin; unit < end; ++unit) {
+      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
+      kernels().forward(pass_of(input, batch, head), rows_of(output, batch, head),
+                        log_sums + unit * input.query.tokens, scratch);
+    }
+  });
+}
+
+void attention_backward(const AttentionInput& input, const float* log_sums,
+                        const AttentionOperand& grad_output, const AttentionGradients& gradients) {
+  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    Scratch scratch(input.key.tokens, input.head_size);
+    for (std::int64_t unit = begin; unit < end; ++unit) {
+      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
+      const HeadGradients of_head{rows_of(grad_output, batch, head), rows_of(gradients.query, batch, head),
+                                  rows_of(gradients.key, batch, head), rows_of(gradients.value, batch, head)};
+      kernels().backward(pass_of(input, batch, head), log_sums + unit * input.query.tokens, of_head, scratch);
+    }
+  });
+}
+
+}  // namespace tessera

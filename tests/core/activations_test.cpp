@@ -1,0 +1,116 @@
+#include "core/activations.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <vector>
+
+namespace tessera {
+namespace {
+
+/// Output and gradients of Σ f(inputs) · cotangent.
+template <typename Function>
+std::vector<at::Tensor> differentiated(const Function& function, std::vector<at::Tensor> inputs,
+                                       const at::Tensor& cotangent) {
+  for (at::Tensor& input : inputs) input = input.detach().clone().requires_grad_();
+  const at::Tensor output = function(inputs);
+  auto result = torch::autograd::grad({(output * cotangent).sum()}, inputs);
+  result.push_back(output.detach());
+  return result;
+}
+
+/// Ours in float32 against LibTorch's in float64.
+template <typename Ours, typename Theirs>
+void expect_agreement(const Ours& ours, const Theirs& theirs, const std::vector<at::Tensor>& inputs) {
+  const at::Tensor cotangent = at::randn_like(inputs[0]);
+  const auto found = differentiated(ours, inputs, cotangent);
+  std::vector<at::Tensor> wide;
+  for (const at::Tensor& input : inputs) wide.push_back(input.to(at::kDouble));
+  const auto expected = differentiated(theirs, wide, cotangent.to(at::kDouble));
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_TRUE(at::allclose(found[i].to(at::kDouble), expected[i], 1e-5, 2e-6)) << "tensor " << i;
+  }
+}
+
+/// From far below to far above 0, so many that there are several threads' work and a rest of no whole vector.
+at::Tensor values() { return at::linspace(-40, 40, 70001, at::kFloat); }
+
+TEST(ActivationsTest, GeluIsTheExactOne) {
+  at::manual_seed(1);
+  expect_agreement([](const std::vector<at::Tensor>& x) { return exact_gelu(x[0]); },
+                   [](const std::vector<at::Tensor>& x) { return at::gelu(x[0]); }, {values()});
+  expect_agreement([](const std::vector<at::Tensor>& x) { return exact_gelu(x[0]); },
+                   [](const std::vector<at::Tensor>& x) { return at::gelu(x[0]); }, {at::randn({3, 7})});
+}
+
+TEST(ActivationsTest, SwigluIsSiluTimesTheOther) {
+  at::manual_seed(2);
+  expect_agreement([](const std::vector<at::Tensor>& x) { return swiglu(x[0], x[1]); },
+                   [](const std::vector<at::Tensor>& x) { return at::silu(x[0]) * x[1]; },
+                   {values(), at::randn({70001})});
+}
+
+TEST(ActivationsTest, InputsMayLieAnyhow) {
+  at::manual_seed(3);
+  const at::Tensor both = at::randn({5, 2, 9});
+  EXPECT_TRUE(at::equal(exact_gelu(both.select(1, 0)), exact_gelu(both.select(1, 0).contiguous())));
+  EXPECT_TRUE(at::equal(swiglu(both.select(1, 0), both.select(1, 1)),
+                        swiglu(both.select(1, 0).contiguous(), both.select(1, 1).contiguous())));
+}
+
+TEST(ActivationsTest, OtherPrecisionsAreLibTorchs) {
+  const at::Tensor x = at::randn({4, 9});
+  for (const auto dtype : {at::kDouble, at::kBFloat16}) {
+    EXPECT_TRUE(at::equal(exact_gelu(x.to(dtype)), at::gelu(x.to(dtype))));
+    EXPECT_EQ(dropout(x.to(dtype), 0.5).scalar_type(), dtype);
+  }
+}
+
+TEST(ActivationsTest, DropoutDropsItsShareAndKeepsTheMean) {
+  at::manual_seed(4);
+  constexpr std::int64_t kCount = 1'000'003;
+  const at::Tensor ones = at::ones({kCount});
+  for (const double probability : {0.1, 0.5, 0.9}) {
+    const at::Tensor y = dropout(ones, probability);
+    const double kept = y.ne(0).to(at::kDouble).mean().item<double>();
+    const double deviation = std::sqrt(probability * (1 - probability) / kCount);
+    EXPECT_NEAR(kept, 1 - probability, 5 * deviation);
+    EXPECT_FLOAT_EQ(y.max().item<float>(), static_cast<float>(1 / (1 - probability)));
+  }
+  EXPECT_TRUE(at::equal(dropout(ones, 0), ones));
+}
+
+TEST(ActivationsTest, DropoutOfNeighboursAndOfCallsIsIndependent) {
+  at::manual_seed(5);
+  constexpr std::int64_t kCount = 1 << 20;
+  const double tolerance = 5 / std::sqrt(static_cast<double>(kCount));
+  const auto signs = [&] { return dropout(at::ones({kCount}), 0.5) - 1; };  // −1 or 1
+  const at::Tensor first = signs(), second = signs();
+  const auto correlation = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a * b).mean().item<double>();
+  };
+  EXPECT_NEAR(correlation(first, second), 0, tolerance);
+  for (const std::int64_t distance : {1, 2, 16, 192, 4096}) {
+    EXPECT_NEAR(correlation(first.slice(0, distance), first.slice(0, 0, kCount - distance)), 0, tolerance)
+        << "at distance " << distance;
+  }
+}
+
+TEST(ActivationsTest, DropoutsGradientHasTheSameMaskAndThreadsDontMatter) {
+  const auto drop = [](const std::vector<at::Tensor>& x) { return dropout(x[0], 0.3); };
+  const at::Tensor ones = at::ones({123, 457});
+  at::manual_seed(6);
+  const auto found = differentiated(drop, {ones}, ones);
+  EXPECT_TRUE(at::equal(found[0], found[1]));  // of ones: the mask, scaled, both times
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  at::manual_seed(6);
+  EXPECT_TRUE(at::equal(dropout(ones, 0.3), found[1]));
+  at::set_num_threads(threads);
+}
+
+}  // namespace
+}  // namespace tessera
