@@ -74,3 +74,13 @@ function(tessera_test name)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
     PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
 endfunction()
+
+# tessera_test_instruction_sets(NAME FILTER): the cases that FILTER names once more for each smaller instruction set that
+# kernels are compiled for (src/core/vectors.h).
+function(tessera_test_instruction_sets name filter)
+  foreach(capability avx2 default)
+    add_test(NAME ${name}.${capability} COMMAND ${name} --gtest_filter=${filter})
+    set_tests_properties(${name}.${capability} PROPERTIES LABELS unit TIMEOUT 300
+                         ENVIRONMENT ATEN_CPU_CAPABILITY=${capability})
+  endforeach()
+endfunction()

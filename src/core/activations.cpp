@@ -15,10 +15,8 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Lane = Vectors<float>;
-using Floats = Lane::Values;
-using Bits = Lane::Bits;
-constexpr std::int64_t kLanes = Lane::kLanes;
+template <std::int64_t kBytes>
+using Floats = typename Vectors<float, kBytes>::Values;
 
 /// Elements that are worth a thread of their own.
 constexpr std::int64_t kGrain = 16384;
@@ -28,93 +26,88 @@ bool has_kernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == a
 /// Calls work(first, count) for runs of elements, all but the last of whole vectors.
 template <typename Work>
 void for_runs(std::int64_t count, const Work& work) {
-  const std::int64_t vectors = (count + kLanes - 1) / kLanes;
-  at::parallel_for(0, vectors, kGrain / kLanes, [&](std::int64_t begin, std::int64_t end) {
-    work(begin * kLanes, std::min(end * kLanes, count) - begin * kLanes);
+  constexpr std::int64_t kRun = 16;
+  at::parallel_for(0, (count + kRun - 1) / kRun, kGrain / kRun, [&](std::int64_t begin, std::int64_t end) {
+    work(begin * kRun, std::min(end * kRun, count) - begin * kRun);
   });
 }
 
-/// The vector at `from`, of which `count` elements are there.
-TESSERA_INLINE void load_some(Floats& vector, const float* from, std::int64_t count) {
-  vector = Floats{};
-  std::memcpy(&vector, from, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(float));
+/// A whole vector, or the first elements of one. The loops below stand twice in the program, once for each:
+/// a copy of a length known only when it runs would cost more than what is computed.
+struct Whole {};
+struct Part {
+  std::int64_t count;
+};
+
+template <typename Vector>
+TESSERA_INLINE void load(Vector& vector, const float* from, Whole) {
+  load_vector(vector, from);
+}
+template <typename Vector>
+TESSERA_INLINE void load(Vector& vector, const float* from, Part part) {
+  vector = Vector{};
+  std::memcpy(&vector, from, static_cast<std::size_t>(part.count) * sizeof(float));
 }
 
-TESSERA_INLINE void store_some(const Floats& vector, float* to, std::int64_t count) {
-  std::memcpy(to, &vector, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(float));
+template <typename Vector>
+TESSERA_INLINE void store(const Vector& vector, float* to, Whole) {
+  store_vector(vector, to);
+}
+template <typename Vector>
+TESSERA_INLINE void store(const Vector& vector, float* to, Part part) {
+  std::memcpy(to, &vector, static_cast<std::size_t>(part.count) * sizeof(float));
 }
 
-/// Φ(x) and φ(x), the normal distribution and its density. (Abramowitz & Stegun 7.1.26: the error function
-/// within 1.5e-7.)
-TESSERA_INLINE void normal_distribution(const Floats& x, Floats& distribution, Floats& density) {
-  constexpr float kInverseRoot2 = 0.70710678F, kInverseRoot2Pi = 0.39894228F;
-  const Floats magnitude = (x < 0 ? -x : x) * kInverseRoot2;
-  Floats power = -(magnitude * magnitude);
-  exp_not_positive(power);
-  const Floats t = 1.0F / (1.0F + 0.3275911F * magnitude);
-  Floats p = t * 1.061405429F - 1.453152027F;
-  p = p * t + 1.421413741F;
-  p = p * t - 0.284496736F;
-  p = p * t + 0.254829592F;
-  const Floats upper_tail = 0.5F * p * t * power;
-  distribution = x < 0 ? upper_tail : 1.0F - upper_tail;
-  density = power * kInverseRoot2Pi;
+/// Calls body(first element, Whole or Part) for all of `count` elements.
+template <std::int64_t kBytes, typename Body>
+TESSERA_INLINE void for_vectors(std::int64_t count, const Body& body) {
+  constexpr std::int64_t kLanes = Vectors<float, kBytes>::kLanes;
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i, Whole{});
+  if (i < count) body(i, Part{count - i});
 }
 
-TESSERA_FOR_EACH_PROCESSOR
-void gelu_forward(const float* x, float* y, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kLanes) {
-    Floats value, distribution, density;
-    load_some(value, x + i, count - i);
-    normal_distribution(value, distribution, density);
-    store_some(value * distribution, y + i, count - i);
-  }
-}
-
-TESSERA_FOR_EACH_PROCESSOR
-void gelu_backward(const float* grad, const float* x, float* grad_x, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kLanes) {
-    Floats value, gradient, distribution, density;
-    load_some(value, x + i, count - i);
-    load_some(gradient, grad + i, count - i);
-    normal_distribution(value, distribution, density);
-    store_some(gradient * (distribution + value * density), grad_x + i, count - i);
-  }
-}
-
-TESSERA_INLINE void logistic(const Floats& x, Floats& result) {
-  Floats power = x < 0 ? x : -x;
-  exp_not_positive(power);
-  const Floats greater = 1.0F / (1.0F + power);
+template <std::int64_t kBytes>
+TESSERA_INLINE void logistic(const Floats<kBytes>& x, Floats<kBytes>& result) {
+  Floats<kBytes> power = x < 0 ? x : -x;
+  exp_not_positive<Vectors<float, kBytes>>(power);
+  const Floats<kBytes> greater = 1.0F / (1.0F + power);
   result = x < 0 ? power * greater : greater;
 }
 
-TESSERA_FOR_EACH_PROCESSOR
-void swiglu_forward(const float* gate, const float* up, float* y, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kLanes) {
-    Floats g, u, sigmoid;
-    load_some(g, gate + i, count - i);
-    load_some(u, up + i, count - i);
-    logistic(g, sigmoid);
-    store_some(g * sigmoid * u, y + i, count - i);
-  }
+template <std::int64_t kBytes>
+TESSERA_INLINE void swiglu_forward_with(const float* gate, const float* up, float* y, std::int64_t count) {
+  for_vectors<kBytes>(count, [&](std::int64_t i, auto part) TESSERA_INLINED {
+    Floats<kBytes> g, u, sigmoid;
+    load(g, gate + i, part);
+    load(u, up + i, part);
+    logistic<kBytes>(g, sigmoid);
+    store(g * sigmoid * u, y + i, part);
+  });
 }
+TESSERA_KERNEL(void, swiglu_forward, (const float* gate, const float* up, float* y, std::int64_t count),
+               (gate, up, y, count))
 
-TESSERA_FOR_EACH_PROCESSOR
-void swiglu_backward(const float* grad, const float* gate, const float* up, float* grad_gate, float* grad_up,
-                     std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kLanes) {
-    Floats g, u, sigmoid, gradient;
-    load_some(g, gate + i, count - i);
-    load_some(u, up + i, count - i);
-    load_some(gradient, grad + i, count - i);
-    logistic(g, sigmoid);
-    store_some(gradient * g * sigmoid, grad_up + i, count - i);
-    store_some(gradient * u * sigmoid * (1.0F + g * (1.0F - sigmoid)), grad_gate + i, count - i);
-  }
+template <std::int64_t kBytes>
+TESSERA_INLINE void swiglu_backward_with(const float* grad, const float* gate, const float* up,
+                                         float* grad_gate, float* grad_up, std::int64_t count) {
+  for_vectors<kBytes>(count, [&](std::int64_t i, auto part) TESSERA_INLINED {
+    Floats<kBytes> g, u, sigmoid, gradient;
+    load(g, gate + i, part);
+    load(u, up + i, part);
+    load(gradient, grad + i, part);
+    logistic<kBytes>(g, sigmoid);
+    store(gradient * g * sigmoid, grad_up + i, part);
+    store(gradient * u * sigmoid * (1.0F + g * (1.0F - sigmoid)), grad_gate + i, part);
+  });
 }
+TESSERA_KERNEL(void, swiglu_backward,
+               (const float* grad, const float* gate, const float* up, float* grad_gate, float* grad_up,
+                std::int64_t count),
+               (grad, gate, up, grad_gate, grad_up, count))
 
 /// A permutation of 32 bits whose every output bit depends on every input bit (Wellons' "lowbias32").
+template <typename Bits>
 TESSERA_INLINE void mix(Bits& bits) {
   bits ^= bits >> 16;
   bits *= 0x7feb352dU;
@@ -130,53 +123,32 @@ struct Drop {
 };
 
 /// @param first  place of x[0] among all elements
-TESSERA_FOR_EACH_PROCESSOR
-void drop_elements(const float* x, float* y, std::int64_t first, std::int64_t count, const Drop& drop) {
+template <std::int64_t kBytes>
+TESSERA_INLINE void drop_elements_with(const float* x, float* y, std::int64_t first, std::int64_t count,
+                                       const Drop& drop) {
+  using Bits = typename Vectors<float, kBytes>::Bits;
   Bits lanes;
-  for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] = static_cast<std::uint32_t>(lane);
-  for (std::int64_t i = 0; i < count; i += kLanes) {
+  for (std::int64_t lane = 0; lane < Vectors<float, kBytes>::kLanes; ++lane)
+    lanes[lane] = static_cast<std::uint32_t>(lane);
+  for_vectors<kBytes>(count, [&](std::int64_t i, auto part) TESSERA_INLINED {
     const auto place = static_cast<std::uint64_t>(first + i);
     Bits bits = lanes + static_cast<std::uint32_t>(place);
     bits ^= static_cast<std::uint32_t>(drop.seed);
     mix(bits);
     bits ^= static_cast<std::uint32_t>(drop.seed >> 32) + static_cast<std::uint32_t>(place >> 32);
     mix(bits);
-    Floats value;
-    load_some(value, x + i, count - i);
-    store_some(bits < drop.below ? Floats{} : value * drop.scale, y + i, count - i);
-  }
+    Floats<kBytes> value;
+    load(value, x + i, part);
+    store(bits < drop.below ? Floats<kBytes>{} : value * drop.scale, y + i, part);
+  });
 }
+TESSERA_KERNEL(void, drop_elements,
+               (const float* x, float* y, std::int64_t first, std::int64_t count, const Drop& drop),
+               (x, y, first, count, drop))
 
 void check_first_derivative(const char* name) {
   TORCH_CHECK(!at::GradMode::is_enabled(), name, " is differentiable once only");
 }
-
-class GeluFunction : public torch::autograd::Function<GeluFunction> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input) {
-    const at::Tensor x = input.contiguous();
-    const at::Tensor y = at::empty_like(x);
-    const float* from = x.const_data_ptr<float>();
-    float* to = y.mutable_data_ptr<float>();
-    for_runs(x.numel(),
-             [&](std::int64_t first, std::int64_t count) { gelu_forward(from + first, to + first, count); });
-    context->save_for_backward({x});
-    return y;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    check_first_derivative("gelu");
-    const at::Tensor x = context->get_saved_variables()[0];
-    const at::Tensor grad = grads[0].contiguous();
-    const at::Tensor grad_x = at::empty_like(x);
-    const float *dy = grad.const_data_ptr<float>(), *from = x.const_data_ptr<float>();
-    float* dx = grad_x.mutable_data_ptr<float>();
-    for_runs(x.numel(), [&](std::int64_t first, std::int64_t count) {
-      gelu_backward(dy + first, from + first, dx + first, count);
-    });
-    return {grad_x};
-  }
-};
 
 class SwigluFunction : public torch::autograd::Function<SwigluFunction> {
  public:
@@ -249,8 +221,6 @@ class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
 };
 
 }  // namespace
-
-at::Tensor exact_gelu(const at::Tensor& x) { return has_kernel(x) ? GeluFunction::apply(x) : at::gelu(x); }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   TORCH_CHECK(gate.sizes() == up.sizes(), "swiglu: gate and up of one shape expected, got ", gate.sizes(),

@@ -4,10 +4,6 @@
 
 namespace tessera {
 
-/// x · Φ(x), exactly (by the error function, not by tanh). On the CPU in float32 a kernel of our own,
-/// LibTorch's otherwise. Differentiable once.
-at::Tensor exact_gelu(const at::Tensor& x);
-
 /// silu(gate) · up, the gated half of a SwiGLU network (Shazeer 2020), in one pass. @param gate, up of one
 /// shape
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);

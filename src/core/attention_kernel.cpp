@@ -13,9 +13,6 @@
 namespace tessera {
 namespace {
 
-using Lane = Vectors<float>;
-using Floats = Lane::Values;
-constexpr std::int64_t kLanes = Lane::kLanes;
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 /// Queries computed together: their scores, 64 × 512 at most, stay in the second-level cache.
@@ -42,9 +39,11 @@ struct Result {
 };
 
 /// kRows × (kWide vectors) of C = A·B, or C += A·B, all of it in registers.
-template <int kRows, int kWide>
+template <typename V, int kRows, int kWide>
 TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& c, std::int64_t depth,
                                    bool add) {
+  using Floats = typename V::Values;
+  constexpr std::int64_t kLanes = V::kLanes;
   Floats sums[kRows][kWide] = {};
   if (add) {
 #pragma GCC unroll 16
@@ -74,49 +73,61 @@ TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& 
 }
 
 /// All rows of a panel of kWide vectors, kRows at a time, then half as many, …
-template <int kRows, int kWide>
+template <typename V, int kRows, int kWide>
 TESSERA_INLINE void multiply_rows(std::int64_t rows, Left a, const Right& b, Result c, std::int64_t depth,
                                   bool add) {
   while (rows >= kRows) {
-    multiply_block<kRows, kWide>(a, b, c, depth, add);
+    multiply_block<V, kRows, kWide>(a, b, c, depth, add);
     a.data += kRows * a.row_stride;
     c.data += kRows * c.stride;
     rows -= kRows;
   }
   if constexpr (kRows > 1) {
-    if (rows > 0) multiply_rows<kRows / 2, kWide>(rows, a, b, c, depth, add);
+    if (rows > 0) multiply_rows<V, kRows / 2, kWide>(rows, a, b, c, depth, add);
   }
 }
 
 /// An instruction set's registers: what a block may hold.
-template <int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour>
-struct Blocks {
+template <std::int64_t kBytes, int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour>
+struct Registers {
+  using V = Vectors<float, kBytes>;
+  static constexpr std::int64_t kLanes = V::kLanes;
+
   /// C = A·B or C += A·B; `columns` are whole vectors.
   static TESSERA_INLINE void multiply(std::int64_t rows, std::int64_t columns, const Left& a, Right b,
                                       Result c, std::int64_t depth, bool add) {
     std::int64_t wide = columns / kLanes;
-    const auto advance = [&](std::int64_t vectors) __attribute__((always_inline)) {
+    const auto advance = [&](std::int64_t vectors) TESSERA_INLINED {
       b.data += vectors * kLanes;
       c.data += vectors * kLanes;
       wide -= vectors;
     };
     if constexpr (kRowsOfFour > 0) {
       while (wide >= 4) {
-        multiply_rows<kRowsOfFour, 4>(rows, a, b, c, depth, add);
+        multiply_rows<V, kRowsOfFour, 4>(rows, a, b, c, depth, add);
         advance(4);
       }
       if (wide == 3) {
-        multiply_rows<kRowsOfFour, 3>(rows, a, b, c, depth, add);
+        multiply_rows<V, kRowsOfFour, 3>(rows, a, b, c, depth, add);
         advance(3);
       }
     }
     while (wide >= 2) {
-      multiply_rows<kRowsOfTwo, 2>(rows, a, b, c, depth, add);
+      multiply_rows<V, kRowsOfTwo, 2>(rows, a, b, c, depth, add);
       advance(2);
     }
-    if (wide == 1) multiply_rows<kRowsOfOne, 1>(rows, a, b, c, depth, add);
+    if (wide == 1) multiply_rows<V, kRowsOfOne, 1>(rows, a, b, c, depth, add);
   }
 };
+
+template <std::int64_t kBytes>
+struct RegistersOf;
+template <>
+struct RegistersOf<64> : Registers<64, 8, 6, 4> {};  // 32 registers
+template <>
+struct RegistersOf<32> : Registers<32, 8, 6, 0> {};  // 16
+template <>
+struct RegistersOf<16> : Registers<16, 8, 4, 0> {};  // 16
 
 // --- One head of one batch row ---
 
@@ -165,9 +176,12 @@ struct HeadPass {
 
 /// Scores of queries first … first + count into scratch.scores, scaled, with the bias, −inf where none may be
 /// read.
-template <typename Target>
+template <std::int64_t kBytes>
 TESSERA_INLINE void block_scores(const HeadPass& pass, std::int64_t first, std::int64_t count,
                                  Scratch& scratch) {
+  using Target = RegistersOf<kBytes>;
+  using Floats = typename Target::V::Values;
+  constexpr std::int64_t kLanes = Target::kLanes;
   const std::int64_t padded = scratch.padded;
   Target::multiply(count, padded, Left{pass.query.data + first * pass.query.stride, pass.query.stride, 1},
                    Right{scratch.key_columns.data(), padded}, Result{scratch.scores.data(), padded},
@@ -192,14 +206,17 @@ TESSERA_INLINE void block_scores(const HeadPass& pass, std::int64_t first, std::
   }
 }
 
-template <typename Target>
-TESSERA_INLINE void head_forward(const HeadPass& pass, const Rows& output, float* log_sums,
-                                 Scratch& scratch) {
+template <std::int64_t kBytes>
+TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, float* log_sums,
+                                      Scratch& scratch) {
+  using Target = RegistersOf<kBytes>;
+  using Floats = typename Target::V::Values;
+  constexpr std::int64_t kLanes = Target::kLanes;
   const std::int64_t padded = scratch.padded;
   write_columns(pass.key, pass.input.head_size, padded, scratch.key_columns);
   for (std::int64_t first = 0; first < pass.query.count; first += kQueryBlock) {
     const std::int64_t count = std::min(kQueryBlock, pass.query.count - first);
-    block_scores<Target>(pass, first, count, scratch);
+    block_scores<kBytes>(pass, first, count, scratch);
     for (std::int64_t i = 0; i < count; ++i) {
       float* scores = scratch.scores.data() + i * padded;
       Floats score, greatest = Floats{} + kLowest, sum = {};
@@ -207,15 +224,15 @@ TESSERA_INLINE void head_forward(const HeadPass& pass, const Rows& output, float
         load_vector(score, scores + j);
         greatest = score > greatest ? score : greatest;
       }
-      spread_greatest<kLanes / 2>(greatest, Lane::kAllLanes);
+      spread_greatest<kLanes / 2>(greatest, Vectors<float, kBytes>::kAllLanes);
       for (std::int64_t j = 0; j < padded; j += kLanes) {
         load_vector(score, scores + j);
         score -= greatest;
-        exp_not_positive(score);
+        exp_not_positive<Vectors<float, kBytes>>(score);
         sum += score;
         store_vector(score, scores + j);
       }
-      spread_sum<kLanes / 2>(sum, Lane::kAllLanes);
+      spread_sum<kLanes / 2>(sum, Vectors<float, kBytes>::kAllLanes);
       log_sums[first + i] = greatest[0] + std::log(sum[0]);
       const Floats inverse = 1.0F / sum;
       for (std::int64_t j = 0; j < padded; j += kLanes) {
@@ -231,8 +248,11 @@ TESSERA_INLINE void head_forward(const HeadPass& pass, const Rows& output, float
 }
 
 /// P = exp(score − log_sum); dS = P · (dP − Σ P · dP) · scale, which is the gradient of q·k.
+template <std::int64_t kBytes>
 TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums, std::int64_t count,
                                     Scratch& scratch) {
+  using Floats = typename Vectors<float, kBytes>::Values;
+  constexpr std::int64_t kLanes = Vectors<float, kBytes>::kLanes;
   const std::int64_t padded = scratch.padded;
   for (std::int64_t i = 0; i < count; ++i) {
     float* weights = scratch.scores.data() + i * padded;
@@ -242,11 +262,11 @@ TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums,
       load_vector(weight, weights + j);
       load_vector(gradient, gradients + j);
       weight -= log_sums[i];
-      exp_not_positive(weight);
+      exp_not_positive<Vectors<float, kBytes>>(weight);
       product += weight * gradient;
       store_vector(weight, weights + j);
     }
-    spread_sum<kLanes / 2>(product, Lane::kAllLanes);
+    spread_sum<kLanes / 2>(product, Vectors<float, kBytes>::kAllLanes);
     for (std::int64_t j = 0; j < padded; j += kLanes) {
       load_vector(weight, weights + j);
       load_vector(gradient, gradients + j);
@@ -259,9 +279,10 @@ struct HeadGradients {
   Rows output, query, key, value;
 };
 
-template <typename Target>
-TESSERA_INLINE void head_backward(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
-                                  Scratch& scratch) {
+template <std::int64_t kBytes>
+TESSERA_INLINE void head_backward_with(const HeadPass& pass, const float* log_sums,
+                                       const HeadGradients& gradients, Scratch& scratch) {
+  using Target = RegistersOf<kBytes>;
   const std::int64_t padded = scratch.padded;
   const std::int64_t size = pass.input.head_size;
   write_columns(pass.key, size, padded, scratch.key_columns);
@@ -269,11 +290,11 @@ TESSERA_INLINE void head_backward(const HeadPass& pass, const float* log_sums, c
   for (std::int64_t first = 0; first < pass.query.count; first += kQueryBlock) {
     const std::int64_t count = std::min(kQueryBlock, pass.query.count - first);
     const float* grad_output = gradients.output.data + first * gradients.output.stride;
-    block_scores<Target>(pass, first, count, scratch);
+    block_scores<kBytes>(pass, first, count, scratch);
     Target::multiply(count, padded, Left{grad_output, gradients.output.stride, 1},
                      Right{scratch.value_columns.data(), padded},
                      Result{scratch.score_gradients.data(), padded}, size, /*add=*/false);
-    score_gradients(pass, log_sums + first, count, scratch);
+    score_gradients<kBytes>(pass, log_sums + first, count, scratch);
     Target::multiply(count, size, Left{scratch.score_gradients.data(), padded, 1},
                      Right{pass.key.data, pass.key.stride},
                      Result{gradients.query.data + first * gradients.query.stride, gradients.query.stride},
@@ -289,59 +310,13 @@ TESSERA_INLINE void head_backward(const HeadPass& pass, const float* log_sums, c
   }
 }
 
-// --- The same for several instruction sets ---
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define TESSERA_TARGET(features) __attribute__((target(features)))
-#else
-#define TESSERA_TARGET(features)
-#endif
-
-using ForwardHead = void (*)(const HeadPass&, const Rows&, float*, Scratch&);
-using BackwardHead = void (*)(const HeadPass&, const float*, const HeadGradients&, Scratch&);
-
-struct Kernels {
-  ForwardHead forward;
-  BackwardHead backward;
-};
-
-using WideBlocks = Blocks<8, 6, 4>;    // 32 registers of 64 bytes
-using NarrowBlocks = Blocks<4, 2, 0>;  // 16 of 32 bytes, or of 16
-
-TESSERA_TARGET("avx512f")
-void forward_avx512(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
-  head_forward<WideBlocks>(pass, output, log_sums, scratch);
-}
-TESSERA_TARGET("avx512f")
-void backward_avx512(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
-                     Scratch& scratch) {
-  head_backward<WideBlocks>(pass, log_sums, gradients, scratch);
-}
-TESSERA_TARGET("avx2,fma")
-void forward_avx2(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
-  head_forward<NarrowBlocks>(pass, output, log_sums, scratch);
-}
-TESSERA_TARGET("avx2,fma")
-void backward_avx2(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
-                   Scratch& scratch) {
-  head_backward<NarrowBlocks>(pass, log_sums, gradients, scratch);
-}
-void forward_any(const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch) {
-  head_forward<NarrowBlocks>(pass, output, log_sums, scratch);
-}
-void backward_any(const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
-                  Scratch& scratch) {
-  head_backward<NarrowBlocks>(pass, log_sums, gradients, scratch);
-}
-
-Kernels best_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if (__builtin_cpu_supports("avx512f") != 0) return {forward_avx512, backward_avx512};
-  if (__builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0)
-    return {forward_avx2, backward_avx2};
-#endif
-  return {forward_any, backward_any};
-}
+TESSERA_KERNEL(void, head_forward,
+               (const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch),
+               (pass, output, log_sums, scratch))
+TESSERA_KERNEL(void, head_backward,
+               (const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+                Scratch& scratch),
+               (pass, log_sums, gradients, scratch))
 
 HeadPass pass_of(const AttentionInput& input, std::int64_t batch, std::int64_t head) {
   const AttentionBias& bias = input.bias;
@@ -351,11 +326,6 @@ HeadPass pass_of(const AttentionInput& input, std::int64_t batch, std::int64_t h
           rows_of(input.value, batch, head),
           bias.data == nullptr ? nullptr : bias.data + batch * bias.batch,
           bias.query};
-}
-
-const Kernels& kernels() {
-  static const Kernels best = best_kernels();
-  return best;
 }
 
 }  // namespace
@@ -370,8 +340,9 @@ AttentionOperand::AttentionOperand(const at::Tensor& tensor)
 }
 
 bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
-  return query.is_cpu() && query.scalar_type() == at::kFloat && query.size(3) % kLanes == 0 &&
-         query.numel() > 0 && key.size(1) > 0 && key.size(1) <= kMostKeys;
+  return query.is_cpu() && query.scalar_type() == at::kFloat &&
+         query.size(3) == whole_vectors<float>(query.size(3)) && query.numel() > 0 && key.size(1) > 0 &&
+         key.size(1) <= kMostKeys;
 }
 
 void attention_forward(const AttentionInput& input, const AttentionOperand& output, float* log_sums) {
@@ -379,8 +350,8 @@ void attention_forward(const AttentionInput& input, const AttentionOperand& outp
     Scratch scratch(input.key.tokens, input.head_size);
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t batch = unit / input.heads, head = unit % input.heads;
-      kernels().forward(pass_of(input, batch, head), rows_of(output, batch, head),
-                        log_sums + unit * input.query.tokens, scratch);
+      head_forward(pass_of(input, batch, head), rows_of(output, batch, head),
+                   log_sums + unit * input.query.tokens, scratch);
     }
   });
 }
@@ -393,7 +364,7 @@ void attention_backward(const AttentionInput& input, const float* log_sums,
       const std::int64_t batch = unit / input.heads, head = unit % input.heads;
       const HeadGradients of_head{rows_of(grad_output, batch, head), rows_of(gradients.query, batch, head),
                                   rows_of(gradients.key, batch, head), rows_of(gradients.value, batch, head)};
-      kernels().backward(pass_of(input, batch, head), log_sums + unit * input.query.tokens, of_head, scratch);
+      head_backward(pass_of(input, batch, head), log_sums + unit * input.query.tokens, of_head, scratch);
     }
   });
 }

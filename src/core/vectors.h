@@ -8,28 +8,48 @@
 /// What the CPU kernels are written in: vectors by the compiler's own extension, so that one source becomes
 /// code for every instruction set. For kernels' .cpp files alone.
 
-// A function so marked is compiled for several instruction sets, of which the processor's best is chosen at
-// start. (Under sanitizers the choice would run before their runtime is ready.)
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define TESSERA_FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define TESSERA_FOR_EACH_PROCESSOR
-#endif
 #define TESSERA_INLINE inline __attribute__((always_inline))
+#define TESSERA_INLINED __attribute__((always_inline))  // for a lambda
+
+/// Defines NAME PARAMETERS as NAME_with<bytes of a vector> ARGUMENTS, an always-inlined template, compiled
+/// for each instruction set and called by what the processor has. A vector must fit the registers: of a wider
+/// one the compiler makes several where it adds and multiplies, but single numbers where it compares and
+/// selects.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define TESSERA_KERNEL(result, name, parameters, arguments)                                                \
+  __attribute__((target("avx512f"))) result name##_avx512 parameters { return name##_with<64> arguments; } \
+  __attribute__((target("avx2,fma"))) result name##_avx2 parameters { return name##_with<32> arguments; }  \
+  result name##_any parameters { return name##_with<16> arguments; }                                       \
+  result name parameters {                                                                                 \
+    switch (tessera::instruction_set()) {                                                                  \
+      case tessera::InstructionSet::kAvx512:                                                               \
+        return name##_avx512 arguments;                                                                    \
+      case tessera::InstructionSet::kAvx2:                                                                 \
+        return name##_avx2 arguments;                                                                      \
+      default:                                                                                             \
+        return name##_any arguments;                                                                       \
+    }                                                                                                      \
+  }
+#else
+#define TESSERA_KERNEL(result, name, parameters, arguments) \
+  result name parameters { return name##_with<16> arguments; }
+#endif
 
 namespace tessera {
 
-/// One vector register of the widest kind; the compiler makes several narrower ones of it where it must.
-constexpr std::int64_t kVectorBytes = 64;
+enum class InstructionSet { kAny, kAvx2, kAvx512 };
 
-template <typename Scalar>
+/// The one that kernels use: LibTorch's own choice, which ATEN_CPU_CAPABILITY (default, avx2, avx512) limits.
+InstructionSet instruction_set();
+
+template <typename Scalar, std::int64_t kBytes>
 struct Vectors {
   using Index = std::conditional_t<sizeof(Scalar) == 4, std::int32_t, std::int64_t>;
-  static constexpr std::int64_t kLanes = kVectorBytes / static_cast<std::int64_t>(sizeof(Scalar));
+  static constexpr std::int64_t kLanes = kBytes / static_cast<std::int64_t>(sizeof(Scalar));
   static constexpr auto kAllLanes = std::make_index_sequence<static_cast<std::size_t>(kLanes)>();
-  typedef Scalar Values __attribute__((vector_size(kVectorBytes)));
-  typedef Index Indices __attribute__((vector_size(kVectorBytes)));
-  typedef std::make_unsigned_t<Index> Bits __attribute__((vector_size(kVectorBytes)));
+  typedef Scalar Values __attribute__((vector_size(kBytes)));
+  typedef Index Indices __attribute__((vector_size(kBytes)));
+  typedef std::make_unsigned_t<Index> Bits __attribute__((vector_size(kBytes)));
 };
 
 template <typename Vector, typename Scalar>
@@ -76,32 +96,35 @@ TESSERA_INLINE void spread_sum(Vector& vector, Lanes lanes) {
 
 /// exp(x) for x ≤ 0 within 2 units in the last place; exactly 0 below the smallest normal number, so also for
 /// −inf. (Cody and Waite's reduction by ln 2 in two parts; the polynomial is Cephes'.)
-TESSERA_INLINE void exp_not_positive(Vectors<float>::Values& x) {
+/// @tparam V Vectors<float, …>
+template <typename V>
+TESSERA_INLINE void exp_not_positive(typename V::Values& x) {
+  using Floats = typename V::Values;
+  using Ints = typename V::Indices;
   constexpr float kSmallest = -87.33654F;
-  const Vectors<float>::Values clamped = x < kSmallest ? Vectors<float>::Values{} + kSmallest : x;
+  const Floats clamped = x < kSmallest ? Floats{} + kSmallest : x;
   constexpr float kRounding =
       12582912.0F;  // 1.5 · 2²³: adding it leaves the nearest integer in the last bits
-  const Vectors<float>::Values shifted = clamped * 1.44269504F + kRounding;
-  const Vectors<float>::Values powers = shifted - kRounding;
-  const Vectors<float>::Values rest = clamped - powers * 0.693359375F + powers * 2.12194440e-4F;
-  Vectors<float>::Values p = rest * 1.9875691500e-4F + 1.3981999507e-3F;
+  const Floats shifted = clamped * 1.44269504F + kRounding;
+  const Floats powers = shifted - kRounding;
+  const Floats rest = clamped - powers * 0.693359375F + powers * 2.12194440e-4F;
+  Floats p = rest * 1.9875691500e-4F + 1.3981999507e-3F;
   p = p * rest + 8.3334519073e-3F;
   p = p * rest + 4.1665795894e-2F;
   p = p * rest + 1.6666665459e-1F;
   p = p * rest + 5.0000001201e-1F;
   p = p * rest * rest + rest + 1.0F;
-  const Vectors<float>::Indices exponent = (__builtin_convertvector(powers, Vectors<float>::Indices) + 127)
-                                           << 23;
-  Vectors<float>::Values scale;
+  const Ints exponent = (__builtin_convertvector(powers, Ints) + 127) << 23;
+  Floats scale;
   static_assert(sizeof(scale) == sizeof(exponent));
   std::memcpy(&scale, &exponent, sizeof(scale));
-  x = x < kSmallest ? Vectors<float>::Values{} : p * scale;
+  x = x < kSmallest ? Floats{} : p * scale;
 }
 
-/// `count` rounded up to whole vectors.
+/// `count` rounded up to whole vectors of every instruction set.
 template <typename Scalar>
 constexpr std::int64_t whole_vectors(std::int64_t count) {
-  constexpr std::int64_t kLanes = Vectors<Scalar>::kLanes;
+  constexpr std::int64_t kLanes = Vectors<Scalar, 64>::kLanes;
   return (count + kLanes - 1) / kLanes * kLanes;
 }
 

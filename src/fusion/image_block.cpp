@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "core/activations.h"
 #include "core/attention.h"
 
 namespace tessera::fusion {
@@ -41,7 +40,7 @@ at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
 }
 
 at::Tensor ImageBlockImpl::feed_forward_half(const at::Tensor& hidden_states) {
-  return hidden_states + down->forward(exact_gelu(up->forward(feed_forward_norm->forward(hidden_states))));
+  return hidden_states + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden_states))));
 }
 
 at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {

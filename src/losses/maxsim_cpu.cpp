@@ -32,11 +32,14 @@ struct Tile {
   std::int64_t padded;
 };
 
+template <typename Scalar>
+using IndexOf = typename Vectors<Scalar, 64>::Index;
+
 /// Room for the best of each patch (`padded` long) and of each token.
 template <typename Scalar>
 struct Best {
   Scalar* of_patch;
-  typename Vectors<Scalar>::Index* token;
+  IndexOf<Scalar>* token;
   Scalar* of_token;
   std::int32_t* patch;
 };
@@ -47,9 +50,9 @@ struct Sums {
   Scalar of_tokens = 0;
 };
 
-template <typename Scalar>
+template <std::int64_t kBytes, typename Scalar>
 TESSERA_INLINE Scalar sum(const Scalar* values, std::int64_t count) {
-  using V = Vectors<Scalar>;
+  using V = Vectors<Scalar, kBytes>;
   typename V::Values lanes = {}, next;
   std::int64_t i = 0;
   for (; i + V::kLanes <= count; i += V::kLanes) {
@@ -64,9 +67,9 @@ TESSERA_INLINE Scalar sum(const Scalar* values, std::int64_t count) {
 
 /// Both reductions in one pass over the tile. Comparisons keep the first of equals, and no index leaves the
 /// image or text even where nothing compares (NaN).
-template <typename Scalar>
-TESSERA_INLINE Sums<Scalar> find_best(const Tile<Scalar>& tile, const Best<Scalar>& best) {
-  using V = Vectors<Scalar>;
+template <std::int64_t kBytes, typename Scalar>
+TESSERA_INLINE Sums<Scalar> best_matches_with(const Tile<Scalar>& tile, const Best<Scalar>& best) {
+  using V = Vectors<Scalar, kBytes>;
   constexpr Scalar kLowest = -std::numeric_limits<Scalar>::infinity();
   std::fill(best.of_patch, best.of_patch + tile.padded, kLowest);
   std::fill(best.token, best.token + tile.padded, 0);
@@ -97,15 +100,11 @@ TESSERA_INLINE Sums<Scalar> find_best(const Tile<Scalar>& tile, const Best<Scala
     best.of_token[t] = greatest[0];
     best.patch[t] = static_cast<std::int32_t>(index[0]);
   }
-  return {sum(best.of_patch, tile.patches), sum(best.of_token, tile.tokens)};
+  return {sum<kBytes>(best.of_patch, tile.patches), sum<kBytes>(best.of_token, tile.tokens)};
 }
 
-TESSERA_FOR_EACH_PROCESSOR Sums<float> best_matches(const Tile<float>& tile, const Best<float>& best) {
-  return find_best(tile, best);
-}
-TESSERA_FOR_EACH_PROCESSOR Sums<double> best_matches(const Tile<double>& tile, const Best<double>& best) {
-  return find_best(tile, best);
-}
+TESSERA_KERNEL(Sums<float>, best_matches, (const Tile<float>& tile, const Best<float>& best), (tile, best))
+TESSERA_KERNEL(Sums<double>, best_matches, (const Tile<double>& tile, const Best<double>& best), (tile, best))
 
 /// The pairs of a patch and a token that an image and a text chose, seen from one of the two.
 struct Choices {
@@ -114,9 +113,10 @@ struct Choices {
   std::int64_t count;
 };
 
-template <typename Scalar>
-TESSERA_INLINE void add_rows(Scalar* own, const Scalar* other, const Choices& choices, Scalar weight,
-                             std::int64_t width) {
+/// own[choices.own[i]] += weight · other[choices.other[i]]
+template <std::int64_t kBytes, typename Scalar>
+TESSERA_INLINE void accumulate_with(Scalar* own, const Scalar* other, const Choices& choices, Scalar weight,
+                                    std::int64_t width) {
   for (std::int64_t i = 0; i < choices.count; ++i) {
     Scalar* __restrict__ to = own + choices.own[i] * width;
     const Scalar* __restrict__ from = other + choices.other[i] * width;
@@ -124,15 +124,12 @@ TESSERA_INLINE void add_rows(Scalar* own, const Scalar* other, const Choices& ch
   }
 }
 
-/// own[choices.own[i]] += weight · other[choices.other[i]]
-TESSERA_FOR_EACH_PROCESSOR void accumulate(float* own, const float* other, const Choices& choices,
-                                           float weight, std::int64_t width) {
-  add_rows(own, other, choices, weight, width);
-}
-TESSERA_FOR_EACH_PROCESSOR void accumulate(double* own, const double* other, const Choices& choices,
-                                           double weight, std::int64_t width) {
-  add_rows(own, other, choices, weight, width);
-}
+TESSERA_KERNEL(void, accumulate,
+               (float* own, const float* other, const Choices& choices, float weight, std::int64_t width),
+               (own, other, choices, weight, width))
+TESSERA_KERNEL(void, accumulate,
+               (double* own, const double* other, const Choices& choices, double weight, std::int64_t width),
+               (own, other, choices, weight, width))
 
 /// Calls `action` with a pointer of the tensor's integer type (index_dtype).
 template <typename Action>
@@ -217,7 +214,7 @@ void ForwardPass<Scalar>::run(std::int64_t image, const TextRange& range,
     at::mm_out(out, texts.tokens.narrow(0, first, count), patches[image].t());
   }
   std::vector<Scalar> of_patch(padded()), of_token(count);
-  std::vector<typename Vectors<Scalar>::Index> token(padded());
+  std::vector<IndexOf<Scalar>> token(padded());
   std::vector<std::int32_t> patch(count);
   for (std::int64_t text = range.begin; text < range.end; ++text) {
     const std::int64_t begin = offsets[text] - first, length = offsets[text + 1] - offsets[text];

@@ -142,7 +142,7 @@ Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swi
 at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
   const at::Tensor inner = in_->forward(hidden_states);
   if (!gated_) {
-    return out_->forward(exact_gelu(inner));
+    return out_->forward(at::gelu(inner));
   }
   const std::vector<at::Tensor> halves = inner.chunk(2, -1);
   return out_->forward(swiglu(halves[0], halves[1]));

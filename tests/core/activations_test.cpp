@@ -38,14 +38,6 @@ void expect_agreement(const Ours& ours, const Theirs& theirs, const std::vector<
 /// From far below to far above 0, so many that there are several threads' work and a rest of no whole vector.
 at::Tensor values() { return at::linspace(-40, 40, 70001, at::kFloat); }
 
-TEST(ActivationsTest, GeluIsTheExactOne) {
-  at::manual_seed(1);
-  expect_agreement([](const std::vector<at::Tensor>& x) { return exact_gelu(x[0]); },
-                   [](const std::vector<at::Tensor>& x) { return at::gelu(x[0]); }, {values()});
-  expect_agreement([](const std::vector<at::Tensor>& x) { return exact_gelu(x[0]); },
-                   [](const std::vector<at::Tensor>& x) { return at::gelu(x[0]); }, {at::randn({3, 7})});
-}
-
 TEST(ActivationsTest, SwigluIsSiluTimesTheOther) {
   at::manual_seed(2);
   expect_agreement([](const std::vector<at::Tensor>& x) { return swiglu(x[0], x[1]); },
@@ -56,7 +48,6 @@ TEST(ActivationsTest, SwigluIsSiluTimesTheOther) {
 TEST(ActivationsTest, InputsMayLieAnyhow) {
   at::manual_seed(3);
   const at::Tensor both = at::randn({5, 2, 9});
-  EXPECT_TRUE(at::equal(exact_gelu(both.select(1, 0)), exact_gelu(both.select(1, 0).contiguous())));
   EXPECT_TRUE(at::equal(swiglu(both.select(1, 0), both.select(1, 1)),
                         swiglu(both.select(1, 0).contiguous(), both.select(1, 1).contiguous())));
 }
@@ -64,7 +55,7 @@ TEST(ActivationsTest, InputsMayLieAnyhow) {
 TEST(ActivationsTest, OtherPrecisionsAreLibTorchs) {
   const at::Tensor x = at::randn({4, 9});
   for (const auto dtype : {at::kDouble, at::kBFloat16}) {
-    EXPECT_TRUE(at::equal(exact_gelu(x.to(dtype)), at::gelu(x.to(dtype))));
+    EXPECT_TRUE(at::equal(swiglu(x.to(dtype), x.to(dtype)), at::silu(x.to(dtype)) * x.to(dtype)));
     EXPECT_EQ(dropout(x.to(dtype), 0.5).scalar_type(), dtype);
   }
 }
