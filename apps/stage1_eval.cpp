@@ -122,6 +122,27 @@ class Evaluation {
   nlohmann::json figures_ = nlohmann::json::object();
 };
 
+/// What can be known to be wrong before anything is computed.
+void check_options(const options::variables_map& values, const std::string& suite) {
+  if (std::find(kSuites.begin(), kSuites.end(), suite) == kSuites.end()) {
+    throw ConfigError(fmt::format("--suite: expected one of {}, found '{}'", joined(kSuites), suite));
+  }
+  count_of(values, "rerank-top-k", 0);
+  count_of(values, "beams", 1);
+  if (values.count("images") != 0) {
+    if (suite != "zero-shot" && suite != "all")
+      throw ConfigError(fmt::format("--images belongs to --suite zero-shot or all, not {}", suite));
+    const std::filesystem::path images = values["images"].as<std::string>();
+    if (!std::filesystem::is_directory(images))
+      fail("--images: {}: there is no such folder", images.string());
+  }
+  if (values.count("output") != 0) {
+    const auto folder = std::filesystem::absolute(values["output"].as<std::string>()).parent_path();
+    if (!std::filesystem::is_directory(folder))
+      fail("--output: {}: there is no such folder", folder.string());
+  }
+}
+
 constexpr const char* kUsageText =
     "Evaluates a checkpoint or a bundle.\n\n"
     "Usage: stage1_eval --suite SUITE --model FOLDER [--data SHARDS]... [--output FILE]\n";
@@ -131,9 +152,7 @@ int body(int argc, char** argv) {
   if (!parsed) return kDone;
   const options::variables_map& values = *parsed;
   const std::string suite = values["suite"].as<std::string>();
-  if (std::find(kSuites.begin(), kSuites.end(), suite) == kSuites.end()) {
-    throw ConfigError(fmt::format("--suite: expected one of {}, found '{}'", joined(kSuites), suite));
-  }
+  check_options(values, suite);
   ModelTool tool(values);
   apply_options(values, tool.loaded.config);
   nlohmann::json figures = Evaluation(values, tool).run();

@@ -12,6 +12,7 @@
 
 #include "command_line.h"
 #include "core/error.h"
+#include "core/folder_lock.h"
 #include "core/logging.h"
 #include "data/loader.h"
 #include "data/webdataset.h"
@@ -42,6 +43,9 @@ void add_json_option(options::options_description& description) {
 }
 
 fs::path memory_file(const options::variables_map& values) { return values["memory"].as<std::string>(); }
+
+/// Two programs that change one memory take turns, or the later would undo the earlier.
+FolderLock lock_for_change(const fs::path& file) { return FolderLock(file.parent_path()); }
 
 /// Listing and forgetting need no model: whichever model's codes these are.
 memory::MemoryStore load_file(const options::variables_map& values) {
@@ -144,7 +148,7 @@ int write_action(const Words& arguments) {
   const auto values = parse_options(
       "Writes pairs of image and caption into a memory, without training anything. The file is made where "
       "there "
-      "is none, and\nreplaced as a whole or not at all.\n\n"
+      "is none, and\nreplaced as a whole or not at all; two programs that change it take turns.\n\n"
       "Usage: tessera memory write IMAGE --caption TEXT [--id ID] --model FOLDER --memory FILE\n"
       "       tessera memory write --shards SHARDS [--limit N] --model FOLDER --memory FILE\n",
       description, arguments, positional);
@@ -154,6 +158,7 @@ int write_action(const Words& arguments) {
   const ModelTool model(*values);
   const inference::TrainedModel evaluated = model.evaluated();
   const fs::path file = memory_file(*values);
+  const FolderLock lock = lock_for_change(file);
   memory::MemoryStore store =
       fs::exists(file) ? inference::load_memory(evaluated, file) : inference::new_memory(evaluated);
   PairWriter writer(evaluated, store);
@@ -259,6 +264,7 @@ int forget_action(const Words& arguments) {
       description, arguments, positional);
   if (!values) return kDone;
   if (values->count("id") == 0) throw ConfigError("memory forget: name the ids to forget");
+  const FolderLock lock = lock_for_change(memory_file(*values));
   memory::MemoryStore store = load_file(*values);
   const Words ids = (*values)["id"].as<Words>();
   for (const std::string& id : ids) store.forget(id);

@@ -17,7 +17,7 @@ namespace tessera {
 /// @param key, value  [B, S, heads, D]
 /// @param bias        undefined, or [1 or B, 1, 1 or T, S] without gradient, added to the scores
 /// @param is_causal   query i reads keys 0 … i
-/// @return [B, T, heads, D], the dtype of `query`
+/// @return [B, T, heads, D], the dtype of `query`; 0 for a query that may read nothing
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const at::Tensor& bias = {}, bool is_causal = false);
 

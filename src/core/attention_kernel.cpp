@@ -225,6 +225,7 @@ TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, 
         greatest = score > greatest ? score : greatest;
       }
       spread_greatest<kLanes / 2>(greatest, Vectors<float, kBytes>::kAllLanes);
+      greatest = greatest == kLowest ? Floats{} : greatest;  // a query that may read nothing
       for (std::int64_t j = 0; j < padded; j += kLanes) {
         load_vector(score, scores + j);
         score -= greatest;
@@ -233,8 +234,10 @@ TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, 
         store_vector(score, scores + j);
       }
       spread_sum<kLanes / 2>(sum, Vectors<float, kBytes>::kAllLanes);
-      log_sums[first + i] = greatest[0] + std::log(sum[0]);
-      const Floats inverse = 1.0F / sum;
+      // Nothing read is 0, as LibTorch has it: all weights are 0, here and, by the +∞, in the backward pass.
+      const bool reads = sum[0] != 0;
+      log_sums[first + i] = reads ? greatest[0] + std::log(sum[0]) : -kLowest;
+      const Floats inverse = (reads ? 1.0F : 0.0F) / (reads ? sum : Floats{} + 1.0F);
       for (std::int64_t j = 0; j < padded; j += kLanes) {
         load_vector(score, scores + j);
         store_vector(score * inverse, scores + j);

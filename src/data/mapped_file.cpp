@@ -22,6 +22,10 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     ::close(file);
     fail("{}: {}", path.string(), std::strerror(error));
   }
+  if (S_ISDIR(status.st_mode)) {
+    ::close(file);
+    fail("{}: expected a file, found a folder", path.string());
+  }
   const auto size = static_cast<std::size_t>(status.st_size);
   if (size == 0) {
     ::close(file);

@@ -50,6 +50,19 @@ void add_health(nlohmann::json& json, const std::vector<inference::GeneratedCapt
   json["caption_words"] = words / captions;
 }
 
+/// A set drawn with another wording would be judged false throughout, its own captions too.
+void check_wording(const EncodedSet& set, const std::vector<data::SceneDescription>& scenes) {
+  for (std::size_t i = 0; i < scenes.size(); ++i) {
+    for (const std::string& caption : set.captions[i]) {
+      if (data::judge_caption(caption, scenes[i]).wholly_true) continue;
+      fail(
+          "captions: {}: the image's own caption '{}' does not tell its scene as the judge reads it "
+          "(docs/evaluation.md); draw the set anew with tessera make-shapes",
+          set.keys[i], caption);
+    }
+  }
+}
+
 void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
                const std::vector<data::SceneDescription>& scenes) {
   add_to_json(json, scene_truth(captions, scenes), "");
@@ -69,6 +82,8 @@ nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const En
   if (evaluated.config.losses.caption.weight == 0) {
     fail("captions: the model was trained without them (losses.caption.weight is 0)");
   }
+  const auto scenes = scenes_of(dataset, set.indices);
+  if (scenes) check_wording(set, *scenes);
   const std::vector<inference::GeneratedCaption> generated =
       inference::generate_captions(evaluated, set.tokens.image_tokens, options.beams);
   std::vector<std::string> captions;
@@ -78,7 +93,7 @@ nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const En
   json["generated_captions"] = captions_list(set, captions);
   add_scores(json, set, captions);
   add_health(json, generated);
-  if (const auto scenes = scenes_of(dataset, set.indices)) add_truth(json, captions, *scenes);
+  if (scenes) add_truth(json, captions, *scenes);
   return json;
 }
 

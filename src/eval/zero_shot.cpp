@@ -102,6 +102,15 @@ ClassFolder read_class_folder(const fs::path& folder, const fs::path& classes_fi
          result.folders.size());
   }
   result.classes = names_of(result.folders, classes_file);
+  std::map<std::string, std::string> folder_of;
+  for (std::size_t i = 0; i < result.classes.size(); ++i) {
+    const auto [found, is_new] = folder_of.try_emplace(result.classes[i], result.folders[i]);
+    if (is_new) continue;
+    fail(
+        "{}: the class folders '{}' and '{}' are both called '{}'; give each a name of its own "
+        "(--classes-file)",
+        folder.string(), found->second, result.folders[i], result.classes[i]);
+  }
   return result;
 }
 

@@ -81,12 +81,14 @@ SafetensorsFile open_model_file(const fs::path& folder) {
 }
 
 /// The backbone's place: as it was written (relative: inside the checkpoint, as bundles have it), or, where
-/// the run's folder has moved, beside the checkpoints.
-fs::path find_backbone(const fs::path& checkpoint, const fs::path& written) {
+/// the run's folder has moved, beside the checkpoints. Another run may have taken the old place since: the
+/// hash tells.
+fs::path find_backbone(const fs::path& checkpoint, const fs::path& written, const std::string& hash) {
   const fs::path place = fs::absolute(checkpoint / written).lexically_normal();
-  if (fs::exists(place)) return place;
   const fs::path moved = fs::canonical(checkpoint).parent_path().parent_path() / "backbone";
-  if (written.filename() == "backbone" && fs::exists(moved)) return moved;
+  const bool has_moved = written.filename() == "backbone" && moved != place && fs::exists(moved);
+  if (fs::exists(place) && (!has_moved || backbone_hash(place) == hash)) return place;
+  if (has_moved) return moved;
   fail("{}: its frozen backbone {} is not there any more", checkpoint.string(), place.string());
 }
 
@@ -114,7 +116,7 @@ BackboneSource backbone_of_checkpoint(const fs::path& folder) {
   const auto path = metadata.find("backbone");
   const auto hash = metadata.find("backbone_hash");
   if (path == metadata.end() || hash == metadata.end()) return {};
-  return {find_backbone(folder, path->second), hash->second};
+  return {find_backbone(folder, path->second, hash->second), hash->second};
 }
 
 void check_backbone(const fs::path& checkpoint, const BackboneSource& expected,

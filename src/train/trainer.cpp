@@ -32,6 +32,12 @@ std::string phase_line(Phase phase, std::int64_t trainable_parameters) {
 
 namespace {
 
+language::Tokenizer load_tokenizer(const Config& config) {
+  if (config.language.tokenizer.empty())
+    throw ConfigError("language.tokenizer: no tokenizer is named (tessera train-tokenizer makes one)");
+  return language::Tokenizer::load(config.language.tokenizer);
+}
+
 data::LoaderOptions loader_options(const Config& config, const Collectives& collectives) {
   const DataConfig& data = config.data;
   return {.image_size = data.image_size,
@@ -64,7 +70,7 @@ Trainer::Trainer(const Config& config, const TrainerOptions& options)
       stop_after_(options.stop_after),
       compute_(choose_compute(config.run)),
       folder_(fs::path(config.run.output_dir) / config.run.name),
-      tokenizer_(language::Tokenizer::load(config.language.tokenizer)),
+      tokenizer_(load_tokenizer(config)),
       metrics_(compute_.device),
       clock_(std::make_unique<RateClock>()) {
   // Everything that can be wrong in the input is opened before the run's folder is touched; until then what

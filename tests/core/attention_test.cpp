@@ -151,6 +151,34 @@ TEST(AttentionTest, WhatMayNotBeReadChangesNothing) {
   EXPECT_TRUE(at::allclose(cross_attention(query, key_value.slice(1, 0, 7)), before, 1e-5, 1e-6));
 }
 
+TEST(AttentionTest, AQueryThatMayReadNothingGivesZeroAndNoGradient) {
+  at::manual_seed(6);
+  for (const std::int64_t head_size : {32, 24}) {  // the kernel's, and LibTorch's
+    const at::Tensor query = at::randn({2, 3, 2, head_size}).requires_grad_();
+    const at::Tensor key_value = at::randn({2, 5, 2, 2, head_size}).requires_grad_();
+    at::Tensor bias = at::zeros({2, 1, 1, 5});
+    bias[0].fill_(kNever);
+    const at::Tensor output = cross_attention(query, key_value, bias);
+    EXPECT_EQ(output[0].count_nonzero().item<int>(), 0);
+    EXPECT_TRUE(at::equal(output[1], cross_attention(query.slice(0, 1), key_value.slice(0, 1))[0]));
+    for (const at::Tensor& gradient : torch::autograd::grad({output.sum()}, {query, key_value})) {
+      EXPECT_TRUE(gradient.isfinite().all().item<bool>());
+      EXPECT_EQ(gradient[0].count_nonzero().item<int>(), 0);
+    }
+  }
+}
+
+TEST(AttentionTest, GradientsOfTheRestAreTheSameWhereOneOperandIsFixed) {
+  at::manual_seed(7);
+  const at::Tensor query = at::randn({2, 3, 2, 32}).requires_grad_();
+  const at::Tensor key_value = at::randn({2, 5, 2, 2, 32}).requires_grad_();
+  const auto both = torch::autograd::grad({cross_attention(query, key_value).sum()}, {query, key_value});
+  EXPECT_TRUE(at::equal(
+      torch::autograd::grad({cross_attention(query.detach(), key_value).sum()}, {key_value})[0], both[1]));
+  EXPECT_TRUE(at::equal(torch::autograd::grad({cross_attention(query, key_value.detach()).sum()}, {query})[0],
+                        both[0]));
+}
+
 TEST(AttentionTest, UnderAutocastItComputesInFloat32AndAnswersInTheOperandsPrecision) {
   at::manual_seed(5);
   const at::Tensor packed = at::randn({2, 9, 3, 2, 32}).to(at::kBFloat16);

@@ -38,6 +38,15 @@ TEST(ClassFolder, ListsClassesAndImagesInOrder) {
             (std::vector<std::string>{"house cat", "frog"}));
 }
 
+TEST(ClassFolder, RefusesTwoClassesOfOneName) {
+  const TemporaryFolder folder;
+  touch(folder.path() / "tree_frog" / "a.png");
+  touch(folder.path() / "tree-frog" / "a.png");
+  const std::string error = error_of([&] { read_class_folder(folder.path(), {}); });
+  EXPECT_NE(error.find("'tree-frog' and 'tree_frog' are both called 'tree frog'"), std::string::npos)
+      << error;
+}
+
 TEST(ClassFolder, RefusesWhatIsNone) {
   const TemporaryFolder folder;
   const std::string root = folder.path().string();

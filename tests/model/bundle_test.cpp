@@ -105,6 +105,17 @@ TEST_F(BundleTest, IsTheCheckpointBitForBitWithNothingBesideIt) {
   }
 }
 
+TEST_F(BundleTest, ACheckpointFindsItsBackboneAlsoWhereAnotherRunTookItsPlace) {
+  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
+  fs::rename(root() / "run", root() / "run.previous");
+  Config other = small_config();
+  other.run.seed = 7;
+  save_backbone(root() / "run" / "backbone", *build_model(other, std::nullopt).model, other);
+  const std::vector<at::Tensor> found = outputs(load_model(root() / "run.previous" / "checkpoints" / "last"));
+  for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(torch::equal(found[i], expected[i])) << i;
+}
+
 TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
   const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
   const LoadedModel original = load_model(checkpoint);
