@@ -4,7 +4,7 @@
 #   scripts/test.sh [--preset PRESET] [-L LABEL] [-R REGEX]
 #
 #   --preset PRESET   cpu-release (default), cpu-debug, asan (address and undefined-behaviour sanitizers)
-#   -L LABEL          only tests whose label matches: unit, golden, integration, distributed, cuda
+#   -L LABEL          only tests whose label matches: unit, golden, integration
 #   -R REGEX          only tests whose name matches
 #
 # The exit code is 0 only if the checks and all chosen tests pass; choosing no test at all is a failure.
