@@ -124,7 +124,7 @@ class QuickstartTest : public testing::Test {
     EXPECT_GT(facts("never_written"), facts("empty_memory")) << finished.output;
 
     const auto similarity = [&](const char* group) { return figure(group, "read_out_similarity"); };
-    EXPECT_GT(similarity("written"), similarity("never_written") + 0.03) << finished.output;
+    EXPECT_LT(2 * (1 - similarity("written")), 1 - similarity("never_written")) << finished.output;
     EXPECT_GT(similarity("kept"), similarity("written") - 0.01) << finished.output;
     EXPECT_LT(similarity("forgotten"), similarity("never_written")) << finished.output;
     EXPECT_GT(figures.at("confidence_auc").get<double>(), 0.85) << finished.output;
@@ -150,7 +150,7 @@ TEST_F(QuickstartTest, LearnsToFindHeldOutScenes) {
       " --set run.log_dir=" + (root_ / "logs").string() + " --set 'data.train=[\"" + shapes +
       "/train-{000000..000001}.tar\"]'" + " --set 'data.validation=[\"" + shapes +
       "/val-000000.tar\"]' --set language.tokenizer=" + tokenizer +
-      " --set schedule.epochs=9 --set schedule.lora_warmup_epochs=6");
+      " --set schedule.epochs=14 --set schedule.lora_warmup_epochs=9");
   ASSERT_EQ(trained.exit_code, 0) << trained.output;
   const fs::path run = root_ / "runs" / "quickstart";
   const fs::path report = root_ / "scores.json";
