@@ -102,7 +102,6 @@ class Evaluation {
   }
 
   void run_zero_shot() {
-    if (values_.count("images") == 0) throw ConfigError("--suite zero-shot: --images FOLDER is missing");
     const eval::ZeroShotSuiteOptions suite_options{values_["images"].as<std::string>(),
                                                    values_["classes-file"].as<std::string>(),
                                                    values_["templates-file"].as<std::string>()};
@@ -129,6 +128,8 @@ void check_options(const options::variables_map& values, const std::string& suit
   }
   count_of(values, "rerank-top-k", 0);
   count_of(values, "beams", 1);
+  if (suite == "zero-shot" && values.count("images") == 0)
+    throw ConfigError("--suite zero-shot: --images FOLDER is missing");
   if (values.count("images") != 0) {
     if (suite != "zero-shot" && suite != "all")
       throw ConfigError(fmt::format("--images belongs to --suite zero-shot or all, not {}", suite));
