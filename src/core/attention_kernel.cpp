@@ -133,18 +133,25 @@ struct RegistersOf<16> : Registers<16, 8, 4, 0> {};  // 16
 
 /// What one thread works in.
 struct Scratch {
-  Scratch(std::int64_t keys, std::int64_t head_size)
-      : padded(whole_vectors<float>(keys)),
-        key_columns(static_cast<std::size_t>(head_size * padded)),
-        value_columns(key_columns.size()),
-        scores(static_cast<std::size_t>(kQueryBlock * padded)),
-        score_gradients(scores.size()),
+  explicit Scratch(const AttentionInput& input)
+      : padded(whole_vectors<float>(input.key.tokens)),
+        key_columns(static_cast<std::size_t>(input.head_size * padded)),
+        scores(static_cast<std::size_t>(std::min(kQueryBlock, input.query.tokens) * padded)),
         bias(static_cast<std::size_t>(padded), kLowest) {}
 
-  std::int64_t padded;                            ///< keys, rounded up to whole vectors
-  std::vector<float> key_columns, value_columns;  ///< [D, padded], 0 in the last columns
-  std::vector<float> scores, score_gradients;     ///< [kQueryBlock, padded]
-  std::vector<float> bias;                        ///< [padded], −inf in the last columns
+  std::int64_t padded;             ///< keys, rounded up to whole vectors
+  std::vector<float> key_columns;  ///< [D, padded], 0 in the last columns
+  std::vector<float> scores;       ///< [queries of a block, padded]
+  std::vector<float> bias;         ///< [padded], −inf in the last columns
+};
+
+/// What the backward pass needs beside.
+struct GradientScratch : Scratch {
+  explicit GradientScratch(const AttentionInput& input)
+      : Scratch(input), value_columns(key_columns.size()), score_gradients(scores.size()) {}
+
+  std::vector<float> value_columns;    ///< like key_columns
+  std::vector<float> score_gradients;  ///< like scores
 };
 
 /// One head's rows of an operand.
@@ -253,7 +260,7 @@ TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, 
 /// P = exp(score − log_sum); dS = P · (dP − Σ P · dP) · scale, which is the gradient of q·k.
 template <std::int64_t kBytes>
 TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums, std::int64_t count,
-                                    Scratch& scratch) {
+                                    GradientScratch& scratch) {
   using Floats = typename Vectors<float, kBytes>::Values;
   constexpr std::int64_t kLanes = Vectors<float, kBytes>::kLanes;
   const std::int64_t padded = scratch.padded;
@@ -284,7 +291,7 @@ struct HeadGradients {
 
 template <std::int64_t kBytes>
 TESSERA_INLINE void head_backward_with(const HeadPass& pass, const float* log_sums,
-                                       const HeadGradients& gradients, Scratch& scratch) {
+                                       const HeadGradients& gradients, GradientScratch& scratch) {
   using Target = RegistersOf<kBytes>;
   const std::int64_t padded = scratch.padded;
   const std::int64_t size = pass.input.head_size;
@@ -318,7 +325,7 @@ TESSERA_KERNEL(void, head_forward,
                (pass, output, log_sums, scratch))
 TESSERA_KERNEL(void, head_backward,
                (const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
-                Scratch& scratch),
+                GradientScratch& scratch),
                (pass, log_sums, gradients, scratch))
 
 HeadPass pass_of(const AttentionInput& input, std::int64_t batch, std::int64_t head) {
@@ -350,7 +357,7 @@ bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
 
 void attention_forward(const AttentionInput& input, const AttentionOperand& output, float* log_sums) {
   at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    Scratch scratch(input.key.tokens, input.head_size);
+    Scratch scratch(input);
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t batch = unit / input.heads, head = unit % input.heads;
       head_forward(pass_of(input, batch, head), rows_of(output, batch, head),
@@ -362,7 +369,7 @@ void attention_forward(const AttentionInput& input, const AttentionOperand& outp
 void attention_backward(const AttentionInput& input, const float* log_sums,
                         const AttentionOperand& grad_output, const AttentionGradients& gradients) {
   at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    Scratch scratch(input.key.tokens, input.head_size);
+    GradientScratch scratch(input);
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t batch = unit / input.heads, head = unit % input.heads;
       const HeadGradients of_head{rows_of(grad_output, batch, head), rows_of(gradients.query, batch, head),
