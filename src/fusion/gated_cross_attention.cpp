@@ -4,7 +4,8 @@
 
 #include <limits>
 
-#include "core/attention.h"
+#include "ops/attention.h"
+#include "ops/linear.h"
 
 namespace tessera::fusion {
 
@@ -32,7 +33,7 @@ ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::T
               context.sizes());
   const std::int64_t batch = context.size(0);
   const std::int64_t tokens = context.size(1);
-  ContextKeys keys{key_value->forward(context_norm->forward(context))
+  ContextKeys keys{ops::linear(context_norm->forward(context), key_value)
                        .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads}),
                    {}};
   if (context_mask.defined()) {
@@ -53,7 +54,7 @@ at::Tensor GatedCrossAttentionImpl::queries(const at::Tensor& hidden_states) {
   TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.query_size,
               "gated cross-attention: hidden_states [B, T, ", options_.query_size, "] expected, got ",
               hidden_states.sizes());
-  return query->forward(norm->forward(hidden_states))
+  return ops::linear(norm->forward(hidden_states), query)
       .view({hidden_states.size(0), hidden_states.size(1), options_.heads,
              options_.query_size / options_.heads});
 }
@@ -62,8 +63,8 @@ at::Tensor GatedCrossAttentionImpl::read(const at::Tensor& hidden_states, const 
                                          const ContextKeys& context) {
   TORCH_CHECK(queries.size(0) == context.key_value.size(0), "gated cross-attention: a context for each of ",
               queries.size(0), " rows expected, got ", context.key_value.size(0));
-  const at::Tensor attended = cross_attention(queries, context.key_value, context.bias);
-  const at::Tensor projected = output->forward(attended.reshape(hidden_states.sizes()));
+  const at::Tensor attended = ops::cross_attention(queries, context.key_value, context.bias);
+  const at::Tensor projected = ops::linear(attended.reshape(hidden_states.sizes()), output);
   return at::addcmul(hidden_states, projected, gate.to(projected.scalar_type()));
 }
 

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include "core/attention.h"
+#include "ops/attention.h"
+#include "ops/feed_forward.h"
+#include "ops/linear.h"
 
 namespace tessera::fusion {
 
@@ -26,10 +28,10 @@ at::Tensor ImageBlockImpl::self_attention(const at::Tensor& hidden_states) {
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
   const at::Tensor attended =
-      tessera::self_attention(query_key_value->forward(attention_norm->forward(hidden_states))
-                                  .view({batch, tokens, 3, options_.attention_heads,
-                                         options_.hidden_size / options_.attention_heads}));
-  return attention_output->forward(attended.reshape({batch, tokens, options_.hidden_size}));
+      ops::self_attention(ops::linear(attention_norm->forward(hidden_states), query_key_value)
+                              .view({batch, tokens, 3, options_.attention_heads,
+                                     options_.hidden_size / options_.attention_heads}));
+  return ops::linear(attended.reshape({batch, tokens, options_.hidden_size}), attention_output);
 }
 
 at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
@@ -40,7 +42,13 @@ at::Tensor ImageBlockImpl::attention_half(const at::Tensor& hidden_states) {
 }
 
 at::Tensor ImageBlockImpl::feed_forward_half(const at::Tensor& hidden_states) {
-  return hidden_states + down->forward(at::gelu(up->forward(feed_forward_norm->forward(hidden_states))));
+  return ops::feed_forward(hidden_states, {.norm_weight = feed_forward_norm->weight,
+                                           .norm_bias = feed_forward_norm->bias,
+                                           .eps = feed_forward_norm->options.eps(),
+                                           .up = up->weight,
+                                           .up_bias = up->bias,
+                                           .down = down->weight,
+                                           .down_bias = down->bias});
 }
 
 at::Tensor ImageBlockImpl::forward(const at::Tensor& hidden_states, const ContextKeys* text) {

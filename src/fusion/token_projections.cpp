@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "fusion/pooling.h"
+#include "ops/linear.h"
 
 namespace tessera::fusion {
 
@@ -14,11 +15,11 @@ TokenProjectionsImpl::TokenProjectionsImpl(const TokenProjectionsOptions& option
 }
 
 at::Tensor TokenProjectionsImpl::patches(const at::Tensor& tokens) {
-  return unit_length(image_projection_->forward(tokens.slice(1, 1)));
+  return unit_length(ops::linear(tokens.slice(1, 1), image_projection_));
 }
 
 at::Tensor TokenProjectionsImpl::text_tokens(const at::Tensor& hidden_states) {
-  return unit_length(text_projection_->forward(hidden_states));
+  return unit_length(ops::linear(hidden_states, text_projection_));
 }
 
 }  // namespace tessera::fusion

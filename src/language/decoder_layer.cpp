@@ -4,9 +4,11 @@
 
 #include <limits>
 
-#include "core/activations.h"
-#include "core/attention.h"
-#include "language/functional.h"
+#include "ops/attention.h"
+#include "ops/feed_forward.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+#include "ops/rotation.h"
 
 namespace tessera::language {
 namespace {
@@ -91,7 +93,7 @@ RmsNormImpl::RmsNormImpl(std::int64_t size, double eps) : eps_(eps) {
   weight = register_parameter("weight", at::ones({size}));
 }
 
-at::Tensor RmsNormImpl::forward(const at::Tensor& x) { return rms_norm(x, weight, eps_); }
+at::Tensor RmsNormImpl::forward(const at::Tensor& x) { return ops::rms_norm(x, weight, eps_); }
 
 AttentionImpl::AttentionImpl(const LanguageModelConfig& config)
     : heads_(config.num_attention_heads),
@@ -111,32 +113,30 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
   const auto split = [&](const at::Tensor& x, std::int64_t heads) {
-    // Attention on the CPU is computed in float32 also under autocast (core/attention.h), and so is the
+    // Attention on the CPU is computed in float32 also under autocast (ops/attention.h), and so is the
     // rotation.
     return (x.is_cpu() && x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x)
         .view({batch, tokens, heads, head_dim_});
   };
-  const at::Tensor query = rotate(split(q_proj->forward(hidden_states), heads_), context.cos, context.sin);
-  at::Tensor key = rotate(split(k_proj->forward(hidden_states), key_value_heads_), context.cos, context.sin);
-  at::Tensor value = split(v_proj->forward(hidden_states), key_value_heads_);
+  const at::Tensor query =
+      ops::rotate(split(ops::linear(hidden_states, q_proj), heads_), context.cos, context.sin);
+  at::Tensor key =
+      ops::rotate(split(ops::linear(hidden_states, k_proj), key_value_heads_), context.cos, context.sin);
+  at::Tensor value = split(ops::linear(hidden_states, v_proj), key_value_heads_);
   if (cache != nullptr) {
     cache->append(key, value);
     key = cache->key;
     value = cache->value;
   }
-  const at::Tensor attended = attention(query, repeat_heads(key, heads_), repeat_heads(value, heads_),
-                                        context.attention_bias, context.is_causal);
-  return o_proj->forward(attended.reshape({batch, tokens, heads_ * head_dim_}));
+  const at::Tensor attended = ops::attention(query, repeat_heads(key, heads_), repeat_heads(value, heads_),
+                                             context.attention_bias, context.is_causal);
+  return ops::linear(attended.reshape({batch, tokens, heads_ * head_dim_}), o_proj);
 }
 
 MlpImpl::MlpImpl(const LanguageModelConfig& config) {
   gate_proj = register_module("gate_proj", make_linear(config.hidden_size, config.intermediate_size));
   up_proj = register_module("up_proj", make_linear(config.hidden_size, config.intermediate_size));
   down_proj = register_module("down_proj", make_linear(config.intermediate_size, config.hidden_size));
-}
-
-at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x)));
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const LanguageModelConfig& config) {
@@ -153,7 +153,11 @@ at::Tensor DecoderLayerImpl::attention_half(const at::Tensor& hidden_states, con
 }
 
 at::Tensor DecoderLayerImpl::feed_forward_half(const at::Tensor& hidden_states) {
-  return hidden_states + mlp->forward(post_attention_layernorm->forward(hidden_states));
+  return ops::feed_forward(hidden_states, {.norm_weight = post_attention_layernorm->weight,
+                                           .eps = post_attention_layernorm->eps(),
+                                           .gate = mlp->gate_proj->weight,
+                                           .up = mlp->up_proj->weight,
+                                           .down = mlp->down_proj->weight});
 }
 
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context,

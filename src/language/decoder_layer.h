@@ -42,6 +42,7 @@ class RmsNormImpl : public torch::nn::Module {
  public:
   RmsNormImpl(std::int64_t size, double eps);
   at::Tensor forward(const at::Tensor& x);
+  double eps() const { return eps_; }
 
   at::Tensor weight;
 
@@ -69,11 +70,11 @@ class AttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Attention);
 
-/// SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x)).
+/// The weights of SwiGLU (Shazeer 2020), down(silu(gate(x)) · up(x)), which ops::feed_forward computes
+/// together with norm and residual.
 class MlpImpl : public torch::nn::Module {
  public:
   explicit MlpImpl(const LanguageModelConfig& config);
-  at::Tensor forward(const at::Tensor& x);
 
   torch::nn::Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
 };

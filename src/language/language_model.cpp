@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "core/error.h"
+#include "ops/linear.h"
 
 namespace tessera::language {
 namespace {
@@ -102,7 +103,7 @@ at::Tensor LanguageModelImpl::hidden_states(const at::Tensor& input_ids, const a
 }
 
 at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_states) {
-  return at::linear(hidden_states, lm_head_.is_empty() ? model_->embed_tokens->weight : lm_head_->weight);
+  return ops::linear(hidden_states, lm_head_.is_empty() ? model_->embed_tokens->weight : lm_head_->weight);
 }
 
 TensorMap language_model_weights(const LanguageModel& model) {

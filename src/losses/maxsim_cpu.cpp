@@ -11,10 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "core/vectors.h"
 #include "losses/maxsim_kernels.h"
+#include "ops/vectors.h"
 
 namespace tessera::losses {
+
+using namespace ops;  // the vectors that kernels are written in
 
 namespace {
 

@@ -21,12 +21,13 @@ std::string memory_line(const MemoryEstimate& memory) {
       memory.queue / kMiB, memory.total() / kMiB);
 }
 
-std::string describe_phase(const Config& config, model::Stage1Model& model, Phase phase) {
+std::string describe_phase(const Config& config, const Compute& compute, model::Stage1Model& model,
+                           Phase phase) {
   model.set_lora_trainable(phase == Phase::kLoraTrains);
   std::string text = phase_line(phase, model.trainable_parameters());
   if (!text.empty()) text += "\n";
   return fmt::format("{}{}\n{}\n", text, model::parameter_table(model),
-                     memory_line(estimate_memory(config, model)));
+                     memory_line(estimate_memory(config, model, compute)));
 }
 
 }  // namespace
@@ -40,7 +41,7 @@ std::string dry_run_report(const Config& config) {
   for (const Phase phase : {Phase::kOnly, Phase::kLoraFrozen, Phase::kLoraTrains}) {
     const bool comes =
         schedule.phase_of(0) == phase || schedule.phase_of(config.schedule.epochs - 1) == phase;
-    if (comes) report += fmt::format("\n{}", describe_phase(config, *built.model, phase));
+    if (comes) report += fmt::format("\n{}", describe_phase(config, compute, *built.model, phase));
   }
   return report;
 }

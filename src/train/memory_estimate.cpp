@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/feed_forward.h"
 #include "vision/dinov2.h"
 
 namespace tessera::train {
@@ -12,26 +13,36 @@ constexpr double kFloat = 4, kBfloat16 = 2, kInteger = 8;
 
 /// What a transformer block keeps for its backward pass, in numbers a token: inputs of the two norms, of the
 /// four attention products and of the feed-forward's products.
+/// @param inner  of the feed-forward network; twice as many where it is gated
 double kept_by_block(double hidden, double inner) { return 8 * hidden + 2 * inner; }
+
+/// The same where the feed-forward half is one kernel (ops/feed_forward.h).
+double kept_by_block_with_kernel(double hidden, double inner) { return 7 * hidden + inner; }
 
 /// Sizes of one pair's way through the model, and what is kept of it, in numbers.
 class PairPasses {
  public:
-  PairPasses(const Config& config, const model::Stage1Model& model) : model_(model) {
+  PairPasses(const Config& config, const model::Stage1Model& model, const Compute& compute) : model_(model) {
+    const bool full_precision_on_cpu = compute.device.is_cpu() && compute.dtype == c10::kFloat;
+    const auto kept = [&](double hidden, double inner, double projections) {
+      const bool kernel =
+          full_precision_on_cpu && ops::feed_forward_kernel_serves(static_cast<std::int64_t>(hidden),
+                                                                   static_cast<std::int64_t>(inner));
+      return (kernel ? kept_by_block_with_kernel : kept_by_block)(hidden, projections * inner);
+    };
     const language::LanguageModelConfig& language = model.language()->config();
     layers_ = static_cast<double>(language.num_hidden_layers);
     levels_ = static_cast<double>(model.fusion()->levels());
     text_width_ = static_cast<double>(language.hidden_size);
     vocabulary_ = static_cast<double>(language.vocab_size);
     // Gate, its SiLU, the other half and their product.
-    text_block_ = kept_by_block(text_width_, 2 * static_cast<double>(language.intermediate_size));
+    text_block_ = kept(text_width_, static_cast<double>(language.intermediate_size), 2);
     text_tokens_ = static_cast<double>(config.language.max_tokens);
     const auto side = static_cast<double>(config.data.image_size / model.vision().patch_size());
     image_tokens_ = 1 + side * side;
     compressor_width_ = static_cast<double>(config.compressor.hidden_size);
     image_width_ = static_cast<double>(config.compressor.output_size);
-    image_block_ =
-        kept_by_block(image_width_, static_cast<double>(config.fusion.image_mlp_ratio) * image_width_);
+    image_block_ = kept(image_width_, static_cast<double>(config.fusion.image_mlp_ratio) * image_width_, 1);
     token_size_ = static_cast<double>(config.fusion.token_size);
   }
 
@@ -121,12 +132,13 @@ double queue_bytes(const Config& config, const PairPasses& passes) {
 
 }  // namespace
 
-MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& model) {
+MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& model,
+                               const Compute& compute) {
   double all = 0;
   for (const model::NamedParameter& parameter : model.named_parts())
     all += static_cast<double>(parameter.tensor.numel());
   const auto trained = static_cast<double>(model.trainable_parameters());
-  const PairPasses passes(config, model);
+  const PairPasses passes(config, model, compute);
   return {.weights = kFloat * all,
           .gradients = kFloat * trained,
           .moments = 2 * kFloat * trained,

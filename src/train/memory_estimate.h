@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/config.h"
+#include "core/device.h"
 #include "model/stage1_model.h"
 
 namespace tessera::train {
@@ -20,6 +21,7 @@ struct MemoryEstimate {
 /// Estimates a step of the model as it is: what has no gradient now keeps none. A loss of weight 0 has no
 /// pass. Captions count as language.max_tokens long and everything as float32, so that shorter captions or
 /// bfloat16 need less.
-MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& model);
+/// @param compute  where it runs: on the CPU in float32 feed-forward networks keep less
+MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& model, const Compute& compute);
 
 }  // namespace tessera::train

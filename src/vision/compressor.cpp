@@ -2,7 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/activations.h"
+#include "ops/activations.h"
+#include "ops/linear.h"
 
 namespace tessera::vision {
 
@@ -26,11 +27,11 @@ at::Tensor FeatureCompressorImpl::forward(const at::Tensor& hidden_states) {
               hidden_states.sizes());
   // In two dimensions the product is no view, so that ReLU can take its place.
   const at::Tensor rows = hidden_states.reshape({-1, options_.input_size});
-  at::Tensor inner = in_->forward(rows).relu_();
+  at::Tensor inner = ops::linear(rows, in_).relu_();
   if (is_training() && options_.dropout > 0) {
-    inner = tessera::dropout(inner, options_.dropout);
+    inner = ops::dropout(inner, options_.dropout);
   }
-  return norm_->forward(out_->forward(inner))
+  return norm_->forward(ops::linear(inner, out_))
       .view({hidden_states.size(0), hidden_states.size(1), options_.output_size});
 }
 

@@ -6,8 +6,9 @@
 #include <cmath>
 #include <memory>
 
-#include "core/activations.h"
-#include "core/attention.h"
+#include "ops/activations.h"
+#include "ops/attention.h"
+#include "ops/linear.h"
 
 namespace tessera::vision {
 
@@ -76,7 +77,7 @@ at::Tensor PatchProjectionImpl::forward(const at::Tensor& pixels) {
   const at::Tensor patches = whole.reshape({pixels.size(0), 3, rows, patch_size_, columns, patch_size_})
                                  .permute({0, 2, 4, 1, 3, 5})
                                  .reshape({pixels.size(0), rows * columns, 3 * patch_size_ * patch_size_});
-  return at::linear(patches, weight.flatten(1), bias);
+  return ops::linear(patches, weight.flatten(1), bias);
 }
 
 Dinov2EmbeddingsImpl::Dinov2EmbeddingsImpl(const Dinov2Config& config, PositionInterpolation variant)
@@ -127,8 +128,8 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
     return projected.view({batch, length, heads_, -1});
   };
   const at::Tensor attended =
-      attention(by_head(query_->forward(hidden_states)), by_head(key_->forward(hidden_states)),
-                by_head(value_->forward(hidden_states)));
+      ops::attention(by_head(query_->forward(hidden_states)), by_head(key_->forward(hidden_states)),
+                     by_head(value_->forward(hidden_states)));
   return dense_->forward(attended.reshape({batch, length, -1}));
 }
 
@@ -145,7 +146,7 @@ at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
     return out_->forward(at::gelu(inner));
   }
   const std::vector<at::Tensor> halves = inner.chunk(2, -1);
-  return out_->forward(swiglu(halves[0], halves[1]));
+  return out_->forward(ops::swiglu(halves[0], halves[1]));
 }
 
 LayerScaleImpl::LayerScaleImpl(std::int64_t features) {

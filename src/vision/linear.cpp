@@ -4,7 +4,8 @@
 
 #include <ostream>
 
-#include "core/activations.h"
+#include "ops/activations.h"
+#include "ops/linear.h"
 
 namespace tessera::vision {
 
@@ -22,7 +23,7 @@ LinearImpl::LinearImpl(std::int64_t in_features, std::int64_t out_features, bool
 }
 
 at::Tensor LinearImpl::base_product(const at::Tensor& input) const {
-  return at::linear(input, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
+  return ops::linear(input, weight, bias);
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
@@ -37,7 +38,7 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
   at::Tensor output = base_product(rows);
   const bool drops = is_training() && lora_options_.dropout > 0;
   const at::Tensor low_rank =
-      at::linear(drops ? tessera::dropout(rows, lora_options_.dropout) : rows, lora_a_->weight);
+      ops::linear(drops ? ops::dropout(rows, lora_options_.dropout) : rows, lora_a_->weight);
   // Under autocast the products above come out in its dtype; an in-place product is not cast for us.
   output.addmm_(low_rank.to(output.scalar_type()), lora_b_->weight.to(output.scalar_type()).t(), /*beta=*/1,
                 /*alpha=*/lora_options_.scaling);

@@ -115,7 +115,7 @@ constexpr std::pair<const char*, Weight> kWeights[] = {
 TEST_F(MemoryEstimateTest, ActivationsAreWhatAStepHoldsWhateverLossesItHas) {
   const auto expect_close = [](const Config& config, const std::string& losses) {
     const auto model = make_model(config);
-    const double ratio = estimate_memory(config, *model).activations / held_bytes(model, config);
+    const double ratio = estimate_memory(config, *model, Compute{}).activations / held_bytes(model, config);
     EXPECT_GT(ratio, 0.85) << losses;
     EXPECT_LT(ratio, 1.18) << losses;
   };
@@ -131,9 +131,9 @@ TEST_F(MemoryEstimateTest, ActivationsAreWhatAStepHoldsWhateverLossesItHas) {
 TEST_F(MemoryEstimateTest, AFrozenEncoderHoldsNothing) {
   const Config config = MemoryEstimateTest::config();
   const auto model = make_model(config);
-  const MemoryEstimate trains = estimate_memory(config, *model);
+  const MemoryEstimate trains = estimate_memory(config, *model, Compute{});
   model->set_lora_trainable(false);
-  const MemoryEstimate frozen = estimate_memory(config, *model);
+  const MemoryEstimate frozen = estimate_memory(config, *model, Compute{});
   EXPECT_EQ(frozen.weights, trains.weights);
   EXPECT_LT(frozen.gradients, trains.gradients);
   EXPECT_LT(frozen.activations, trains.activations);
@@ -156,11 +156,11 @@ TEST_F(MemoryEstimateTest, TheQueueIsExactWithAndWithoutThePayloadOfMatching) {
       if (is_column) bytes += static_cast<double>(tensor.nbytes());
     }
     EXPECT_GT(bytes, 0);
-    EXPECT_EQ(estimate_memory(config, *model).queue, bytes);
+    EXPECT_EQ(estimate_memory(config, *model, Compute{}).queue, bytes);
   }
   Config without = config();
   without.losses.itc.queue.size = 0;
-  EXPECT_EQ(estimate_memory(without, *make_model(without)).queue, 0);
+  EXPECT_EQ(estimate_memory(without, *make_model(without), Compute{}).queue, 0);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace tessera {
+namespace tessera::ops {
 
 /// softmax(QKᵀ/√D + bias) V, in the precision and by the code that is fast where it runs:
 /// - on the CPU in float32 and for heads of whole vectors, a kernel of our own (attention_kernel.h);
@@ -35,4 +35,4 @@ at::Tensor self_attention(const at::Tensor& query_key_value);
 /// @return [B, T, heads, D]
 at::Tensor cross_attention(const at::Tensor& query, const at::Tensor& key_value, const at::Tensor& bias = {});
 
-}  // namespace tessera
+}  // namespace tessera::ops

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace tessera {
+namespace tessera::ops {
 
 /// Attention over short sequences on the CPU, float32. LibTorch's kernel copies operands into its own layout
 /// and calls a library's GEMM on pieces of a few thousand numbers; here the operands stay where the
@@ -54,4 +54,4 @@ struct AttentionGradients {
 void attention_backward(const AttentionInput& input, const float* log_sums,
                         const AttentionOperand& grad_output, const AttentionGradients& gradients);
 
-}  // namespace tessera
+}  // namespace tessera::ops

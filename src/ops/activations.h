@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace tessera {
+namespace tessera::ops {
 
 /// silu(gate) · up, the gated half of a SwiGLU network (Shazeer 2020), in one pass. @param gate, up of one
 /// shape
@@ -14,4 +14,4 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 /// pass; LibTorch's otherwise.
 at::Tensor dropout(const at::Tensor& x, double probability);
 
-}  // namespace tessera
+}  // namespace tessera::ops

@@ -21,10 +21,10 @@
   __attribute__((target("avx2,fma"))) result name##_avx2 parameters { return name##_with<32> arguments; }  \
   result name##_any parameters { return name##_with<16> arguments; }                                       \
   result name parameters {                                                                                 \
-    switch (tessera::instruction_set()) {                                                                  \
-      case tessera::InstructionSet::kAvx512:                                                               \
+    switch (tessera::ops::instruction_set()) {                                                             \
+      case tessera::ops::InstructionSet::kAvx512:                                                          \
         return name##_avx512 arguments;                                                                    \
-      case tessera::InstructionSet::kAvx2:                                                                 \
+      case tessera::ops::InstructionSet::kAvx2:                                                            \
         return name##_avx2 arguments;                                                                      \
       default:                                                                                             \
         return name##_any arguments;                                                                       \
@@ -35,7 +35,7 @@
   result name parameters { return name##_with<16> arguments; }
 #endif
 
-namespace tessera {
+namespace tessera::ops {
 
 enum class InstructionSet { kAny, kAvx2, kAvx512 };
 
@@ -60,6 +60,41 @@ TESSERA_INLINE void load_vector(Vector& vector, const Scalar* from) {
 template <typename Vector, typename Scalar>
 TESSERA_INLINE void store_vector(const Vector& vector, Scalar* to) {
   std::memcpy(to, &vector, sizeof(Vector));
+}
+
+/// A whole vector, or the first elements of one. Loops over both stand twice in the program, once for each: a
+/// copy of a length known only when it runs would cost more than what is computed.
+struct Whole {};
+struct Part {
+  std::int64_t count;
+};
+
+template <typename Vector>
+TESSERA_INLINE void load(Vector& vector, const float* from, Whole) {
+  load_vector(vector, from);
+}
+template <typename Vector>
+TESSERA_INLINE void load(Vector& vector, const float* from, Part part) {
+  vector = Vector{};
+  std::memcpy(&vector, from, static_cast<std::size_t>(part.count) * sizeof(float));
+}
+
+template <typename Vector>
+TESSERA_INLINE void store(const Vector& vector, float* to, Whole) {
+  store_vector(vector, to);
+}
+template <typename Vector>
+TESSERA_INLINE void store(const Vector& vector, float* to, Part part) {
+  std::memcpy(to, &vector, static_cast<std::size_t>(part.count) * sizeof(float));
+}
+
+/// Calls body(first element, Whole or Part) for all of `count` elements.
+template <std::int64_t kBytes, typename Body>
+TESSERA_INLINE void for_vectors(std::int64_t count, const Body& body) {
+  constexpr std::int64_t kLanes = Vectors<float, kBytes>::kLanes;
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i, Whole{});
+  if (i < count) body(i, Part{count - i});
 }
 
 /// Brings lane l ^ distance into lane l.
@@ -128,4 +163,4 @@ constexpr std::int64_t whole_vectors(std::int64_t count) {
   return (count + kLanes - 1) / kLanes * kLanes;
 }
 
-}  // namespace tessera
+}  // namespace tessera::ops

@@ -1,4 +1,4 @@
-#include "core/attention.h"
+#include "ops/attention.h"
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
@@ -7,9 +7,9 @@
 #include <cmath>
 #include <optional>
 
-#include "core/attention_kernel.h"
+#include "ops/attention_kernel.h"
 
-namespace tessera {
+namespace tessera::ops {
 
 namespace {
 
@@ -182,4 +182,4 @@ at::Tensor cross_attention(const at::Tensor& query, const at::Tensor& key_value,
   return attend({query, key_value, {}}, bias, /*is_causal=*/false);
 }
 
-}  // namespace tessera
+}  // namespace tessera::ops

@@ -1,4 +1,4 @@
-#include "core/attention.h"
+#include "ops/attention.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -10,9 +10,9 @@
 #include <limits>
 #include <vector>
 
-#include "core/attention_kernel.h"
+#include "ops/attention_kernel.h"
 
-namespace tessera {
+namespace tessera::ops {
 namespace {
 
 constexpr double kNever = -std::numeric_limits<double>::infinity();
@@ -199,4 +199,4 @@ TEST(AttentionTest, RefusesOperandsThatDontFit) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::ops

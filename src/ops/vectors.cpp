@@ -1,10 +1,10 @@
-#include "core/vectors.h"
+#include "ops/vectors.h"
 
 #include <ATen/Version.h>
 
 #include <string>
 
-namespace tessera {
+namespace tessera::ops {
 namespace {
 
 InstructionSet best_instruction_set() {
@@ -26,4 +26,4 @@ InstructionSet instruction_set() {
   return best;
 }
 
-}  // namespace tessera
+}  // namespace tessera::ops

@@ -1,4 +1,4 @@
-#include "core/attention_kernel.h"
+#include "ops/attention_kernel.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -8,9 +8,10 @@
 #include <limits>
 #include <vector>
 
-#include "core/vectors.h"
+#include "ops/matrix_kernel.h"
+#include "ops/vectors.h"
 
-namespace tessera {
+namespace tessera::ops {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -18,116 +19,6 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 /// Queries computed together: their scores, 64 × 512 at most, stay in the second-level cache.
 constexpr std::int64_t kQueryBlock = 64;
 constexpr std::int64_t kMostKeys = 512;
-
-// --- A small matrix product ---
-
-/// A, read number by number: element (row, k) at data[row · row_stride + k · depth_stride].
-struct Left {
-  const float* data;
-  std::int64_t row_stride, depth_stride;
-};
-
-/// B, read vector by vector: row k at data + k · stride.
-struct Right {
-  const float* data;
-  std::int64_t stride;
-};
-
-struct Result {
-  float* data;
-  std::int64_t stride;
-};
-
-/// kRows × (kWide vectors) of C = A·B, or C += A·B, all of it in registers.
-template <typename V, int kRows, int kWide>
-TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& c, std::int64_t depth,
-                                   bool add) {
-  using Floats = typename V::Values;
-  constexpr std::int64_t kLanes = V::kLanes;
-  Floats sums[kRows][kWide] = {};
-  if (add) {
-#pragma GCC unroll 16
-    for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 16
-      for (int wide = 0; wide < kWide; ++wide)
-        load_vector(sums[row][wide], c.data + row * c.stride + wide * kLanes);
-    }
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    Floats right[kWide];
-#pragma GCC unroll 16
-    for (int wide = 0; wide < kWide; ++wide) load_vector(right[wide], b.data + k * b.stride + wide * kLanes);
-#pragma GCC unroll 16
-    for (int row = 0; row < kRows; ++row) {
-      const float left = a.data[row * a.row_stride + k * a.depth_stride];
-#pragma GCC unroll 16
-      for (int wide = 0; wide < kWide; ++wide) sums[row][wide] += left * right[wide];
-    }
-  }
-#pragma GCC unroll 16
-  for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 16
-    for (int wide = 0; wide < kWide; ++wide)
-      store_vector(sums[row][wide], c.data + row * c.stride + wide * kLanes);
-  }
-}
-
-/// All rows of a panel of kWide vectors, kRows at a time, then half as many, …
-template <typename V, int kRows, int kWide>
-TESSERA_INLINE void multiply_rows(std::int64_t rows, Left a, const Right& b, Result c, std::int64_t depth,
-                                  bool add) {
-  while (rows >= kRows) {
-    multiply_block<V, kRows, kWide>(a, b, c, depth, add);
-    a.data += kRows * a.row_stride;
-    c.data += kRows * c.stride;
-    rows -= kRows;
-  }
-  if constexpr (kRows > 1) {
-    if (rows > 0) multiply_rows<V, kRows / 2, kWide>(rows, a, b, c, depth, add);
-  }
-}
-
-/// An instruction set's registers: what a block may hold.
-template <std::int64_t kBytes, int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour>
-struct Registers {
-  using V = Vectors<float, kBytes>;
-  static constexpr std::int64_t kLanes = V::kLanes;
-
-  /// C = A·B or C += A·B; `columns` are whole vectors.
-  static TESSERA_INLINE void multiply(std::int64_t rows, std::int64_t columns, const Left& a, Right b,
-                                      Result c, std::int64_t depth, bool add) {
-    std::int64_t wide = columns / kLanes;
-    const auto advance = [&](std::int64_t vectors) TESSERA_INLINED {
-      b.data += vectors * kLanes;
-      c.data += vectors * kLanes;
-      wide -= vectors;
-    };
-    if constexpr (kRowsOfFour > 0) {
-      while (wide >= 4) {
-        multiply_rows<V, kRowsOfFour, 4>(rows, a, b, c, depth, add);
-        advance(4);
-      }
-      if (wide == 3) {
-        multiply_rows<V, kRowsOfFour, 3>(rows, a, b, c, depth, add);
-        advance(3);
-      }
-    }
-    while (wide >= 2) {
-      multiply_rows<V, kRowsOfTwo, 2>(rows, a, b, c, depth, add);
-      advance(2);
-    }
-    if (wide == 1) multiply_rows<V, kRowsOfOne, 1>(rows, a, b, c, depth, add);
-  }
-};
-
-template <std::int64_t kBytes>
-struct RegistersOf;
-template <>
-struct RegistersOf<64> : Registers<64, 8, 6, 4> {};  // 32 registers
-template <>
-struct RegistersOf<32> : Registers<32, 8, 6, 0> {};  // 16
-template <>
-struct RegistersOf<16> : Registers<16, 8, 4, 0> {};  // 16
 
 // --- One head of one batch row ---
 
@@ -192,7 +83,7 @@ TESSERA_INLINE void block_scores(const HeadPass& pass, std::int64_t first, std::
   const std::int64_t padded = scratch.padded;
   Target::multiply(count, padded, Left{pass.query.data + first * pass.query.stride, pass.query.stride, 1},
                    Right{scratch.key_columns.data(), padded}, Result{scratch.scores.data(), padded},
-                   pass.input.head_size, /*add=*/false);
+                   pass.input.head_size);
   for (std::int64_t i = 0; i < count; ++i) {
     if (i == 0 || pass.bias_stride != 0) {
       const float* bias = pass.bias == nullptr ? nullptr : pass.bias + (first + i) * pass.bias_stride;
@@ -252,8 +143,7 @@ TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, 
     }
     Target::multiply(count, pass.input.head_size, Left{scratch.scores.data(), padded, 1},
                      Right{pass.value.data, pass.value.stride},
-                     Result{output.data + first * output.stride, output.stride}, pass.key.count,
-                     /*add=*/false);
+                     Result{output.data + first * output.stride, output.stride}, pass.key.count);
   }
 }
 
@@ -303,20 +193,22 @@ TESSERA_INLINE void head_backward_with(const HeadPass& pass, const float* log_su
     block_scores<kBytes>(pass, first, count, scratch);
     Target::multiply(count, padded, Left{grad_output, gradients.output.stride, 1},
                      Right{scratch.value_columns.data(), padded},
-                     Result{scratch.score_gradients.data(), padded}, size, /*add=*/false);
+                     Result{scratch.score_gradients.data(), padded}, size);
     score_gradients<kBytes>(pass, log_sums + first, count, scratch);
     Target::multiply(count, size, Left{scratch.score_gradients.data(), padded, 1},
                      Right{pass.key.data, pass.key.stride},
                      Result{gradients.query.data + first * gradients.query.stride, gradients.query.stride},
-                     pass.key.count, /*add=*/false);
+                     pass.key.count);
     // Keys and values gather from all queries: the first block writes, the others add.
-    const bool add = first > 0;
+    const auto gathered = [&](const Rows& rows) {
+      return first > 0 ? Addend{rows.data, rows.stride} : Addend{};
+    };
     Target::multiply(pass.key.count, size, Left{scratch.score_gradients.data(), 1, padded},
                      Right{pass.query.data + first * pass.query.stride, pass.query.stride},
-                     Result{gradients.key.data, gradients.key.stride}, count, add);
+                     Result{gradients.key.data, gradients.key.stride}, count, gathered(gradients.key));
     Target::multiply(pass.key.count, size, Left{scratch.scores.data(), 1, padded},
                      Right{grad_output, gradients.output.stride},
-                     Result{gradients.value.data, gradients.value.stride}, count, add);
+                     Result{gradients.value.data, gradients.value.stride}, count, gathered(gradients.value));
   }
 }
 
@@ -379,4 +271,4 @@ void attention_backward(const AttentionInput& input, const float* log_sums,
   });
 }
 
-}  // namespace tessera
+}  // namespace tessera::ops

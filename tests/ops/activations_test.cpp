@@ -1,39 +1,16 @@
-#include "core/activations.h"
+#include "ops/activations.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <vector>
 
-namespace tessera {
+#include "tests/ops/differentiated.h"
+
+namespace tessera::ops {
 namespace {
-
-/// Output and gradients of Σ f(inputs) · cotangent.
-template <typename Function>
-std::vector<at::Tensor> differentiated(const Function& function, std::vector<at::Tensor> inputs,
-                                       const at::Tensor& cotangent) {
-  for (at::Tensor& input : inputs) input = input.detach().clone().requires_grad_();
-  const at::Tensor output = function(inputs);
-  auto result = torch::autograd::grad({(output * cotangent).sum()}, inputs);
-  result.push_back(output.detach());
-  return result;
-}
-
-/// Ours in float32 against LibTorch's in float64.
-template <typename Ours, typename Theirs>
-void expect_agreement(const Ours& ours, const Theirs& theirs, const std::vector<at::Tensor>& inputs) {
-  const at::Tensor cotangent = at::randn_like(inputs[0]);
-  const auto found = differentiated(ours, inputs, cotangent);
-  std::vector<at::Tensor> wide;
-  for (const at::Tensor& input : inputs) wide.push_back(input.to(at::kDouble));
-  const auto expected = differentiated(theirs, wide, cotangent.to(at::kDouble));
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    EXPECT_TRUE(at::allclose(found[i].to(at::kDouble), expected[i], 1e-5, 2e-6)) << "tensor " << i;
-  }
-}
 
 /// From far below to far above 0, so many that there are several threads' work and a rest of no whole vector.
 at::Tensor values() { return at::linspace(-40, 40, 70001, at::kFloat); }
@@ -42,7 +19,7 @@ TEST(ActivationsTest, SwigluIsSiluTimesTheOther) {
   at::manual_seed(2);
   expect_agreement([](const std::vector<at::Tensor>& x) { return swiglu(x[0], x[1]); },
                    [](const std::vector<at::Tensor>& x) { return at::silu(x[0]) * x[1]; },
-                   {values(), at::randn({70001})});
+                   {values(), at::randn({70001})}, at::randn({70001}));
 }
 
 TEST(ActivationsTest, InputsMayLieAnyhow) {
@@ -104,4 +81,4 @@ TEST(ActivationsTest, DropoutsGradientHasTheSameMaskAndThreadsDontMatter) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::ops
