@@ -6,6 +6,11 @@
 #                                     by part; the peer is transformers + peft in eager mode, with --compile also
 #                                     under torch.compile. Figures go to bench-results/step.json. OPTIONS go to
 #                                     bench/peers/compare_steps.py: --repeats, --steps, --compile, --output FILE
+#   scripts/bench.sh vision [OPTIONS] a DINOv2 encoder, plain, with LoRA beside its weights and in them, and a LoRA
+#                                     training step: rows forward_b8, adapted_forward_b8, merged_forward_b8, lora_step_b8
+#                                     in fp32 and bf16, beside transformers and PEFT. Figures go to
+#                                     bench-results/vision.json. OPTIONS go to bench/peers/compare_vision.py: --size,
+#                                     --batch, --repeats, --times, --precision, --output FILE
 #   scripts/bench.sh --help
 #
 # The peers are installed into .deps/bench-venv, in the versions of bench/peers/requirements.txt (3 GB to download, 5 GB
@@ -39,10 +44,14 @@ bench_step() {
     "${rows[@]}" "$@"
 }
 
+bench_vision() {
+  env PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 "$python" bench/peers/compare_vision.py --bench "$bin/vision_bench" "$@"
+}
+
 cd -- "$repository"
 case ${1:-} in
   --help | -h | '') print_help "$0"; exit ;;
-  step) ;;
+  step | vision) ;;
   *) die "unknown benchmark '$1'; see --help" ;;
 esac
 python=${TESSERA_BENCH_PYTHON:-}
@@ -50,5 +59,5 @@ if [[ -z $python ]]; then
   python_environment "$venv" "$requirements" "the peers"
   python=$venv/bin/python
 fi
-scripts/build.sh cpu-release step_bench
+scripts/build.sh cpu-release "$1_bench"
 "bench_$1" "${@:2}"

@@ -28,7 +28,7 @@ apt_packages=(
   build-essential cmake ninja-build pkg-config ccache lld  # compiler and build
   python3 ca-certificates                                  # source checks; downloads
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
-  libsentencepiece-dev libyaml-cpp-dev libboost-program-options-dev
+  libsentencepiece-dev libyaml-cpp-dev libboost-program-options-dev libpcre2-dev
   nlohmann-json3-dev libspdlog-dev libarchive-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )

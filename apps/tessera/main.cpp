@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"embed", embed_command, "write embeddings of images and texts as safetensors"},
     {"explain", explain_command, "draw images with their captions and where the words of them are"},
     {"bundle", bundle_command, "write a checkpoint as one folder that needs nothing beside it"},
+    {"adapter", adapter_command, "see into, merge, rename, combine and compare PEFT adapters"},
     {"memory", memory_command, "write, recall and forget image-caption pairs without training anything"},
     {"summary", summary_command, "gather the quickstart's figures into one JSON file"},
 };

@@ -11,55 +11,20 @@ products alone would allow, at the rate that a large one reaches here in the sam
 """
 
 import argparse
-import contextlib
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from served import Served, machine, spread
+
 PEER = Path(__file__).with_name("step_peer.py")
-
-
-class Served:
-    """A program that measures on demand, over its standard input and output."""
-
-    def __init__(self, name, command):
-        self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, question):
-        self.process.stdin.write(question + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
-        return json.loads(answer)
-
-    def quit(self):
-        with contextlib.suppress(BrokenPipeError):
-            self.process.communicate("quit\n")
-
-
-def machine():
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
 def rate(answer):
     return answer["pairs"] / answer["seconds"]
-
-
-def spread(values):
-    return {"median": statistics.median(values), "smallest": min(values), "largest": max(values)}
 
 
 class Programs:

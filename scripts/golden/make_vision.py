@@ -159,25 +159,46 @@ def dinov2_case(folder, name, seed, size, settings=None, registers=None, interpo
           legacy_tensors(weights), grads)
 
 
-def lora_case(folder, name, seed, size, lora, settings=None, registers=None, legacy_names=False):
+def disturb(name, value, generator):
+    """Values at which every part of an adapter matters."""
+    if "lora_magnitude_vector" in name:
+        value.mul_(float32_values(value.shape, 0.2, generator, mean=1.0))
+    elif "lora_" in name:
+        # Enough to matter; at twice this, float32 alone costs the gradients 2e-4 (attention gets too sharp).
+        value.copy_(float32_values(value.shape, 0.2, generator))
+    else:
+        value.add_(float32_values(value.shape, 0.1, generator))
+
+
+def sorted_lists(config):
+    """Lists that come from sets, whose order would differ from run to run."""
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(config[field], list):
+            config[field] = sorted(config[field])
+    return config
+
+
+def lora_case(folder, name, seed, size, lora, settings=None, registers=None, legacy_names=False, merged=False):
     generator = torch.Generator().manual_seed(seed)
-    base = build(settings or {}, generator, registers)
+    # PiSSA and OLoRA take the weights apart in float32.
+    base = build(settings or {}, generator, registers).float()
     config = config_object(base)
-    weights = legacy_tensors({key: value.clone() for key, value in base.named_parameters()})
+    weights = legacy_tensors({key: value.detach().clone() for key, value in base.named_parameters()})
     model = get_peft_model(base, LoraConfig(**lora)).double().eval()
-    parameters = {key.replace(".default.", "."): value for key, value in model.named_parameters() if "lora_" in key}
-    with torch.no_grad():
-        for value in parameters.values():
-            # Enough to matter; at twice this, float32 alone costs the gradients 2e-4 (attention gets too sharp).
-            value.copy_(float32_values(value.shape, 0.2, generator))
-    pixels, outputs, cotangents = run(model, size, generator)
-    saved = get_peft_model_state_dict(model)
-    assert set(saved) == set(parameters)
+    by_place = {value.data_ptr(): (key, value) for key, value in model.named_parameters()}
+    parameters = {}
+    for key, value in get_peft_model_state_dict(model).items():
+        full_name, parameters[key] = by_place[value.data_ptr()]
+        with torch.no_grad():
+            disturb(full_name, parameters[key], generator)
+            parameters[key].copy_(parameters[key].float())
     with tempfile.TemporaryDirectory() as place:
         model.save_pretrained(place)
-        adapter_config = json.loads((pathlib.Path(place) / "adapter_config.json").read_text())
-    # The list comes from a set; its order would differ from run to run.
-    adapter_config["target_modules"] = sorted(adapter_config["target_modules"])
+        adapter_config = sorted_lists(json.loads((pathlib.Path(place) / "adapter_config.json").read_text()))
+    adapter = {key: value.detach().clone() for key, value in parameters.items()}
+    if merged:
+        model = model.merge_and_unload().eval()
+    pixels, outputs, cotangents = run(model, size, generator)
     rename = legacy if legacy_names else lambda key: key
     if legacy_names:
         # As an older transformers, whose modules had the names of the files, saved the same adapter.
@@ -185,8 +206,10 @@ def lora_case(folder, name, seed, size, lora, settings=None, registers=None, leg
             legacy(f"attention.{target}.").split(".")[-2] for target in adapter_config["target_modules"]
         ]
     params = {"config": config, "position_interpolation": "auto", "adapter_config": adapter_config}
-    grads = {f"adapter.{rename(key)}": value.grad for key, value in parameters.items()}
-    adapter = {rename(key): value for key, value in parameters.items()}
+    if merged:
+        params["merged"] = True
+    grads = {} if merged else {f"adapter.{rename(key)}": value.grad for key, value in parameters.items()}
+    adapter = {rename(key): value for key, value in adapter.items()}
     write(folder / f"dinov2_lora_{name}.safetensors", "dinov2_lora", params, pixels, outputs, cotangents, weights,
           grads, adapter)
 
@@ -252,6 +275,33 @@ def main():
                                                           "target_modules": "all-linear"})
     lora_case(folder, "registers_mlp", 24, (8, 12), {"r": 3, "lora_alpha": 6, "target_modules": ["fc1", "fc2"]},
               registers=4)
+    query = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    lora_case(folder, "dora", 25, (16, 16), {**query, "target_modules": ["q_proj", "fc2"], "use_dora": True})
+    lora_case(folder, "dora_merged", 26, (16, 12), {**query, "target_modules": "all-linear", "use_dora": True},
+              {"num_hidden_layers": 1}, merged=True)
+    lora_case(folder, "merged", 27, (12, 12), {**query, "target_modules": ["q_proj", "v_proj", "fc1"]},
+              {"num_hidden_layers": 1}, merged=True)
+    # Patterns that are an expression, a last segment and a whole path; the first that matches counts.
+    lora_case(folder, "rank_alpha_pattern", 28, (16, 16), {
+        **query, "target_modules": ["q_proj", "v_proj", "fc1"], "use_rslora": True,
+        "rank_pattern": {"encoder.layer.0.attention.v_proj": 5, "fc1": 3, r"layer\.1\..*q_proj": 1},
+        "alpha_pattern": {r".*\.1\..*": 8, "v_proj": 5}})
+    lora_case(folder, "regex_exclude", 29, (16, 16), {
+        **query, "target_modules": r".*\.(?P<layer>[01])\.(attention\.[qk]_proj|mlp\.fc\d)",
+        "exclude_modules": r"encoder\.layer\.1\.mlp\.(?!fc2).*"})
+    lora_case(folder, "exclude_list", 30, (16, 16), {
+        **query, "target_modules": "all-linear", "exclude_modules": ["fc1", "layer.0.attention.o_proj"]},
+        {"num_hidden_layers": 1})
+    lora_case(folder, "layers", 33, (16, 16), {**query, "layers_to_transform": [0, 2], "layers_pattern": "layer"},
+              {"num_hidden_layers": 3, "hidden_size": 8})
+    lora_case(folder, "bias_all", 34, (16, 16), {**query, "bias": "all"}, {"num_hidden_layers": 1})
+    lora_case(folder, "bias_lora_only", 35, (16, 16), {**query, "bias": "lora_only"}, {"num_hidden_layers": 1})
+    lora_case(folder, "modules_to_save", 36, (12, 16), {
+        **query, "target_modules": "all-linear", "modules_to_save": ["layernorm", "norm1", "mlp"]},
+        {"num_hidden_layers": 1})
+    for number, init in enumerate(["pissa", "olora", "gaussian", False]):
+        lora_case(folder, f"init_{str(init).lower()}", 37 + number, (16, 16),
+                  {**query, "target_modules": ["q_proj", "fc1"], "init_lora_weights": init}, {"num_hidden_layers": 1})
     compressor_case(folder, "small", 31, (16, 12, 8))
     compressor_case(folder, "wide", 32, (24, 40, 10))
 

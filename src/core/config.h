@@ -78,6 +78,7 @@ struct VisionConfig {
   ArchitectureConfig architecture;  ///< used where weights is "random"
   TrainableChoice trainable = TrainableChoice::kLora;
   PositionInterpolation position_interpolation = PositionInterpolation::kAuto;
+  bool gradient_checkpointing = false;  ///< less memory, a third more time in the encoder
 
   bool operator==(const VisionConfig&) const = default;
 };
@@ -87,7 +88,9 @@ struct LoraConfig {
   double lora_alpha = 32;
   double lora_dropout = 0.1;
   std::vector<std::string> target_modules = {"query", "value"};
+  std::vector<std::string> exclude_modules;
   bool use_rslora = false;
+  bool use_dora = false;
   std::string adapter;  ///< PEFT folder to start from; empty: fresh adapters
 
   bool operator==(const LoraConfig&) const = default;

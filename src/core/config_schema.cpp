@@ -162,6 +162,11 @@ std::vector<ConfigKey> vision_keys() {
            {"size_antialias", PositionInterpolation::kSizeAntialias}},
           [](Config & c) -> auto& { return c.vision.position_interpolation; },
           "How position embeddings are brought to another image size; auto: as the weights were trained"),
+      boolean(
+          "vision.gradient_checkpointing",
+          [](Config & c) -> auto& { return c.vision.gradient_checkpointing; },
+          "Keep the encoder's blocks' inputs alone and compute the rest again backwards: less memory, more "
+          "time"),
   };
   auto architecture = architecture_keys();
   std::move(architecture.begin(), architecture.end(), std::back_inserter(keys));
@@ -181,6 +186,12 @@ std::vector<ConfigKey> lora_keys() {
       text_list(
           "lora.target_modules", false, [](Config & c) -> auto& { return c.lora.target_modules; },
           "Suffixes of the names of the Linear modules to adapt; [all-linear]: all of the encoder's"),
+      text_list(
+          "lora.exclude_modules", false, [](Config & c) -> auto& { return c.lora.exclude_modules; },
+          "Suffixes of the names of modules that are left out"),
+      boolean(
+          "lora.use_dora", [](Config & c) -> auto& { return c.lora.use_dora; },
+          "DoRA: a magnitude a row beside the low-rank direction"),
       boolean(
           "lora.use_rslora", [](Config & c) -> auto& { return c.lora.use_rslora; },
           "Scale by lora_alpha / sqrt(r) instead"),

@@ -36,9 +36,11 @@ std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, Back
         vision::Dinov2Config::from_architecture(vision_config.architecture),
         vision_config.position_interpolation);
     vision::initialise_random(*backbone, part_seed(config, kVisionPart));
+    backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
     return backbone;
   }
   auto backbone = vision::load_dinov2(vision_config.weights, vision_config.position_interpolation);
+  backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
   source = {fs::absolute(vision_config.weights).lexically_normal(), backbone_hash(vision_config.weights)};
   return backbone;
 }

@@ -204,7 +204,7 @@ Stage1Model::Gates Stage1Model::gates() const {
 }
 
 void Stage1Model::set_lora_trainable(bool trainable) {
-  if (lora_) vision::set_lora_trainable(*vision_, trainable);
+  if (lora_) vision::set_lora_trainable(*vision_, *lora_, trainable);
 }
 
 void Stage1Model::set_training(bool training) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <string>
 
+#include "vision/checkpointed.h"
 #include "vision/lora.h"
 
 namespace tessera::vision {
@@ -44,7 +45,10 @@ Dinov2Model::Dinov2Model(const Dinov2Config& config, PositionInterpolation inter
 at::Tensor Dinov2Model::forward(const at::Tensor& pixels) {
   at::Tensor hidden_states = embed(pixels);
   for (Dinov2Layer& layer : layers_) {
-    hidden_states = layer->forward(hidden_states);
+    hidden_states = gradient_checkpointing_
+                        ? checkpointed(hidden_states, *layer,
+                                       [layer](const at::Tensor& x) mutable { return layer->forward(x); })
+                        : layer->forward(hidden_states);
   }
   return layernorm_->forward(hidden_states);
 }

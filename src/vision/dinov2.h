@@ -40,10 +40,14 @@ class Dinov2Model : public VisionEncoder {
 
   const Dinov2Config& config() const { return config_; }
   PositionInterpolation interpolation() const { return interpolation_; }
+  /// Keeps of each block its input alone for the backward pass, which computes the rest again: less memory, a
+  /// third more time (checkpointed.h).
+  void set_gradient_checkpointing(bool on) { gradient_checkpointing_ = on; }
 
  private:
   Dinov2Config config_;
   PositionInterpolation interpolation_;
+  bool gradient_checkpointing_ = false;
   Dinov2Embeddings embeddings_{nullptr};
   std::vector<Dinov2Layer> layers_;
   torch::nn::LayerNorm layernorm_{nullptr};

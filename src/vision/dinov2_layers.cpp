@@ -119,17 +119,115 @@ Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config) : heads_(co
   value_ = projections->register_module("value", Linear(features, features, config.qkv_bias));
   auto output = register_module("output", std::make_shared<torch::nn::Module>());
   dense_ = output->register_module("dense", Linear(features, features));
+  pack();
+}
+
+void Dinov2AttentionImpl::pack() {
+  const at::NoGradGuard no_grad;
+  const auto lay = [](const std::array<at::Tensor*, 3>& parameters) {
+    const at::Tensor together = at::cat({*parameters[0], *parameters[1], *parameters[2]});
+    const std::int64_t size = together.size(0) / 3;
+    for (std::size_t i = 0; i < 3; ++i) {
+      const auto first = static_cast<std::int64_t>(i) * size;
+      parameters[i]->set_data(together.slice(0, first, first + size));
+    }
+  };
+  const auto [query, key, value] = projections();
+  lay({&query->weight, &key->weight, &value->weight});
+  if (query->bias.defined()) lay({&query->bias, &key->bias, &value->bias});
+}
+
+namespace {
+
+/// Three tensors that lie one behind another in one piece of memory.
+bool lie_together(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  const auto follows = [](const at::Tensor& one, const at::Tensor& next) {
+    return one.is_contiguous() && next.is_contiguous() && one.storage().is_alias_of(next.storage()) &&
+           next.storage_offset() == one.storage_offset() + one.numel();
+  };
+  return follows(a, b) && follows(b, c);
+}
+
+/// The three as one, without gradient.
+at::Tensor together(const at::Tensor& first) {
+  std::vector<std::int64_t> sizes = first.sizes().vec();
+  sizes[0] *= 3;
+  const at::Tensor plain = first.detach();
+  return plain.as_strided(sizes, plain.strides());
+}
+
+bool has_active_adapter(const LinearImpl& linear) { return linear.has_lora() && !linear.is_merged(); }
+
+}  // namespace
+
+bool Dinov2AttentionImpl::is_one_product() const {
+  const auto [query, key, value] = projections();
+  for (const LinearImpl* linear : projections()) {
+    if (linear->weight.requires_grad() || (linear->bias.defined() && linear->bias.requires_grad()))
+      return false;
+    // DoRA scales what the product gives, row by row.
+    if (has_active_adapter(*linear) && linear->lora_options().dora) return false;
+  }
+  return lie_together(query->weight, key->weight, value->weight) &&
+         (!query->bias.defined() || lie_together(query->bias, key->bias, value->bias));
+}
+
+at::Tensor Dinov2AttentionImpl::projected_together(const at::Tensor& rows) {
+  return ops::linear(rows, cast_.of(together(query_->weight)),
+                     query_->bias.defined() ? together(query_->bias) : at::Tensor());
+}
+
+std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows) {
+  const std::vector<at::Tensor> parts = projected_together(rows).chunk(3, 1);
+  std::array<at::Tensor, 3> result = {parts[0], parts[1], parts[2]};
+  // Dropout is each adapter's own; without it they read the same, and their A sides are one product.
+  std::vector<at::Tensor> a_sides;
+  const bool trains = is_training();
+  const auto drops = [&](const LinearImpl& linear) { return trains && linear.lora_options().dropout > 0; };
+  for (LinearImpl* linear : projections()) {
+    if (has_active_adapter(*linear) && !drops(*linear)) a_sides.push_back(linear->lora_a());
+  }
+  at::Tensor shared;
+  if (!a_sides.empty()) shared = ops::linear(rows, a_sides.size() == 1 ? a_sides[0] : at::cat(a_sides));
+  std::int64_t next = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    LinearImpl& linear = *projections()[i];
+    if (!has_active_adapter(linear)) continue;
+    const LoraAdapterOptions& options = linear.lora_options();
+    at::Tensor low_rank;
+    if (drops(linear)) {
+      low_rank = ops::linear(ops::dropout(rows, options.dropout), linear.lora_a());
+    } else {
+      low_rank = shared.slice(1, next, next + options.r);
+      next += options.r;
+    }
+    const at::ScalarType type = result[i].scalar_type();
+    result[i] =
+        at::addmm(result[i], low_rank.to(type), linear.lora_b().to(type).t(), /*beta=*/1, options.scaling);
+  }
+  return result;
 }
 
 at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t length = hidden_states.size(1);
-  const auto by_head = [&](const at::Tensor& projected) {
-    return projected.view({batch, length, heads_, -1});
+  const auto by_head = [&](const at::Tensor& projection) {
+    return projection.unflatten(-1, {heads_, -1}).unflatten(0, {batch, length});
   };
-  const at::Tensor attended =
-      ops::attention(by_head(query_->forward(hidden_states)), by_head(key_->forward(hidden_states)),
-                     by_head(value_->forward(hidden_states)));
+  const auto [query, key, value] = projections();
+  at::Tensor attended;
+  if (!is_one_product()) {
+    const auto rows_of = [&](LinearImpl& linear) {
+      return by_head(linear.forward(hidden_states).flatten(0, 1));
+    };
+    attended = ops::attention(rows_of(*query), rows_of(*key), rows_of(*value));
+  } else if (has_active_adapter(*query) || has_active_adapter(*key) || has_active_adapter(*value)) {
+    const std::array<at::Tensor, 3> parts = projected(hidden_states.flatten(0, 1));
+    attended = ops::attention(by_head(parts[0]), by_head(parts[1]), by_head(parts[2]));
+  } else {
+    attended = ops::self_attention(
+        projected_together(hidden_states.flatten(0, 1)).view({batch, length, 3, heads_, -1}));
+  }
   return dense_->forward(attended.reshape({batch, length, -1}));
 }
 

@@ -5,6 +5,8 @@
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
+#include <array>
+
 #include "core/config.h"
 #include "vision/dinov2_config.h"
 #include "vision/linear.h"
@@ -60,13 +62,29 @@ class Dinov2EmbeddingsImpl : public torch::nn::Module {
 TORCH_MODULE(Dinov2Embeddings);
 
 /// Multi-head self-attention, [B, N, C] → [B, N, C].
+///
+/// The weights of query, key and value are parameters of their own that lie one behind another in memory, so
+/// that frozen they are one product, of which adapters' A sides are a second and their B sides added.
 class Dinov2AttentionImpl : public torch::nn::Module {
  public:
   explicit Dinov2AttentionImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
 
+  /// Whether query, key and value are one product now: frozen, and still one behind another.
+  bool is_one_product() const;
+
  private:
+  std::array<LinearImpl*, 3> projections() const {
+    return {query_.ptr().get(), key_.ptr().get(), value_.ptr().get()};
+  }
+  /// Lays weights and biases one behind another.
+  void pack();
+  /// Query, key and value of [M, C] rows, [M, C] each, by one product and those of the adapters.
+  std::array<at::Tensor, 3> projected(const at::Tensor& rows);
+  at::Tensor projected_together(const at::Tensor& rows);
+
   std::int64_t heads_;
+  FrozenCast cast_;  ///< of the three weights
   Linear query_{nullptr};
   Linear key_{nullptr};
   Linear value_{nullptr};

@@ -2,156 +2,122 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <cmath>
-#include <memory>
-#include <set>
+#include <tuple>
 
 #include "core/error.h"
-#include "vision/module_names.h"
 
 namespace tessera::vision {
 
 namespace {
 
-constexpr const char* kAllLinear = "all-linear";
-
-bool is_all_linear(const std::vector<std::string>& target_modules) {
-  return target_modules.size() == 1 && target_modules.front() == kAllLinear;
+bool has_last_segments(const std::string& path, const char* end) {
+  const std::string_view tail(end);
+  return path.ends_with(tail) && (path.size() == tail.size() || path[path.size() - tail.size() - 1] == '.');
 }
 
-bool is_suffix(const std::string& path, const std::string& target) {
-  return path == target || (path.ends_with(target) && path.size() > target.size() && !target.empty() &&
-                            path[path.size() - target.size() - 1] == '.');
+void fill_uniform(at::Tensor& matrix, double bound, const at::Generator& generator) {
+  matrix.copy_(at::empty(matrix.sizes(), at::kFloat).uniform_(-bound, bound, generator));
 }
 
-bool matches(const std::string& path, const std::string& target) {
-  return is_suffix(rename_path(path, ModuleNaming::kLegacy), target) ||
-         is_suffix(rename_path(path, ModuleNaming::kCurrent), target);
-}
-
-/// What a reader of the message could have written: the last segments, in both namings.
-std::vector<std::string> candidate_names(const std::vector<NamedLinear>& linears) {
-  std::set<std::string> names;
-  for (const NamedLinear& item : linears) {
-    for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
-      const std::string path = rename_path(item.name, naming);
-      names.insert(path.substr(path.rfind('.') + 1));
-    }
+/// W ≈ s·B·A from its greatest singular values, or from the first columns of W = QR.
+void factorise(const at::Tensor& weight, LoraAdapter& adapter, LoraInit init) {
+  const std::int64_t r = adapter.options.r;
+  TORCH_CHECK(r <= std::min(weight.size(0), weight.size(1)), "r ", r, " is more than the rank of a weight ",
+              weight.sizes(), ", which init_lora_weights \"", init_word(init), "\" takes apart");
+  const at::Tensor w = weight.to(at::kFloat);
+  if (init == LoraInit::kOlora) {
+    const auto [q, upper] = at::linalg_qr(w);
+    adapter.a->weight.copy_(upper.slice(0, 0, r));
+    adapter.b->weight.copy_(q.slice(1, 0, r));
+    return;
   }
-  return {names.begin(), names.end()};
+  const auto [u, s, vh] = at::linalg_svd(w, /*full_matrices=*/false);
+  const at::Tensor root = (s.slice(0, 0, r) / adapter.options.scaling).sqrt();
+  adapter.a->weight.copy_(root.unsqueeze(1) * vh.slice(0, 0, r));
+  adapter.b->weight.copy_(u.slice(1, 0, r) * root);
 }
 
 }  // namespace
 
-LoraOptions LoraOptions::from_config(const LoraConfig& config) {
-  return {.r = config.r,
-          .lora_alpha = config.lora_alpha,
-          .lora_dropout = config.lora_dropout,
-          .target_modules = config.target_modules,
-          .use_rslora = config.use_rslora};
-}
-
-double LoraOptions::scaling() const {
-  const auto rank = static_cast<double>(r);
-  return lora_alpha / (use_rslora ? std::sqrt(rank) : rank);
-}
-
-void LoraOptions::check(const std::string& source) const {
-  if (r < 1 || r > 65536) {
-    fail("{}: r: expected 1 to 65536, found {}", source, r);
+at::Tensor initialise_adapter(const LinearImpl& linear, LoraAdapter& adapter, LoraInit init,
+                              const at::Generator& generator) {
+  const at::NoGradGuard no_grad;
+  at::Tensor &a = adapter.a->weight, &b = adapter.b->weight;
+  at::Tensor rest;
+  switch (init) {
+    case LoraInit::kUniform:
+    case LoraInit::kNone:
+      fill_uniform(a, 1.0 / std::sqrt(static_cast<double>(linear.in_features())), generator);
+      if (init == LoraInit::kNone)
+        fill_uniform(b, 1.0 / std::sqrt(static_cast<double>(adapter.options.r)), generator);
+      break;
+    case LoraInit::kGaussian:
+      a.copy_(at::empty(a.sizes(), at::kFloat)
+                  .normal_(0, 1.0 / static_cast<double>(adapter.options.r), generator));
+      break;
+    case LoraInit::kPissa:
+    case LoraInit::kOlora:
+      factorise(linear.weight, adapter, init);
+      rest = (linear.weight.to(at::kFloat) - adapter.options.scaling * at::mm(b, a))
+                 .to(linear.weight.scalar_type());
+      break;
   }
-  if (!std::isfinite(lora_alpha)) {
-    fail("{}: lora_alpha: expected a finite number, found {}", source, lora_alpha);
-  }
-  if (!(lora_dropout >= 0 && lora_dropout < 1)) {
-    fail("{}: lora_dropout: expected at least 0 and less than 1, found {}", source, lora_dropout);
-  }
-  if (target_modules.empty()) {
-    fail("{}: target_modules: expected names of modules or \"{}\", found none", source, kAllLinear);
-  }
-}
-
-std::vector<NamedLinear> named_linears(torch::nn::Module& root) {
-  std::vector<NamedLinear> linears;
-  for (const auto& item : root.named_modules(/*name_prefix=*/{}, /*include_self=*/false)) {
-    if (auto* linear = dynamic_cast<LinearImpl*>(item.value().get())) {
-      linears.push_back({item.key(), linear});
-    }
-  }
-  return linears;
-}
-
-std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
-  std::vector<NamedLinear> linears = named_linears(root);
-  std::erase_if(linears, [](const NamedLinear& item) { return !item.linear->has_lora(); });
-  return linears;
-}
-
-std::vector<NamedLinear> match_targets(torch::nn::Module& root,
-                                       const std::vector<std::string>& target_modules) {
-  std::vector<NamedLinear> linears = named_linears(root);
-  if (is_all_linear(target_modules)) {
-    return linears;
-  }
-  for (const std::string& target : target_modules) {
-    const bool found = std::any_of(linears.begin(), linears.end(),
-                                   [&](const NamedLinear& item) { return matches(item.name, target); });
-    if (!found) {
-      fail("target_modules: \"{}\" matches no linear module; there are {} (or \"{}\" alone for all)", target,
-           fmt::join(candidate_names(linears), ", "), kAllLinear);
-    }
-  }
-  std::erase_if(linears, [&](const NamedLinear& item) {
-    return std::none_of(target_modules.begin(), target_modules.end(),
-                        [&](const std::string& target) { return matches(item.name, target); });
-  });
-  return linears;
+  if (adapter.options.dora)
+    adapter.magnitude.copy_(adapted_row_norms(rest.defined() ? rest : linear.weight, adapter));
+  return rest;
 }
 
 std::vector<std::string> inject_lora(torch::nn::Module& root, const LoraOptions& options,
                                      std::uint64_t seed) {
   options.check("LoRA");
-  const std::vector<NamedLinear> targets = match_targets(root, options.target_modules);
-  if (targets.empty()) {
-    fail("target_modules: \"{}\" matches no linear module; there are none", kAllLinear);
-  }
+  const std::vector<NamedLinear> targets = match_targets(root, options);
   TORCH_CHECK(adapted_linears(root).empty(), "inject_lora: the modules have adapters already");
-  for (at::Tensor& parameter : root.parameters()) {
-    parameter.set_requires_grad(false);
-  }
-  at::Generator generator = at::detail::createCPUGenerator(seed);
+  parameters_beside_adapters(root, options);  // complains before anything is changed
+  for (at::Tensor& parameter : root.parameters()) parameter.set_requires_grad(false);
+  const at::Generator generator = at::detail::createCPUGenerator(seed);
   std::vector<std::string> names;
   for (const NamedLinear& target : targets) {
-    target.linear->add_lora({.r = options.r, .scaling = options.scaling(), .dropout = options.lora_dropout});
-    const double bound = 1.0 / std::sqrt(static_cast<double>(target.linear->in_features()));
+    LinearImpl& linear = *target.linear;
+    linear.add_lora({.r = options.rank_of(target.name),
+                     .scaling = options.scaling_of(target.name),
+                     .dropout = options.lora_dropout,
+                     .dora = options.use_dora});
+    const at::Tensor rest = initialise_adapter(linear, *linear.adapter(), options.init, generator);
     const at::NoGradGuard no_grad;
-    at::Tensor& a = target.linear->lora_a();
-    a.copy_(at::empty(a.sizes(), at::kFloat).uniform_(-bound, bound, generator));
+    if (rest.defined()) linear.weight.copy_(rest);
     names.push_back(target.name);
   }
+  set_lora_trainable(root, options, true);
   return names;
 }
 
 TensorMap lora_parameters(torch::nn::Module& root) {
   TensorMap parameters;
   for (const NamedLinear& item : adapted_linears(root)) {
-    parameters[item.name + ".lora_A.weight"] = item.linear->lora_a();
-    parameters[item.name + ".lora_B.weight"] = item.linear->lora_b();
+    const LoraAdapter& adapter = *item.linear->adapter();
+    parameters[item.name + ".lora_A.weight"] = adapter.a->weight;
+    parameters[item.name + ".lora_B.weight"] = adapter.b->weight;
+    if (adapter.options.dora) parameters[item.name + ".lora_magnitude_vector"] = adapter.magnitude;
   }
   return parameters;
 }
 
-bool is_lora_parameter(const std::string& name) {
-  return is_suffix(name, "lora_A.weight") || is_suffix(name, "lora_B.weight");
+TensorMap adapter_parameters(torch::nn::Module& root, const LoraOptions& options) {
+  TensorMap parameters = lora_parameters(root);
+  const auto all = root.named_parameters();
+  for (const std::string& name : parameters_beside_adapters(root, options)) parameters[name] = all[name];
+  return parameters;
 }
 
-void set_lora_trainable(torch::nn::Module& root, bool trainable) {
-  for (auto& [name, parameter] : lora_parameters(root)) {
-    parameter.set_requires_grad(trainable);
-  }
+bool is_lora_parameter(const std::string& name) {
+  return has_last_segments(name, "lora_A.weight") || has_last_segments(name, "lora_B.weight") ||
+         has_last_segments(name, "lora_magnitude_vector");
+}
+
+void set_lora_trainable(torch::nn::Module& root, const LoraOptions& options, bool trainable) {
+  for (auto& [name, parameter] : adapter_parameters(root, options)) parameter.set_requires_grad(trainable);
 }
 
 void merge_lora(torch::nn::Module& root) {

@@ -7,16 +7,20 @@
 #include "core/safetensors.h"
 #include "vision/lora.h"
 #include "vision/module_names.h"
+#include "vision/peft_config.h"
 
 namespace tessera::vision {
 
-/// What an adapter file says besides the adapter.
-struct AdapterDescription {
-  ModuleNaming naming = ModuleNaming::kCurrent;
-  std::string base_model_name_or_path;  ///< empty: null
-  std::string base_model_class;         ///< "Dinov2Model", for PEFT's auto classes; empty: no auto_mapping
-  std::string parent_library;           ///< the Python module of that class
+/// The two files of a PEFT folder, read and not yet put into a model.
+struct AdapterFiles {
+  LoraOptions options;
+  nlohmann::ordered_json config;  ///< as it stands in the file
+  TensorMap tensors;              ///< under the file's keys
+  std::string source;             ///< names the folder in messages
 };
+
+/// @throws Error naming the file that is missing or broken, or the field that asks for what isn't supported
+AdapterFiles read_adapter(const std::filesystem::path& folder);
 
 /// Writes adapter_config.json and adapter_model.safetensors as PEFT 0.21 does. With the current naming, PEFT
 /// loads them onto a model of transformers 5; with the legacy one, onto older transformers. A new folder
@@ -28,20 +32,20 @@ void save_adapter(const std::filesystem::path& folder, torch::nn::Module& root, 
 
 /// Reads a folder in either naming. Adapters are injected where there are none; else r, scaling and the
 /// adapted modules must be those of the file. (An adapter's dropout then stays as it is.)
-/// @throws Error naming file and field where the adapter asks for something that isn't supported (DoRA,
-/// biases,
-///         modules_to_save, rank or alpha patterns, a regular expression, …), or listing the tensors that are
-///         missing, unexpected or of another shape
+/// @throws Error naming file and field where the adapter asks for something that isn't supported
+///         (parse_adapter_config), or listing the tensors that are missing, unexpected or of another shape
 LoraOptions load_adapter(const std::filesystem::path& folder, torch::nn::Module& root);
 
 /// The same from the content of the two files.
-LoraOptions load_adapter(const nlohmann::json& adapter_config, const TensorMap& tensors,
+LoraOptions load_adapter(const nlohmann::ordered_json& adapter_config, const TensorMap& tensors,
                          torch::nn::Module& root, const std::string& source);
 
-/// Options from the content of an adapter_config.json. Absent fields have PEFT's defaults.
-LoraOptions parse_adapter_config(const nlohmann::json& adapter_config, const std::string& source);
+/// Copies a file's tensors into the parameters that are in the tree: adapters that compute what the file's
+/// would, and what belongs to them of the base model.
+void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::nn::Module& root,
+                  const std::string& source);
 
 /// The adapter's parameters under PEFT's keys ("base_model.model.….lora_A.weight").
-TensorMap adapter_tensors(torch::nn::Module& root, ModuleNaming naming);
+TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming);
 
 }  // namespace tessera::vision

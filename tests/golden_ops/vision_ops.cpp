@@ -74,13 +74,17 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
   if (!golden.params.contains("adapter_config")) {
     fail("{}: params.adapter_config is missing", golden.name);
   }
-  vision::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
+  const vision::LoraOptions options =
+      vision::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
   for (const auto naming : {vision::ModuleNaming::kLegacy, vision::ModuleNaming::kCurrent}) {
-    for (const auto& [key, tensor] : vision::adapter_tensors(*model, naming)) {
+    for (const auto& [key, tensor] : vision::adapter_tensors(*model, options, naming)) {
       if (golden.adapter.count(key) != 0) {
         result.leaves["adapter." + key] = tensor;
       }
     }
+  }
+  if (golden.params.value("merged", false)) {
+    for (const vision::NamedLinear& item : vision::adapted_linears(*model)) item.linear->merge();
   }
   run_backbone(golden, *model, result);
   return result;

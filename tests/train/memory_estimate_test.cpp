@@ -1,7 +1,5 @@
 #include "train/memory_estimate.h"
 
-#include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -12,26 +10,12 @@
 #include "core/collectives.h"
 #include "core/logging.h"
 #include "model/build.h"
+#include "tests/core/peak_bytes.h"
 #include "tests/train/small_run.h"
 #include "train/training_step.h"
 
 namespace tessera::train {
 namespace {
-
-/// The most bytes of tensors on the CPU that this thread has had at once since it was put up.
-class PeakBytes : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void* /*place*/, std::int64_t change, std::size_t /*allocated*/,
-                         std::size_t /*reserved*/, c10::Device /*device*/) override {
-    bytes_ += static_cast<double>(change);
-    peak_ = std::max(peak_, bytes_);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  double peak() const { return peak_; }
-
- private:
-  double bytes_ = 0, peak_ = 0;
-};
 
 class MemoryEstimateTest : public ::testing::Test {
  protected:

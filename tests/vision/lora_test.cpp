@@ -33,7 +33,7 @@ TEST(Lora, TargetsMatchWholeSegmentsInBothNamings) {
   const auto matched = [](const std::vector<std::string>& targets) {
     std::vector<std::string> names;
     const auto model = random_model();
-    for (const NamedLinear& item : match_targets(*model, targets)) {
+    for (const NamedLinear& item : match_targets(*model, {.target_modules = targets})) {
       names.push_back(item.name);
     }
     return names;
@@ -85,10 +85,10 @@ TEST(Lora, FreshAdaptersChangeNothingAndOnlyTheyTrain) {
   EXPECT_EQ(names.size(), 6);
   EXPECT_TRUE(at::allclose(model->forward(pixels), before, 1e-6, 1e-6));
   EXPECT_EQ(trainable_parameters(*model), 6 * 4 * (16 + 16));
-  set_lora_trainable(*model, false);
+  set_lora_trainable(*model, {.r = 4, .lora_alpha = 8, .target_modules = {"query", "value"}}, false);
   EXPECT_EQ(trainable_parameters(*model), 0);
   EXPECT_FALSE(model->forward(pixels).requires_grad());
-  set_lora_trainable(*model, true);
+  set_lora_trainable(*model, {.r = 4, .lora_alpha = 8, .target_modules = {"query", "value"}}, true);
   EXPECT_EQ(trainable_parameters(*model), 6 * 4 * (16 + 16));
   EXPECT_THROW(inject_lora(*model, {.target_modules = {"query"}}, 0), c10::Error);
 }

@@ -101,7 +101,7 @@ TEST(PeftFiles, TargetsThatASegmentCannotTellApartAreWholePaths) {
 TEST(PeftFiles, ScalingOfRsloraAndHalfPrecision) {
   const auto model = adapted_model();
   TensorMap tensors;
-  for (const auto& [name, tensor] : adapter_tensors(*model, ModuleNaming::kCurrent)) {
+  for (const auto& [name, tensor] : adapter_tensors(*model, kOptions, ModuleNaming::kCurrent)) {
     tensors[name] = tensor.detach().to(at::kBFloat16);
   }
   json config = valid_config();
@@ -153,24 +153,93 @@ TEST_P(BadAdapterConfigs, AreErrorsThatNameFileAndField) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, BadAdapterConfigs,
-    testing::Values(BadField{"peft_type", "IA3"}, BadField{"peft_type", nullptr}, BadField{"use_dora", true},
-                    BadField{"bias", "all"}, BadField{"modules_to_save", {"classifier"}},
-                    BadField{"rank_pattern", {{"query", 8}}}, BadField{"alpha_pattern", {{"query", 8}}},
-                    BadField{"fan_in_fan_out", true}, BadField{"lora_bias", true},
-                    BadField{"layers_to_transform", {0, 1}}, BadField{"layers_to_transform", 0},
-                    BadField{"exclude_modules", {"fc1"}}, BadField{"exclude_modules", "fc1"},
-                    BadField{"target_modules", ".*query"}, BadField{"target_modules", nullptr},
+    testing::Values(BadField{"peft_type", "IA3"}, BadField{"peft_type", nullptr}, BadField{"use_dora", "yes"},
+                    BadField{"bias", "some"}, BadField{"modules_to_save", "classifier"},
+                    BadField{"modules_to_save", {1}}, BadField{"rank_pattern", {{"query", "8"}}},
+                    BadField{"rank_pattern", {{"query", 0}}}, BadField{"rank_pattern", {1, 2}},
+                    BadField{"alpha_pattern", {{"query", nullptr}}}, BadField{"fan_in_fan_out", true},
+                    BadField{"lora_bias", true}, BadField{"layers_to_transform", "0"},
+                    BadField{"layers_to_transform", {0.5}}, BadField{"layers_pattern", "layer"},
+                    BadField{"layers_pattern", {1}}, BadField{"exclude_modules", {1}},
+                    BadField{"exclude_modules", ""}, BadField{"target_modules", nullptr},
                     BadField{"target_modules", json::array()}, BadField{"target_modules", json::array({1})},
-                    BadField{"init_lora_weights", "pissa"}, BadField{"init_lora_weights", "olora"},
-                    BadField{"layer_replication", {{0, 1}}}, BadField{"use_qalora", true},
-                    BadField{"trainable_token_indices", {1}}, BadField{"a_field_of_the_future", 1},
-                    BadField{"r", 0}, BadField{"r", "4"}, BadField{"r", nullptr},
-                    BadField{"lora_alpha", nullptr}, BadField{"lora_dropout", 1.5},
+                    BadField{"init_lora_weights", "pissa_niter_4"}, BadField{"init_lora_weights", "corda"},
+                    BadField{"init_lora_weights", 1}, BadField{"layer_replication", {{0, 1}}},
+                    BadField{"use_qalora", true}, BadField{"trainable_token_indices", {1}},
+                    BadField{"a_field_of_the_future", 1}, BadField{"r", 0}, BadField{"r", "4"},
+                    BadField{"r", nullptr}, BadField{"lora_alpha", nullptr}, BadField{"lora_dropout", 1.5},
                     BadField{"use_rslora", "yes"}));
+
+TEST(PeftFiles, EveryFieldThatSaysWhatIsAdaptedIsRead) {
+  json config = valid_config();
+  config.update({{"target_modules", ".*query"},
+                 {"exclude_modules", "encoder\\.layer\\.0\\..*"},
+                 {"rank_pattern", {{"query", 3}}},
+                 {"alpha_pattern", {{"query", 1.5}}},
+                 {"use_dora", true},
+                 {"bias", "lora_only"},
+                 {"modules_to_save", {"layernorm"}},
+                 {"init_lora_weights", "olora"}});
+  const LoraOptions options = parse_adapter_config(config, "file");
+  EXPECT_EQ(options.target_pattern, ".*query");
+  EXPECT_TRUE(options.target_modules.empty());
+  EXPECT_EQ(options.exclude_pattern, "encoder\\.layer\\.0\\..*");
+  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.query"), 3);
+  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.value"), options.r);
+  EXPECT_EQ(options.scaling_of("encoder.layer.1.attention.attention.query"), 0.5);
+  EXPECT_TRUE(options.use_dora);
+  EXPECT_EQ(options.bias, LoraBias::kLoraOnly);
+  EXPECT_THAT(options.modules_to_save, testing::ElementsAre("layernorm"));
+  EXPECT_EQ(options.init, LoraInit::kOlora);
+  config = valid_config();
+  config["layers_to_transform"] = 1;
+  config["layers_pattern"] = "layer";
+  EXPECT_THAT(parse_adapter_config(config, "file").layers_to_transform, testing::ElementsAre(1));
+  EXPECT_THAT(parse_adapter_config(config, "file").layers_pattern, testing::ElementsAre("layer"));
+  config["target_modules"] = "(";
+  config.erase("layers_to_transform");
+  config.erase("layers_pattern");
+  EXPECT_THAT(error_of([&] { load_adapter(config, {}, *random_model(), "file"); }),
+              AllOf(HasSubstr("target_modules"), HasSubstr("regular expression")));
+}
+
+/// What adapts a part of the modules, each its own way, is written so that the same modules are read back.
+TEST(PeftFiles, ARoundTripKeepsWhatEveryModuleComputes) {
+  for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
+    const LoraOptions options{.r = 3,
+                              .lora_alpha = 6,
+                              .target_modules = {"all-linear"},
+                              .use_rslora = true,
+                              .exclude_modules = {"fc1"},
+                              .layers_to_transform = {1},
+                              .rank_pattern = {{"key", 2}, {"fc2", 1}},
+                              .alpha_pattern = {{".*k_proj", 5}},
+                              .use_dora = true,
+                              .bias = LoraBias::kAll,
+                              .modules_to_save = {"layernorm"}};
+    const auto model = adapted_model(options);
+    for (const auto& [name, parameter] : adapter_parameters(*model, options)) {
+      const at::NoGradGuard no_grad;
+      at::Tensor writable = parameter;
+      writable.add_(at::randn_like(parameter) * 0.1);
+    }
+    const TemporaryFolder temporary;
+    save_adapter(temporary.path(), *model, options, {.naming = naming});
+    const auto loaded = random_model();
+    const LoraOptions read = load_adapter(temporary.path(), *loaded);
+    const TensorMap expected = adapter_parameters(*model, options), found = adapter_parameters(*loaded, read);
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [name, tensor] : expected) EXPECT_TRUE(at::equal(found.at(name), tensor)) << name;
+    const at::Tensor pixels = random_pixels();
+    model->eval();
+    loaded->eval();
+    EXPECT_TRUE(at::allclose(model->forward(pixels), loaded->forward(pixels), 1e-5, 1e-5));
+  }
+}
 
 TEST(PeftFiles, WhatDoesNotFitIsListed) {
   const auto model = adapted_model();
-  TensorMap tensors = adapter_tensors(*model, ModuleNaming::kLegacy);
+  TensorMap tensors = adapter_tensors(*model, kOptions, ModuleNaming::kLegacy);
   tensors.erase("base_model.model.encoder.layer.0.attention.attention.query.lora_B.weight");
   tensors["base_model.model.encoder.layer.0.attention.attention.query.lora_magnitude_vector"] =
       at::zeros({16});
@@ -187,7 +256,7 @@ TEST(PeftFiles, WhatDoesNotFitIsListed) {
 
 TEST(PeftFiles, AnAdapterThatIsThereMustBeTheFiles) {
   const auto model = adapted_model();
-  const TensorMap tensors = adapter_tensors(*model, ModuleNaming::kCurrent);
+  const TensorMap tensors = adapter_tensors(*model, kOptions, ModuleNaming::kCurrent);
   const auto message = [&](LoraOptions options) {
     const auto other = adapted_model(options);
     return error_of([&] { load_adapter(valid_config(), tensors, *other, "folder"); });

@@ -1,0 +1,370 @@
+// tessera adapter: PEFT adapters of a DINOv2 encoder, seen into, merged, renamed, combined and compared.
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "command_line.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/publish_folder.h"
+#include "tessera/commands.h"
+#include "vision/adapter_files.h"
+#include "vision/adapter_set.h"
+#include "vision/dinov2_weights.h"
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+
+namespace tessera::apps {
+
+namespace {
+
+using Json = nlohmann::json;
+using Words = std::vector<std::string>;
+using vision::AdaptedModule;
+using vision::AdapterFiles;
+using vision::ModuleNaming;
+
+ModuleNaming naming_from(const std::string& word) {
+  if (word == "current") return ModuleNaming::kCurrent;
+  if (word == "legacy") return ModuleNaming::kLegacy;
+  throw ConfigError(fmt::format("--naming: expected current or legacy, found {}", word));
+}
+
+const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
+
+std::string text_of(const options::variables_map& values, const char* name) {
+  return values[name].as<std::string>();
+}
+
+void refuse_existing(const fs::path& output) {
+  if (fs::exists(output)) fail("{}: exists already; --output names a folder to make", output.string());
+}
+
+// --- inspect ---
+
+std::string targets_in_words(const vision::LoraOptions& lora) {
+  return lora.target_pattern.empty() ? fmt::format("{}", fmt::join(lora.target_modules, ", "))
+                                     : fmt::format("expression {}", lora.target_pattern);
+}
+
+Json inspection(const AdapterFiles& files) {
+  const vision::LoraOptions& lora = files.options;
+  Json json = {{"folder", files.source},
+               {"naming", word_of(vision::naming_of(files))},
+               {"r", lora.r},
+               {"lora_alpha", lora.lora_alpha},
+               {"scaling", lora.scaling()},
+               {"use_rslora", lora.use_rslora},
+               {"use_dora", lora.use_dora},
+               {"bias", vision::bias_word(lora.bias)},
+               {"init_lora_weights", vision::init_word(lora.init)},
+               {"target_modules", targets_in_words(lora)},
+               {"modules_to_save", lora.modules_to_save},
+               {"modules", Json::array()}};
+  std::int64_t parameters = 0, others = 0;
+  std::map<std::string, std::int64_t> dtypes;
+  for (const auto& [key, tensor] : files.tensors) {
+    parameters += tensor.numel();
+    ++dtypes[toString(tensor.scalar_type())];
+    if (key.find(".lora_") == std::string::npos) others += tensor.numel();
+  }
+  json["parameters"] = parameters;
+  json["parameters_beside_adapters"] = others;
+  json["tensors_by_dtype"] = dtypes;
+  for (const AdaptedModule& module : vision::adapted_modules(files)) {
+    json["modules"].push_back({{"name", module.name},
+                               {"r", module.r},
+                               {"scaling", module.scaling},
+                               {"in_features", module.in_features},
+                               {"out_features", module.out_features},
+                               {"update_norm", module.update_norm}});
+  }
+  return json;
+}
+
+int inspect(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapter", options::value<std::string>()->required(), "PEFT folder")
+      ("json", "print one JSON object instead of lines for people");
+  // clang-format on
+  const auto values = parse_options(
+      "Says what an adapter is made of: its configuration, and for each module its rank, its scaling and the "
+      "norm "
+      "of what\nit adds to the weight (s B A).\n\nUsage: tessera adapter inspect FOLDER [--json]\n",
+      description, arguments, options::positional_options_description().add("adapter", 1));
+  if (!values) return kDone;
+  const Json json = inspection(vision::read_adapter(text_of(*values, "adapter")));
+  if (values->count("json") != 0) {
+    std::cout << json.dump(2) << "\n";
+    return kDone;
+  }
+  for (const char* field :
+       {"naming", "target_modules", "r", "lora_alpha", "scaling", "use_rslora", "use_dora", "bias",
+        "init_lora_weights", "modules_to_save", "parameters", "tensors_by_dtype"}) {
+    const Json& value = json[field];
+    std::cout << fmt::format("{:<20} {}\n", field,
+                             value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  std::size_t width = 6;
+  for (const Json& module : json["modules"])
+    width = std::max(width, module["name"].get<std::string>().size());
+  std::cout << fmt::format("\n{:<{}}  {:>5} {:>9} {:>13} {:>12}\n", "module", width, "r", "scaling",
+                           "out x in", "|s B A|");
+  for (const Json& module : json["modules"]) {
+    std::cout << fmt::format("{:<{}}  {:>5} {:>9.4g} {:>13} {:>12.5g}\n", module["name"].get<std::string>(),
+                             width, module["r"].get<std::int64_t>(), module["scaling"].get<double>(),
+                             fmt::format("{} x {}", module["out_features"].get<std::int64_t>(),
+                                         module["in_features"].get<std::int64_t>()),
+                             module["update_norm"].get<double>());
+  }
+  return kDone;
+}
+
+// --- merge ---
+
+int merge(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapter", options::value<std::string>()->required(), "PEFT folder")
+      ("model,m", options::value<std::string>()->required(), "the DINOv2 folder or file that it belongs to")
+      ("output,o", options::value<std::string>()->required(), "the folder to make");
+  // clang-format on
+  const auto values = parse_options(
+      "Adds an adapter to the weights of its model (W + s B A, summed in float64) and writes a plain DINOv2 "
+      "folder "
+      "that\ntransformers and Tessera read. The model's preprocessor_config.json goes with it.\n\n"
+      "Usage: tessera adapter merge FOLDER --model FOLDER --output FOLDER\n",
+      description, arguments, options::positional_options_description().add("adapter", 1));
+  if (!values) return kDone;
+  const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
+  refuse_existing(output);
+  const auto model = vision::load_dinov2(model_folder);
+  vision::load_adapter(fs::path(text_of(*values, "adapter")), *model);
+  vision::merge_lora(*model);
+  const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
+                             "preprocessor_config.json";
+  publish_folder(output, [&](const fs::path& fresh) {
+    vision::save_dinov2(fresh, *model);
+    if (fs::exists(processor))
+      write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
+  });
+  std::cout << output.string() << "\n";
+  return kDone;
+}
+
+// --- convert ---
+
+int convert(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapter", options::value<std::string>()->required(), "PEFT folder")
+      ("naming", options::value<std::string>()->default_value("current"),
+       "current: transformers 5 (q_proj, …); legacy: before (query, …)")
+      ("output,o", options::value<std::string>()->required(), "the folder to make");
+  // clang-format on
+  const auto values = parse_options(
+      "Renames the modules of an adapter, so that an adapter made with an older transformers loads in a "
+      "current "
+      "one, or\nthe other way round. The tensors stay what they are, byte for byte.\n\n"
+      "Usage: tessera adapter convert FOLDER --output FOLDER [--naming current|legacy]\n",
+      description, arguments, options::positional_options_description().add("adapter", 1));
+  if (!values) return kDone;
+  const fs::path output = text_of(*values, "output");
+  refuse_existing(output);
+  const ModuleNaming naming = naming_from(text_of(*values, "naming"));
+  vision::write_adapter(output,
+                        vision::convert_adapter(vision::read_adapter(text_of(*values, "adapter")), naming));
+  std::cout << output.string() << "\n";
+  return kDone;
+}
+
+// --- combine ---
+
+/// "FOLDER" or "FOLDER=WEIGHT".
+std::pair<std::string, double> weighted(const std::string& word) {
+  const std::size_t at = word.rfind('=');
+  if (at == std::string::npos) return {word, 1.0};
+  const std::string number = word.substr(at + 1);
+  std::size_t end = 0;
+  double weight = 0;
+  try {
+    weight = std::stod(number, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  if (number.empty() || end != number.size() || !std::isfinite(weight))
+    throw ConfigError(fmt::format("{}: expected FOLDER=WEIGHT with a number, found \"{}\"", word, number));
+  return {word.substr(0, at), weight};
+}
+
+vision::AdapterCombination combination_from(const std::string& word) {
+  if (word == "linear") return vision::AdapterCombination::kLinear;
+  if (word == "cat") return vision::AdapterCombination::kCat;
+  if (word == "svd") return vision::AdapterCombination::kSvd;
+  throw ConfigError(fmt::format("--type: expected linear, cat or svd, found {}", word));
+}
+
+int combine(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapter", options::value<Words>()->required(), "PEFT folders, each with its weight: FOLDER or FOLDER=WEIGHT")
+      ("type", options::value<std::string>()->default_value("cat"),
+       "cat: exactly the weighted sum, the ranks add up; svd: its best approximation of a given rank; linear: the "
+       "matrices' weighted sums, a rough mean of adapters of one rank")
+      ("rank", options::value<std::int64_t>()->default_value(0), "of svd; 0: the greatest of the adapters'")
+      ("naming", options::value<std::string>()->default_value("current"), "of the result: current or legacy")
+      ("output,o", options::value<std::string>()->required(), "the folder to make");
+  // clang-format on
+  const auto values = parse_options(
+      "Makes one adapter of several, as PEFT's add_weighted_adapter does.\n\n"
+      "Usage: tessera adapter combine FOLDER[=WEIGHT]... --output FOLDER [--type cat|svd|linear] [--rank "
+      "N]\n",
+      description, arguments, options::positional_options_description().add("adapter", -1));
+  if (!values) return kDone;
+  const fs::path output = text_of(*values, "output");
+  refuse_existing(output);
+  const auto type = combination_from(text_of(*values, "type"));
+  const ModuleNaming naming = naming_from(text_of(*values, "naming"));
+  std::vector<AdapterFiles> files;
+  std::vector<vision::WeightedAdapter> parts;
+  for (const std::string& word : (*values)["adapter"].as<Words>()) {
+    const auto [folder, weight] = weighted(word);
+    files.push_back(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kLegacy));
+    parts.push_back({fmt::format("{} ({})", folder, parts.size() + 1), weight});
+  }
+  std::vector<const AdapterFiles*> all;
+  for (const AdapterFiles& one : files) all.push_back(&one);
+  const auto modules = vision::skeleton_of(all);
+  vision::AdapterSet adapters(*modules);
+  for (std::size_t i = 0; i < files.size(); ++i) adapters.load(parts[i].name, files[i]);
+  adapters.combine("combined", parts, type, (*values)["rank"].as<std::int64_t>());
+  const Json base = files.front().config.value("base_model_name_or_path", Json());
+  publish_folder(output, [&](const fs::path& fresh) {
+    adapters.save("combined", fresh,
+                  {.naming = naming,
+                   .base_model_name_or_path = base.is_string() ? base.get<std::string>() : "",
+                   .whole_paths = true});
+  });
+  std::cout << output.string() << "\n";
+  return kDone;
+}
+
+// --- diff ---
+
+int diff(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapters", options::value<Words>()->required(), "two PEFT folders, in any naming")
+      ("tolerance", options::value<double>()->default_value(0),
+       "how far updates may be apart, as a share of the greater norm, and still count as the same");
+  // clang-format on
+  const auto values = parse_options(
+      "Compares what two adapters add to the weights, module by module, and what else they say. Ends with 0 "
+      "where "
+      "they\nare the same, with 1 where they differ.\n\nUsage: tessera adapter diff FOLDER FOLDER "
+      "[--tolerance X]\n",
+      description, arguments, options::positional_options_description().add("adapters", -1));
+  if (!values) return kDone;
+  const Words folders = (*values)["adapters"].as<Words>();
+  if (folders.size() != 2) throw ConfigError(fmt::format("expected two folders, found {}", folders.size()));
+  std::vector<AdapterFiles> files;
+  std::vector<std::map<std::string, AdaptedModule>> modules(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    files.push_back(vision::convert_adapter(vision::read_adapter(folders[i]), ModuleNaming::kLegacy));
+    for (const AdaptedModule& module : vision::adapted_modules(files[i])) modules[i][module.name] = module;
+  }
+  bool differ = false;
+  const auto say = [&](const std::string& line) {
+    differ = true;
+    std::cout << line << "\n";
+  };
+  const vision::LoraOptions &one = files[0].options, &other = files[1].options;
+  if (one.use_dora != other.use_dora) say(fmt::format("use_dora: {} and {}", one.use_dora, other.use_dora));
+  for (std::size_t i = 0; i < 2; ++i) {
+    for (const auto& [name, module] : modules[i]) {
+      if (modules[1 - i].count(name) == 0) say(fmt::format("{}: only in {}", name, folders[i]));
+    }
+  }
+  const double tolerance = (*values)["tolerance"].as<double>();
+  for (const auto& [name, module] : modules[0]) {
+    const auto found = modules[1].find(name);
+    if (found == modules[1].end()) continue;
+    const at::Tensor a = vision::weight_update(files[0], module),
+                     b = vision::weight_update(files[1], found->second);
+    if (a.sizes() != b.sizes()) {
+      say(fmt::format("{}: [{}] and [{}]", name, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", ")));
+      continue;
+    }
+    const double norm = std::max(module.update_norm, found->second.update_norm);
+    const double apart = norm > 0 ? (a - b).norm().item<double>() / norm : 0;
+    if (!(apart <= tolerance))
+      say(fmt::format("{}: r {} and {}, updates {:.3g} of the greater norm ({:.5g}) apart", name, module.r,
+                      found->second.r, apart, norm));
+  }
+  for (const auto& [key, tensor] : files[0].tensors) {
+    if (key.find(".lora_A.") != std::string::npos || key.find(".lora_B.") != std::string::npos) continue;
+    const auto found = files[1].tensors.find(key);
+    if (found == files[1].tensors.end()) {
+      say(fmt::format("{}: only in {}", key, folders[0]));
+    } else if (!at::equal(tensor.to(at::kDouble), found->second.to(at::kDouble))) {
+      say(fmt::format("{}: differs", key));
+    }
+  }
+  for (const auto& [key, tensor] : files[1].tensors) {
+    if (key.find(".lora_A.") == std::string::npos && key.find(".lora_B.") == std::string::npos &&
+        files[0].tensors.count(key) == 0)
+      say(fmt::format("{}: only in {}", key, folders[1]));
+  }
+  if (!differ) std::cout << "the same\n";
+  return differ ? kFailure : kDone;
+}
+
+struct Action {
+  const char* name;
+  int (*run)(const Words&);
+  const char* meaning;
+};
+
+constexpr Action kActions[] = {
+    {"inspect", inspect, "say what an adapter is made of"},
+    {"merge", merge, "add an adapter to its model's weights: a plain DINOv2 folder"},
+    {"convert", convert, "rename the modules: for an older or a current transformers"},
+    {"combine", combine, "make one adapter of several"},
+    {"diff", diff, "compare two adapters"},
+};
+
+void print_help() {
+  std::cout
+      << "PEFT adapters of a DINOv2 encoder.\n\nUsage: tessera adapter ACTION [OPTIONS]; tessera adapter "
+         "ACTION --help\n\n";
+  for (const Action& action : kActions) std::cout << fmt::format("  {:<10}{}\n", action.name, action.meaning);
+}
+
+}  // namespace
+
+int adapter_command(const Words& arguments) {
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
+    print_help();
+    return arguments.empty() ? kUsage : kDone;
+  }
+  for (const Action& action : kActions) {
+    if (arguments[0] == action.name) return action.run({arguments.begin() + 1, arguments.end()});
+  }
+  throw ConfigError(fmt::format("adapter: no action '{}'; see tessera adapter --help", arguments[0]));
+}
+
+}  // namespace tessera::apps

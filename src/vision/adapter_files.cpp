@@ -1,0 +1,209 @@
+#include "vision/adapter_files.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/publish_folder.h"
+
+namespace tessera::vision {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+const std::string kPrefix = "base_model.model.";
+const std::string kA = ".lora_A.weight", kB = ".lora_B.weight";
+
+std::string bare(const std::string& key) {
+  return key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
+}
+
+/// "layer.10" comes behind "layer.9".
+bool comes_before(const std::string& a, const std::string& b) {
+  std::size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    const auto digits = [](const std::string& text, std::size_t from) {
+      std::size_t end = from;
+      while (end < text.size() && std::isdigit(static_cast<unsigned char>(text[end])) != 0) ++end;
+      return end;
+    };
+    const std::size_t end_a = digits(a, i), end_b = digits(b, j);
+    if (end_a > i && end_b > j) {
+      const std::string of_a = a.substr(i, end_a - i), of_b = b.substr(j, end_b - j);
+      if (of_a.size() != of_b.size()) return of_a.size() < of_b.size();
+      if (of_a != of_b) return of_a < of_b;
+      i = end_a;
+      j = end_b;
+    } else if (a[i] != b[j]) {
+      return a[i] < b[j];
+    } else {
+      ++i;
+      ++j;
+    }
+  }
+  return a.size() - i < b.size() - j;
+}
+
+const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module, const std::string& which) {
+  const auto found = std::find_if(files.tensors.begin(), files.tensors.end(),
+                                  [&](const auto& item) { return bare(item.first) == module + which; });
+  if (found == files.tensors.end()) fail("{}: {}{} is missing", files.source, module, which);
+  if (found->second.dim() != 2 || !at::isFloatingType(found->second.scalar_type()))
+    fail("{}: {}: expected a matrix of a float type, found {} {}", files.source, found->first,
+         fmt::format("[{}]", fmt::join(found->second.sizes(), ", ")), toString(found->second.scalar_type()));
+  return found->second;
+}
+
+/// A last segment ("query") or a path in the naming.
+std::string renamed_target(const std::string& target, ModuleNaming naming) {
+  if (target.find('.') != std::string::npos) return rename_path(target, naming);
+  for (const char* place : {"attention.attention.", "attention.output.", "attention.", "mlp."}) {
+    const std::string renamed = rename_path(place + target, naming);
+    if (renamed != place + target) return renamed.substr(renamed.rfind('.') + 1);
+  }
+  return target;
+}
+
+std::string renamed_key(const AdapterFiles& files, const std::string& key, ModuleNaming naming) {
+  if (naming == ModuleNaming::kCurrent && key.find("mlp.weights_in") != std::string::npos)
+    fail(
+        "{}: {}: transformers 5 holds this matrix as two (gate_proj, up_proj), so that its adapter has no "
+        "name "
+        "there",
+        files.source, key);
+  return rename_path(key, naming);
+}
+
+/// Whether a list of names says which modules are adapted, and nothing else does.
+bool is_plain_list(const LoraOptions& options) {
+  return options.target_pattern.empty() && options.exclude_modules.empty() &&
+         options.exclude_pattern.empty() && options.layers_to_transform.empty() && options.is_uniform();
+}
+
+}  // namespace
+
+ModuleNaming naming_of(const AdapterFiles& files) {
+  for (const auto& [key, tensor] : files.tensors) {
+    if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
+      return ModuleNaming::kLegacy;
+  }
+  return ModuleNaming::kCurrent;
+}
+
+std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
+  std::vector<AdaptedModule> modules;
+  for (const auto& [key, tensor] : files.tensors) {
+    const std::string name = bare(key);
+    if (name.ends_with(kB)) matrix_of(files, name.substr(0, name.size() - kB.size()), kA);
+    if (!name.ends_with(kA)) continue;
+    AdaptedModule module;
+    module.name = name.substr(0, name.size() - kA.size());
+    const at::Tensor &a = matrix_of(files, module.name, kA), &b = matrix_of(files, module.name, kB);
+    module.r = files.options.rank_of(module.name);
+    module.alpha = files.options.alpha_of(module.name);
+    module.scaling = files.options.scaling_of(module.name);
+    module.in_features = a.size(1);
+    module.out_features = b.size(0);
+    if (a.size(0) != module.r || b.size(1) != module.r)
+      fail("{}: {}: expected rank {} as the configuration says, found lora_A [{}] and lora_B [{}]",
+           files.source, module.name, module.r, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", "));
+    module.update_norm = weight_update(files, module).norm().item<double>();
+    modules.push_back(module);
+  }
+  if (modules.empty()) fail("{}: there is no lora_A.weight in it", files.source);
+  std::sort(modules.begin(), modules.end(), [](const AdaptedModule& one, const AdaptedModule& other) {
+    return comes_before(one.name, other.name);
+  });
+  return modules;
+}
+
+at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module) {
+  return at::mm(matrix_of(files, module.name, kB).to(at::kDouble),
+                matrix_of(files, module.name, kA).to(at::kDouble)) *
+         module.scaling;
+}
+
+AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
+  AdapterFiles converted{files.options, files.config, {}, files.source};
+  for (const auto& [key, tensor] : files.tensors) {
+    const std::string renamed = renamed_key(files, key, naming);
+    if (!converted.tensors.emplace(renamed, tensor).second)
+      fail("{}: {} is there under two names", files.source, key);
+  }
+  Json& config = converted.config;
+  if (is_plain_list(files.options)) {
+    if (files.options.target_modules != std::vector<std::string>{"all-linear"}) {
+      std::set<std::string> targets;
+      for (const std::string& target : files.options.target_modules)
+        targets.insert(renamed_target(target, naming));
+      config["target_modules"] = targets;
+    }
+  } else {
+    std::vector<std::string> targets;
+    Json ranks = Json::object(), alphas = Json::object();
+    for (const AdaptedModule& module : adapted_modules(files)) {
+      const std::string name = renamed_key(files, module.name, naming);
+      targets.push_back(name);
+      if (module.r != files.options.r) ranks[name] = module.r;
+      if (module.alpha != files.options.lora_alpha) alphas[name] = module.alpha;
+    }
+    config["target_modules"] = targets;
+    config["rank_pattern"] = ranks;
+    config["alpha_pattern"] = alphas;
+    for (const char* field : {"exclude_modules", "layers_to_transform", "layers_pattern"})
+      config[field] = nullptr;
+  }
+  converted.options = parse_adapter_config(config, files.source);
+  return converted;
+}
+
+void write_adapter(const fs::path& folder, const AdapterFiles& files) {
+  if (fs::exists(folder)) fail("{}: exists already", folder.string());
+  publish_folder(folder, [&](const fs::path& fresh) {
+    write_safetensors(fresh / "adapter_model.safetensors", files.tensors, {{"format", "pt"}});
+    write_file_atomically(fresh / "adapter_config.json", nlohmann::json(files.config).dump(2));
+  });
+}
+
+std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFiles*>& adapters) {
+  auto root = std::make_shared<torch::nn::Module>();
+  std::map<std::string, LinearImpl*> linears;
+  std::map<std::string, std::shared_ptr<torch::nn::Module>> places = {{"", root}};
+  for (const AdapterFiles* files : adapters) {
+    for (const AdaptedModule& module : adapted_modules(*files)) {
+      const std::string path = rename_path(module.name, ModuleNaming::kLegacy);
+      const auto known = linears.find(path);
+      if (known != linears.end()) {
+        if (known->second->in_features() != module.in_features ||
+            known->second->out_features() != module.out_features)
+          fail("{}: {}: expected {} inputs and {} outputs as in the adapter before, found {} and {}",
+               files->source, module.name, known->second->in_features(), known->second->out_features(),
+               module.in_features, module.out_features);
+        continue;
+      }
+      std::string parent;
+      for (std::size_t end = path.find('.'); end != std::string::npos; end = path.find('.', end + 1)) {
+        const std::string place = path.substr(0, end);
+        auto& child = places[place];
+        if (!child) {
+          child = places.at(parent)->register_module(place.substr(parent.empty() ? 0 : parent.size() + 1),
+                                                     std::make_shared<torch::nn::Module>());
+        }
+        parent = place;
+      }
+      const auto linear = places.at(parent)->register_module(
+          path.substr(parent.empty() ? 0 : parent.size() + 1),
+          std::make_shared<LinearImpl>(module.in_features, module.out_features));
+      linears[path] = linear.get();
+    }
+  }
+  return root;
+}
+
+}  // namespace tessera::vision

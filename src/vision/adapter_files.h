@@ -1,0 +1,46 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vision/peft_files.h"
+
+namespace tessera::vision {
+
+// What can be said and done about an adapter's files without the model that they belong to.
+
+/// One adapted module as a file holds it.
+struct AdaptedModule {
+  std::string name;  ///< under the file's naming
+  std::int64_t r = 0;
+  double alpha = 0;
+  double scaling = 0;
+  std::int64_t in_features = 0, out_features = 0;
+  double update_norm = 0;  ///< Frobenius norm of ΔW = s·B·A
+};
+
+/// The naming that an adapter's keys have; the current one where both say the same.
+ModuleNaming naming_of(const AdapterFiles& files);
+
+/// In the order of the names; layers by their number.
+/// @throws Error naming the tensor that is missing, or whose shape or rank is not what the configuration says
+std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files);
+/// ΔW = s·B·A of one of them, [out, in] float64.
+at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module);
+
+/// The same adapter in another naming: keys, targets and patterns. Tensors stay what they are, byte for byte.
+/// Where a regular expression, patterns, exclusions or layers select modules, the result names each module.
+/// @throws Error where a module has no name in that naming
+AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming);
+
+/// Writes both files. @throws Error where the folder exists already or can't be written
+void write_adapter(const std::filesystem::path& folder, const AdapterFiles& files);
+
+/// Modules of the shapes that adapters have, with weights of zeros: for what needs a module tree and no
+/// weights, such as AdapterSet::combine.
+/// @throws Error where two adapters disagree about a module's size
+std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFiles*>& adapters);
+
+}  // namespace tessera::vision

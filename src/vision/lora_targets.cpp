@@ -1,0 +1,200 @@
+#include "vision/lora_targets.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "core/error.h"
+#include "vision/lora.h"
+#include "vision/module_names.h"
+#include "vision/module_pattern.h"
+
+namespace tessera::vision {
+
+namespace {
+
+constexpr const char* kAllLinear = "all-linear";
+
+bool is_all_linear(const std::vector<std::string>& target_modules) {
+  return target_modules.size() == 1 && target_modules.front() == kAllLinear;
+}
+
+bool is_suffix(const std::string& path, const std::string& target) {
+  return path == target || (path.ends_with(target) && path.size() > target.size() && !target.empty() &&
+                            path[path.size() - target.size() - 1] == '.');
+}
+
+/// Whether it holds for a path in one of the two namings.
+template <typename Predicate>
+bool in_either_naming(const std::string& path, const Predicate& predicate) {
+  return predicate(rename_path(path, ModuleNaming::kLegacy)) ||
+         predicate(rename_path(path, ModuleNaming::kCurrent));
+}
+
+bool matches(const std::string& path, const std::string& target) {
+  return in_either_naming(path, [&](const std::string& name) { return is_suffix(name, target); });
+}
+
+bool matches_any(const std::string& path, const std::vector<std::string>& targets) {
+  return std::any_of(targets.begin(), targets.end(),
+                     [&](const std::string& target) { return matches(path, target); });
+}
+
+/// "a list of suffixes or an expression", as target_modules and exclude_modules may be.
+class Selection {
+ public:
+  Selection(const std::vector<std::string>& names, const std::string& pattern, const char* field)
+      : names_(names) {
+    if (!pattern.empty()) pattern_.emplace(pattern, field);
+  }
+  bool takes(const std::string& path) const {
+    if (pattern_)
+      return in_either_naming(path, [&](const std::string& name) { return pattern_->matches(name); });
+    return is_all_linear(names_) || matches_any(path, names_);
+  }
+
+ private:
+  const std::vector<std::string>& names_;
+  std::optional<ModulePattern> pattern_;
+};
+
+/// The number of the layer that a path leads through: PEFT's rule.
+class LayerNumbers {
+ public:
+  explicit LayerNumbers(const LoraOptions& options) : wanted_(options.layers_to_transform) {
+    if (options.layers_pattern.empty()) patterns_.emplace_back(".*?\\.[^.]*\\.(?P<idx>\\d+)\\..*", "layers");
+    for (const std::string& name : options.layers_pattern)
+      patterns_.emplace_back("(?:|.*?\\.)(?:" + name + ")\\.(?P<idx>\\d+)\\..*", "layers_pattern");
+  }
+  bool take(const std::string& path) const {
+    if (wanted_.empty()) return true;
+    for (const ModulePattern& pattern : patterns_) {
+      const std::optional<std::string> number = pattern.group(path, "idx");
+      if (number && number->size() <= 9)
+        return std::find(wanted_.begin(), wanted_.end(), std::stoll(*number)) != wanted_.end();
+    }
+    return false;
+  }
+
+ private:
+  const std::vector<std::int64_t>& wanted_;
+  std::vector<ModulePattern> patterns_;
+};
+
+/// PEFT takes a module whose path merely ends in these letters.
+bool is_saved_whole(const std::string& path, const std::vector<std::string>& modules_to_save) {
+  return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& end) {
+    return in_either_naming(path, [&](const std::string& name) { return name.ends_with(end); });
+  });
+}
+
+/// Whether a module lies in one that is saved whole, or is one.
+bool is_within_saved(const std::string& path, const std::vector<std::string>& modules_to_save) {
+  for (std::size_t end = path.find('.'); !modules_to_save.empty(); end = path.find('.', end + 1)) {
+    if (is_saved_whole(path.substr(0, end), modules_to_save)) return true;
+    if (end == std::string::npos) break;
+  }
+  return false;
+}
+
+/// What a reader of the message could have written: the last segments, in both namings.
+std::set<std::string> last_segments(const std::vector<std::string>& paths) {
+  std::set<std::string> names;
+  for (const std::string& path : paths) {
+    for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
+      const std::string name = rename_path(path, naming);
+      names.insert(name.substr(name.rfind('.') + 1));
+    }
+  }
+  return names;
+}
+
+std::set<std::string> candidates(const std::vector<NamedLinear>& linears) {
+  std::vector<std::string> paths;
+  for (const NamedLinear& item : linears) paths.push_back(item.name);
+  return last_segments(paths);
+}
+
+}  // namespace
+
+std::vector<NamedLinear> named_linears(torch::nn::Module& root) {
+  std::vector<NamedLinear> linears;
+  for (const auto& item : root.named_modules(/*name_prefix=*/{}, /*include_self=*/false)) {
+    if (auto* linear = dynamic_cast<LinearImpl*>(item.value().get())) {
+      linears.push_back({item.key(), linear});
+    }
+  }
+  return linears;
+}
+
+std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
+  std::vector<NamedLinear> linears = named_linears(root);
+  std::erase_if(linears, [](const NamedLinear& item) { return !item.linear->has_lora(); });
+  return linears;
+}
+
+std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options) {
+  std::vector<NamedLinear> linears = named_linears(root);
+  if (options.target_pattern.empty() && !is_all_linear(options.target_modules)) {
+    for (const std::string& target : options.target_modules) {
+      const bool found = std::any_of(linears.begin(), linears.end(),
+                                     [&](const NamedLinear& item) { return matches(item.name, target); });
+      if (!found) {
+        fail("target_modules: \"{}\" matches no linear module; there are {} (or \"{}\" alone for all)",
+             target, fmt::join(candidates(linears), ", "), kAllLinear);
+      }
+    }
+  }
+  const Selection targets(options.target_modules, options.target_pattern, "target_modules");
+  const Selection excluded(options.exclude_modules, options.exclude_pattern, "exclude_modules");
+  const LayerNumbers layers(options);
+  std::vector<NamedLinear> meant;
+  for (const NamedLinear& item : linears) {
+    if (targets.takes(item.name) && !excluded.takes(item.name) && layers.take(item.name) &&
+        !is_within_saved(item.name, options.modules_to_save))
+      meant.push_back(item);
+  }
+  if (meant.empty()) {
+    fail("target_modules: {} matches no linear module{}; there are {}",
+         options.target_pattern.empty() ? fmt::format("\"{}\"", fmt::join(options.target_modules, "\", \""))
+                                        : fmt::format("the expression \"{}\"", options.target_pattern),
+         options.exclude_modules.empty() && options.exclude_pattern.empty() &&
+                 options.layers_to_transform.empty() && options.modules_to_save.empty()
+             ? ""
+             : " that exclude_modules, layers_to_transform and modules_to_save leave",
+         linears.empty() ? "none" : fmt::format("{}", fmt::join(candidates(linears), ", ")));
+  }
+  return meant;
+}
+
+std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, const LoraOptions& options) {
+  std::vector<std::string> modules;
+  for (const auto& item : root.named_modules(/*name_prefix=*/{}, /*include_self=*/false)) {
+    if (!item.value()->parameters().empty()) modules.push_back(item.key());
+  }
+  for (const std::string& end : options.modules_to_save) {
+    if (std::none_of(modules.begin(), modules.end(),
+                     [&](const std::string& path) { return is_saved_whole(path, {end}); }))
+      fail("modules_to_save: \"{}\" names no module; there are {}", end,
+           fmt::join(last_segments(modules), ", "));
+  }
+  std::set<std::string> adapted_biases;
+  for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + ".bias");
+  std::vector<std::string> names;
+  for (const auto& item : root.named_parameters()) {
+    const std::string& name = item.key();
+    if (is_lora_parameter(name)) continue;
+    const bool saved = is_within_saved(name.substr(0, name.rfind('.')), options.modules_to_save);
+    const bool is_bias = name.ends_with(".bias");
+    const bool trains = options.bias == LoraBias::kAll        ? is_bias
+                        : options.bias == LoraBias::kLoraOnly ? adapted_biases.count(name) != 0
+                                                              : false;
+    if (saved || trains) names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace tessera::vision

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <string>
+#include <vector>
+
+#include "vision/linear.h"
+#include "vision/lora_options.h"
+
+namespace tessera::vision {
+
+/// A Linear of a module tree, with its dotted path from the root.
+struct NamedLinear {
+  std::string name;
+  LinearImpl* linear;
+};
+
+/// Every Linear of the tree, in the order of registration.
+std::vector<NamedLinear> named_linears(torch::nn::Module& root);
+/// Those with an adapter.
+std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
+
+/// Those that the options mean, in the order of the tree, by PEFT's rules and under either of Hugging Face's
+/// namings (module_names.h): a target of a list matches the whole path or its last segments, a regular
+/// expression the whole path; exclude_modules, what modules_to_save holds and layers other than
+/// layers_to_transform are left out.
+/// @throws Error listing the candidates where a target, or all of them together, match nothing
+std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options);
+
+/// The parameters of the base model that train and are saved with the adapter: those of modules_to_save, and
+/// the biases that `bias` asks for. Names are the tree's.
+/// @throws Error listing the candidates where modules_to_save names nothing
+std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, const LoraOptions& options);
+
+}  // namespace tessera::vision

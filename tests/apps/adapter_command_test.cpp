@@ -1,0 +1,187 @@
+// `tessera adapter` as a user runs it: every action over PEFT folders and a DINOv2 folder.
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "core/files.h"
+#include "tests/apps/run_to_end.h"
+#include "tests/core/temporary_folder.h"
+#include "vision/adapter_set.h"
+#include "vision/dinov2_weights.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using Json = nlohmann::json;
+using vision::LoraOptions;
+using vision::ModuleNaming;
+
+class AdapterCommand : public testing::Test {
+ protected:
+  AdapterCommand() {
+    vision::initialise_random(*model_, 1);
+    model_->eval();
+    vision::save_dinov2(path("model"), *model_, {.crop_size = 42, .shortest_edge = 48});
+  }
+
+  static vision::Dinov2Config config() {
+    vision::Dinov2Config config;
+    config.hidden_size = 32;
+    config.num_hidden_layers = 11;  // so that layer 10 has to come behind layer 9
+    config.num_attention_heads = 2;
+    config.image_size = 28;
+    return config;
+  }
+
+  fs::path path(const std::string& name) const { return temporary_.path() / name; }
+
+  /// Writes an adapter that does something.
+  void write(const std::string& name, const LoraOptions& options, std::uint64_t seed,
+             ModuleNaming naming = ModuleNaming::kCurrent) {
+    vision::AdapterSet adapters(*model_);
+    adapters.add(name, options, seed);
+    at::manual_seed(seed);
+    for (const auto& [parameter, tensor] : adapters.parameters(name)) {
+      const at::NoGradGuard no_grad;
+      at::Tensor writable = tensor;
+      writable.add_(at::randn_like(tensor), 0.1);
+    }
+    adapters.save(name, path(name), {.naming = naming, .base_model_name_or_path = "some/model"});
+  }
+
+  Finished adapter(const std::string& words) const {
+    return run_to_end(fmt::format("cd {} && {} adapter {}", temporary_.path().string(), TESSERA_TOOL, words));
+  }
+
+  /// Features of a model folder under an adapter folder, or without.
+  at::Tensor features(const std::string& model, const std::string& adapter = "") const {
+    const at::NoGradGuard no_grad;
+    const auto loaded = vision::load_dinov2(path(model));
+    if (!adapter.empty()) vision::load_adapter(path(adapter), *loaded);
+    loaded->eval();
+    at::manual_seed(3);
+    return loaded->forward(at::randn({2, 3, 28, 42}));
+  }
+  static double difference(const at::Tensor& a, const at::Tensor& b) {
+    return (a - b).abs().max().item<double>();
+  }
+
+  const TemporaryFolder temporary_;
+  std::shared_ptr<vision::Dinov2Model> model_ = std::make_shared<vision::Dinov2Model>(config());
+};
+
+TEST_F(AdapterCommand, InspectSaysWhatItIsMadeOf) {
+  write("a", {.r = 3, .lora_alpha = 6, .target_modules = {"query", "fc1"}, .rank_pattern = {{"fc1", 2}}}, 1);
+  const Finished lines = adapter("inspect a");
+  EXPECT_EQ(lines.exit_code, 0) << lines.output;
+  EXPECT_THAT(lines.output, HasSubstr("encoder.layer.10.attention.q_proj"));
+  EXPECT_LT(lines.output.find("layer.9.mlp.fc1"), lines.output.find("layer.10.mlp.fc1"));
+  const Finished json = adapter("inspect a --json");
+  ASSERT_EQ(json.exit_code, 0) << json.output;
+  const Json said = Json::parse(json.output);
+  EXPECT_EQ(said["naming"], "current");
+  EXPECT_EQ(said["parameters"], 11 * (3 * (32 + 32) + 2 * (32 + 128)));
+  EXPECT_EQ(said["modules"].size(), 22);
+  EXPECT_EQ(said["modules"][1]["name"], "encoder.layer.0.mlp.fc1");
+  EXPECT_EQ(said["modules"][1]["r"], 2);
+  EXPECT_EQ(said["modules"][1]["scaling"], 3.0);
+}
+
+TEST_F(AdapterCommand, MergeWritesAPlainModelOfTheSameFeatures) {
+  write("a", {.r = 4, .lora_alpha = 8, .target_modules = {"all-linear"}, .use_dora = true}, 1);
+  const Finished merged = adapter("merge a --model model --output merged");
+  ASSERT_EQ(merged.exit_code, 0) << merged.output;
+  EXPECT_GT(difference(features("model"), features("model", "a")), 0.05);
+  EXPECT_LT(difference(features("merged"), features("model", "a")), 1e-4);
+  EXPECT_EQ(read_file(path("merged/preprocessor_config.json")),
+            read_file(path("model/preprocessor_config.json")));
+  EXPECT_THAT(adapter("merge a --model model --output merged").output, HasSubstr("exists already"));
+}
+
+TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
+  write("plain", {.r = 2, .target_modules = {"query", "dense"}}, 1);
+  write("chosen",
+        {.r = 2,
+         .lora_alpha = 4,
+         .target_modules = {"all-linear"},
+         .exclude_modules = {"fc2"},
+         .layers_to_transform = {1, 10},
+         .rank_pattern = {{"key", 1}},
+         .bias = vision::LoraBias::kLoraOnly},
+        2);
+  for (const std::string name : {"plain", "chosen"}) {
+    ASSERT_EQ(adapter(fmt::format("convert {0} --naming legacy --output {0}-old", name)).exit_code, 0);
+    ASSERT_EQ(adapter(fmt::format("convert {0}-old --output {0}-new", name)).exit_code, 0);
+    EXPECT_EQ(read_file(path(name + "-new/adapter_model.safetensors")),
+              read_file(path(name + "/adapter_model.safetensors")));
+    EXPECT_THAT(read_file(path(name + "-old/adapter_config.json")), HasSubstr("query"));
+    EXPECT_TRUE(at::equal(features("model", name + "-old"), features("model", name)));
+    EXPECT_TRUE(at::equal(features("model", name + "-new"), features("model", name)));
+    EXPECT_EQ(adapter(fmt::format("diff {0} {0}-old", name)).exit_code, 0);
+  }
+  const Json config = Json::parse(read_file(path("plain-old/adapter_config.json")));
+  EXPECT_EQ(config["target_modules"], Json({"dense", "query"}));
+}
+
+TEST_F(AdapterCommand, CombineAddsUpAndDiffTellsApart) {
+  write("a", {.r = 2, .lora_alpha = 4, .target_modules = {"query"}}, 1);
+  write("b", {.r = 3, .lora_alpha = 3, .target_modules = {"query", "fc1"}}, 2, ModuleNaming::kLegacy);
+  const Finished combined = adapter("combine a=0.5 b=-1 --output both");
+  ASSERT_EQ(combined.exit_code, 0) << combined.output;
+  const auto weight = [&](const std::string& name) {
+    const auto loaded = vision::load_dinov2(path("model"));
+    vision::load_adapter(path(name), *loaded);
+    vision::merge_lora(*loaded);
+    return vision::dinov2_tensors(*loaded)
+        .at("encoder.layer.10.attention.attention.query.weight")
+        .detach()
+        .to(at::kDouble);
+  };
+  const at::Tensor base = vision::dinov2_tensors(*model_)
+                              .at("encoder.layer.10.attention.attention.query.weight")
+                              .detach()
+                              .to(at::kDouble);
+  EXPECT_LT(difference(weight("both") - base, 0.5 * (weight("a") - base) - (weight("b") - base)), 1e-6);
+
+  const Finished narrow = adapter("combine a b --type svd --rank 5 --output svd");
+  ASSERT_EQ(narrow.exit_code, 0) << narrow.output;
+  ASSERT_EQ(adapter("combine a b --output cat").exit_code, 0);
+  EXPECT_EQ(adapter("diff svd cat --tolerance 1e-5").exit_code, 0);  // rank 5 holds all of it
+  const Finished apart = adapter("diff a b");
+  EXPECT_EQ(apart.exit_code, 1);
+  EXPECT_THAT(apart.output, HasSubstr("encoder.layer.10.mlp.fc1: only in b"));
+  EXPECT_THAT(apart.output, HasSubstr("r 2 and 3"));
+  EXPECT_THAT(adapter("combine a b --type linear --output x").output, HasSubstr("ranks 2 and 3"));
+  EXPECT_FALSE(fs::exists(path("x")));
+}
+
+TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
+  write("a", {.r = 2, .target_modules = {"query"}}, 1);
+  const auto expect = [&](const std::string& words, int code, const char* said) {
+    const Finished finished = adapter(words);
+    EXPECT_EQ(finished.exit_code, code) << words;
+    EXPECT_THAT(finished.output, HasSubstr(said)) << words;
+  };
+  expect("", 2, "inspect");
+  expect("--help", 0, "convert");
+  expect("paint", 2, "no action 'paint'");
+  expect("inspect nowhere", 1, "adapter_config.json");
+  expect("inspect model", 1, "adapter_config.json");
+  expect("convert a --naming old --output x", 2, "current or legacy");
+  expect("combine a=heavy --output x", 2, "heavy");
+  expect("combine a --type mean --output x", 2, "linear, cat or svd");
+  expect("diff a", 2, "two folders");
+  expect("merge a --model a --output x", 1, "config.json");
+  EXPECT_FALSE(fs::exists(path("x")));
+}
+
+}  // namespace
+}  // namespace tessera
