@@ -144,9 +144,8 @@ std::vector<ConfigKey> vision_keys() {
       text(
           "vision.weights", TextKind::kInputPathOrRandom,
           [](Config & c) -> auto& { return c.vision.weights; },
-          "DINOv2 folder (config.json, model.safetensors) or file; random: vision.architecture, drawn from "
-          "the "
-          "seed"),
+          "DINOv2: a Hugging Face folder, a .safetensors, .bin, .pth or .pt file (facebook's too); random: "
+          "vision.architecture, drawn from the seed"),
       words<TrainableChoice>(
           "vision.trainable",
           {{"none", TrainableChoice::kNone},

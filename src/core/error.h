@@ -27,4 +27,16 @@ template <typename... Args>
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
 
+/// Text of a file in a message: in quotation marks, without what a terminal would take for a command, and not
+/// longer than a line or two.
+inline std::string quoted(const std::string& text) {
+  constexpr std::size_t kShown = 120;
+  std::string result = "'";
+  for (const char c : text.substr(0, kShown)) {
+    const auto byte = static_cast<unsigned char>(c);
+    result.push_back(byte < 0x20 || byte == 0x7f ? '?' : c);
+  }
+  return result + (text.size() > kShown ? "…'" : "'");
+}
+
 }  // namespace tessera

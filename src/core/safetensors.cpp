@@ -1,21 +1,15 @@
 #include "core/safetensors.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
-#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -216,63 +210,30 @@ void check_bool_bytes(const unsigned char* data, std::uint64_t size, const std::
 
 }  // namespace
 
-/// The whole file, mapped copy-on-write: a stray write to a view never reaches the file.
-struct SafetensorsFile::Mapping {
-  explicit Mapping(const std::filesystem::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) {
-      fail("{}: can't be opened: {}", path.string(), std::generic_category().message(errno));
-    }
-    struct stat status {};
-    const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-    if (regular && status.st_size > 0) {
-      size = static_cast<std::uint64_t>(status.st_size);
-      address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor, 0);
-    }
-    const int error = errno;
-    ::close(descriptor);
-    if (!regular) {
-      fail("{}: is no regular file", path.string());
-    }
-    if (address == MAP_FAILED) {
-      fail("{}: can't be mapped: {}", path.string(), std::generic_category().message(error));
-    }
-  }
-  ~Mapping() {
-    if (address != nullptr && address != MAP_FAILED) {
-      ::munmap(address, size);
-    }
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-
-  unsigned char* bytes() const { return static_cast<unsigned char*>(address); }
-
-  void* address = nullptr;
-  std::uint64_t size = 0;
-};
-
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
-    : path_(path), mapping_(std::make_shared<Mapping>(path)) {
+    : path_(path), file_(std::make_shared<MappedFile>(path, MappedFile::Access::kCopyOnWrite)) {
   parse();
   check_layout();
 }
 
+unsigned char* SafetensorsFile::bytes() const { return reinterpret_cast<unsigned char*>(file_->data()); }
+
 void SafetensorsFile::parse() {
   const std::string file = path_.string();
-  if (mapping_->size < kLengthSize) {
-    fail("{}: is no safetensors file: {} bytes, at least {} expected", file, mapping_->size, kLengthSize);
+  const std::uint64_t file_size = file_->bytes().size();
+  if (file_size < kLengthSize) {
+    fail("{}: is no safetensors file: {} bytes, at least {} expected", file, file_size, kLengthSize);
   }
-  const std::uint64_t header_size = little_endian_64(mapping_->bytes());
+  const std::uint64_t header_size = little_endian_64(bytes());
   if (header_size > kMaxHeaderSize) {
     fail("{}: is no safetensors file: the header would have {} bytes, at most {} are allowed", file,
          header_size, kMaxHeaderSize);
   }
-  if (header_size > mapping_->size - kLengthSize) {
-    fail("{}: is cut off: the header has {} bytes, the file {} in all", file, header_size, mapping_->size);
+  if (header_size > file_size - kLengthSize) {
+    fail("{}: is cut off: the header has {} bytes, the file {} in all", file, header_size, file_size);
   }
   data_offset_ = kLengthSize + header_size;
-  const char* begin = reinterpret_cast<const char*>(mapping_->bytes()) + kLengthSize;
+  const char* begin = reinterpret_cast<const char*>(bytes()) + kLengthSize;
   if (header_size == 0 || *begin != '{') {
     fail("{}: is no safetensors file: the header has to begin with '{{'", file);
   }
@@ -314,7 +275,7 @@ void SafetensorsFile::check_layout() const {
     }
     expected = entry.end;
   }
-  const std::uint64_t data_size = mapping_->size - data_offset_;
+  const std::uint64_t data_size = file_->bytes().size() - data_offset_;
   if (expected != data_size) {
     fail("{}: has {} bytes of data, its header describes {}", path_.string(), data_size, expected);
   }
@@ -346,7 +307,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   if (found.begin == found.end) {
     return at::empty(found.shape, options);
   }
-  unsigned char* data = mapping_->bytes() + data_offset_ + found.begin;
+  unsigned char* data = bytes() + data_offset_ + found.begin;
   const std::uint64_t size = found.end - found.begin;
   if (found.dtype == at::kBool) {
     check_bool_bytes(data, size, path_.string(), name);
@@ -357,7 +318,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
     return copy;
   }
   return at::from_blob(
-      data, found.shape, [mapping = mapping_](void*) {}, options);
+      data, found.shape, [file = file_](void*) {}, options);
 }
 
 TensorMap SafetensorsFile::tensors() const {

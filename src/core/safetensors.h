@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/mapped_file.h"
+
 namespace tessera {
 
 using TensorMap = std::map<std::string, at::Tensor>;
@@ -39,14 +41,14 @@ class SafetensorsFile {
     std::uint64_t begin;
     std::uint64_t end;
   };
-  struct Mapping;
 
   const Entry& entry(const std::string& name) const;
+  unsigned char* bytes() const;
   void parse();
   void check_layout() const;
 
   std::filesystem::path path_;
-  std::shared_ptr<Mapping> mapping_;
+  std::shared_ptr<MappedFile> file_;
   std::uint64_t data_offset_ = 0;
   std::map<std::string, Entry> entries_;
   StringMap metadata_;

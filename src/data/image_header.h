@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-#include "data/mapped_file.h"
+#include "core/mapped_file.h"
 
 namespace tessera::data {
 

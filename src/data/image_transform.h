@@ -7,8 +7,8 @@
 #include <string>
 
 #include "core/config.h"
+#include "core/mapped_file.h"
 #include "core/random.h"
-#include "data/mapped_file.h"
 
 namespace tessera::data {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/logging.h"
-#include "data/mapped_file.h"
+#include "core/mapped_file.h"
 #include "data/tar_index.h"
 
 namespace tessera::data {

@@ -3,13 +3,13 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "core/mapped_file.h"
 #include "data/image_transform.h"
-#include "data/mapped_file.h"
 
 namespace tessera::inference {
 
 at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
-  const data::MappedFile content(file);
+  const MappedFile content(file);
   return data::decode_for_evaluation(content.bytes(), size, file.string());
 }
 

@@ -10,6 +10,7 @@
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"
+#include "vision/weights_file.h"
 
 namespace tessera::model {
 
@@ -70,13 +71,7 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
 
 }  // namespace
 
-std::string backbone_hash(const fs::path& path) {
-  if (!fs::is_directory(path)) return file_hash(path);
-  for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
-    if (fs::exists(path / name)) return file_hash(path / name);
-  }
-  fail("{}: holds no model.safetensors", path.string());
-}
+std::string backbone_hash(const fs::path& path) { return file_hash(vision::find_weights_file(path)); }
 
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,

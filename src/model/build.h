@@ -12,7 +12,7 @@ namespace tessera::model {
 /// Where a model's frozen backbone comes from, so that a checkpoint can name it instead of copying it.
 struct BackboneSource {
   std::filesystem::path
-      path;          ///< Hugging Face folder or safetensors file; empty: random, not written anywhere yet
+      path;          ///< folder or file, as load_dinov2 takes it; empty: random, not written anywhere yet
   std::string hash;  ///< of the weights file
 };
 
@@ -35,7 +35,8 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::optional<vision::LoraOptions> lora,
                                             language::LanguageModel language);
 
-/// SHA-1 of the weights behind a backbone path (the folder's model.safetensors or its index).
+/// SHA-1 of the weights behind a backbone path: of the file, of a folder's one file of weights, or of its
+/// index.
 std::string backbone_hash(const std::filesystem::path& path);
 
 }  // namespace tessera::model

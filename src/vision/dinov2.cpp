@@ -18,7 +18,8 @@ PositionInterpolation resolve(PositionInterpolation interpolation, const Dinov2C
   if (interpolation != PositionInterpolation::kAuto) {
     return interpolation;
   }
-  return config.with_registers ? PositionInterpolation::kSizeAntialias : PositionInterpolation::kSize;
+  const bool says_none = config.position_interpolation == PositionInterpolation::kAuto;
+  return says_none ? config.hugging_face_interpolation() : config.position_interpolation;
 }
 
 bool ends_with(const std::string& name, const char* ending) {
@@ -30,6 +31,7 @@ bool ends_with(const std::string& name, const char* ending) {
 Dinov2Model::Dinov2Model(const Dinov2Config& config, PositionInterpolation interpolation)
     : config_(config), interpolation_(resolve(interpolation, config)) {
   config.check("DINOv2 configuration");
+  config_.position_interpolation = interpolation_;  // so that whoever reads a written model computes the same
   embeddings_ = register_module("embeddings", Dinov2Embeddings(config, interpolation_));
   auto encoder = register_module("encoder", std::make_shared<torch::nn::Module>());
   auto layers = encoder->register_module("layer", torch::nn::ModuleList());

@@ -19,8 +19,8 @@ namespace tessera::vision {
 /// until initialise_random or a loader of dinov2_weights.h fills them.
 class Dinov2Model : public VisionEncoder {
  public:
-  /// @param interpolation  kAuto: as transformers does for that class (kSizeAntialias with registers, else
-  /// kSize)
+  /// @param interpolation  kAuto: as the configuration says, or else as transformers does for that class
+  /// (kSizeAntialias with registers, else kSize)
   /// @throws Error naming the field where the configuration isn't sound
   explicit Dinov2Model(const Dinov2Config& config,
                        PositionInterpolation interpolation = PositionInterpolation::kAuto);
@@ -38,6 +38,7 @@ class Dinov2Model : public VisionEncoder {
   /// In the final norm's weight and bias, so that the files say it too.
   void standardise_output(const at::Tensor& mean, const at::Tensor& deviation) override;
 
+  /// With the interpolation that was resolved.
   const Dinov2Config& config() const { return config_; }
   PositionInterpolation interpolation() const { return interpolation_; }
   /// Keeps of each block its input alone for the backward pass, which computes the rest again: less memory, a

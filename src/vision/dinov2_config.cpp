@@ -1,5 +1,9 @@
 #include "vision/dinov2_config.h"
 
+#include <array>
+#include <string_view>
+#include <utility>
+
 #include "core/error.h"
 
 namespace tessera::vision {
@@ -7,6 +11,14 @@ namespace tessera::vision {
 namespace {
 
 using nlohmann::json;
+
+constexpr const char* kInterpolationField = "tessera_position_interpolation";
+
+constexpr std::array<std::pair<PositionInterpolation, std::string_view>, 3> kInterpolations = {{
+    {PositionInterpolation::kScaleFactor, "scale_factor"},
+    {PositionInterpolation::kSize, "size"},
+    {PositionInterpolation::kSizeAntialias, "size_antialias"},
+}};
 
 /// Reads one field after another, with messages that name source and field.
 class FieldReader {
@@ -99,6 +111,20 @@ bool reads_registers(const FieldReader& fields, const std::string& source) {
   return false;
 }
 
+PositionInterpolation read_interpolation(const FieldReader& fields, const std::string& source) {
+  const json* found = fields.find(kInterpolationField);
+  if (found == nullptr) {
+    return PositionInterpolation::kAuto;
+  }
+  for (const auto& [value, name] : kInterpolations) {
+    if (found->is_string() && found->get<std::string>() == name) {
+      return value;
+    }
+  }
+  fail("{}: {}: expected scale_factor, size or size_antialias, found {}", source, kInterpolationField,
+       found->dump());
+}
+
 void check_range(const std::string& source, const char* field, std::int64_t value, std::int64_t low,
                  std::int64_t high) {
   if (value < low || value > high) {
@@ -124,6 +150,7 @@ Dinov2Config Dinov2Config::from_json(const json& object, const std::string& sour
   config.use_mask_token = config.with_registers || fields.boolean("use_mask_token", true);
   config.layerscale_value = fields.number("layerscale_value", 1.0);
   config.layer_norm_eps = fields.number("layer_norm_eps", 1e-6);
+  config.position_interpolation = read_interpolation(fields, source);
   fields.only("num_channels", 3);
   if (!config.use_swiglu_ffn) {
     fields.only("hidden_act", "gelu");
@@ -212,7 +239,16 @@ json Dinov2Config::to_json() const {
   } else {
     object["use_mask_token"] = use_mask_token;
   }
+  for (const auto& [value, name] : kInterpolations) {
+    if (position_interpolation == value && value != hugging_face_interpolation()) {
+      object[kInterpolationField] = name;
+    }
+  }
   return object;
+}
+
+PositionInterpolation Dinov2Config::hugging_face_interpolation() const {
+  return with_registers ? PositionInterpolation::kSizeAntialias : PositionInterpolation::kSize;
 }
 
 const char* Dinov2Config::hugging_face_module() const {

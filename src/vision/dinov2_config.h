@@ -24,6 +24,8 @@ struct Dinov2Config {
   bool use_mask_token = true;
   double layerscale_value = 1.0;
   double layer_norm_eps = 1e-6;
+  /// What kAuto means for these weights; itself kAuto: as transformers' class does.
+  PositionInterpolation position_interpolation = PositionInterpolation::kAuto;
 
   /// From a config.json. A field that is absent has the default of transformers' class.
   /// @param source names the file in messages
@@ -33,11 +35,15 @@ struct Dinov2Config {
   static Dinov2Config from_json(const nlohmann::json& json, const std::string& source);
   static Dinov2Config from_architecture(const ArchitectureConfig& architecture);
 
-  /// A config.json that transformers reads.
+  /// A config.json that transformers reads. Where positions are not interpolated as its class does, it says
+  /// so under "tessera_position_interpolation", which from_json reads and transformers passes over.
   nlohmann::json to_json() const;
 
   /// @throws Error naming the field
   void check(const std::string& source) const;
+
+  /// kSizeAntialias with registers, else kSize.
+  PositionInterpolation hugging_face_interpolation() const;
 
   std::int64_t grid_size() const { return image_size / patch_size; }  ///< patches along the side
   std::int64_t intermediate_size() const;                             ///< width of the feed-forward part

@@ -2,16 +2,20 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <system_error>
+#include <string_view>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/publish_folder.h"
+#include "vision/facebook_weights.h"
 #include "vision/lora.h"
 #include "vision/module_names.h"
 #include "vision/tensor_list.h"
+#include "vision/weights_file.h"
 
 namespace tessera::vision {
 
@@ -22,91 +26,69 @@ using nlohmann::json;
 
 constexpr const char* kMaskToken = "embeddings.mask_token";
 constexpr const char* kWeightsFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 
-json read_json(const fs::path& path) {
+Dinov2Config read_config(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  if (!fs::exists(path)) {
+    fail("{}: there is no config.json beside the weights, which says the number of heads", folder.string());
+  }
+  json config;
   try {
-    return json::parse(read_file(path));
+    config = json::parse(read_file(path));
   } catch (const json::exception& error) {
     fail("{}: not valid JSON: {}", path.string(), error.what());
   }
+  return Dinov2Config::from_json(config, path.string());
 }
 
-/// All tensors of the shards that an index names.
-TensorMap read_shards(const fs::path& index_path) {
-  const json index = read_json(index_path);
-  const auto weight_map = index.is_object() ? index.find("weight_map") : index.end();
-  if (!index.is_object() || weight_map == index.end() || !weight_map->is_object()) {
-    fail("{}: expected an object \"weight_map\" of tensor names and files", index_path.string());
-  }
-  std::set<std::string> files;
-  for (const auto& [name, file] : weight_map->items()) {
-    // Shards lie beside their index; a path could lead anywhere.
-    if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>()) {
-      fail("{}: {}: expected the name of a file in the same folder, found {}", index_path.string(), name,
-           file.dump());
-    }
-    files.insert(file.get<std::string>());
-  }
-  TensorMap tensors;
-  for (const std::string& file : files) {
-    for (auto& [name, tensor] : SafetensorsFile(index_path.parent_path() / file).tensors()) {
-      if (!tensors.emplace(name, tensor).second) {
-        fail("{}: {} is in more than one shard", index_path.string(), name);
-      }
-    }
-  }
-  for (const auto& [name, file] : weight_map->items()) {
-    if (tensors.count(name) == 0) {
-      fail("{}: {} is not in {}", index_path.string(), name, file.get<std::string>());
-    }
-  }
-  return tensors;
-}
-
-/// transformers 5 holds SwiGLU's two inner products apart; the files hold them as one, gate first.
-void join_gates(TensorMap& tensors, const std::string& source) {
+/// transformers 5 holds SwiGLU's two inner products apart; ours are one, gate first. Where the file has two,
+/// so has the list of parameters: views of the halves, so that each is copied straight into its place.
+void split_gates(TensorMap& parameters, const TensorMap& tensors) {
   static const std::string kGate = ".mlp.gate_proj.";
-  std::vector<std::string> gates;
-  for (const auto& [name, tensor] : tensors) {
-    if (name.find(kGate) != std::string::npos) {
-      gates.push_back(name);
+  const at::NoGradGuard no_grad;
+  for (const auto& [gate, tensor] : tensors) {
+    if (gate.find(kGate) == std::string::npos) {
+      continue;
     }
-  }
-  for (const std::string& gate : gates) {
-    const auto renamed = [&](const char* to) {
-      return std::string(gate).replace(gate.find(kGate), kGate.size(), fmt::format(".mlp.{}.", to));
+    const auto renamed = [&, name = gate](const char* to) {
+      return std::string(name).replace(name.find(kGate), kGate.size(), fmt::format(".mlp.{}.", to));
     };
-    const auto up = tensors.find(renamed("up_proj"));
-    if (up == tensors.end() || up->second.sizes() != tensors[gate].sizes()) {
-      fail("{}: {} needs {} of the same shape beside it", source, gate, renamed("up_proj"));
+    const auto joined = parameters.find(renamed("weights_in"));
+    if (joined == parameters.end()) {
+      continue;
     }
-    const at::Tensor joined = at::cat({tensors[gate].to(at::kFloat), up->second.to(at::kFloat)}, 0);
-    tensors.erase(up);
-    tensors.erase(gate);
-    tensors[renamed("weights_in")] = joined;
+    const auto halves = joined->second.chunk(2, 0);
+    parameters[gate] = halves[0];
+    parameters[renamed("up_proj")] = halves[1];
+    parameters.erase(joined);
   }
+}
+
+/// Of a wrapper class, for image classification and the like.
+std::size_t prefix_size(std::string_view name) {
+  for (const std::string_view prefix : {"dinov2.", "dinov2_with_registers."}) {
+    if (name.starts_with(prefix)) {
+      return prefix.size();
+    }
+  }
+  return 0;
 }
 
 /// Keys as load_dinov2 takes them → legacy keys without prefix.
 TensorMap with_legacy_keys(const TensorMap& tensors, const std::string& source) {
-  static const std::string kPrefix = "dinov2.";
   static const std::set<std::string> kWrapperHead = {"classifier.weight", "classifier.bias"};
-  bool wrapped = false;
-  for (const auto& [name, tensor] : tensors) {
-    wrapped = wrapped || name.starts_with(kPrefix);
-  }
+  const bool wrapped = std::any_of(tensors.begin(), tensors.end(),
+                                   [](const auto& named) { return prefix_size(named.first) != 0; });
   TensorMap renamed;
   for (const auto& [name, tensor] : tensors) {
     if (wrapped && kWrapperHead.count(name) != 0) {
       continue;
     }
-    const std::string bare = name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+    const std::string bare = name.substr(prefix_size(name));
     if (!renamed.emplace(rename_path(bare, ModuleNaming::kLegacy), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }
   }
-  join_gates(renamed, source);
   return renamed;
 }
 
@@ -135,7 +117,10 @@ void write_folder(const fs::path& folder, const Dinov2Model& model, const Prepro
 }  // namespace
 
 void load_dinov2_tensors(Dinov2Model& model, const TensorMap& tensors, const std::string& source) {
-  copy_into_parameters(dinov2_tensors(model), with_legacy_keys(tensors, source), {kMaskToken}, source);
+  const TensorMap renamed = with_legacy_keys(tensors, source);
+  TensorMap parameters = dinov2_tensors(model);
+  split_gates(parameters, renamed);
+  copy_into_parameters(parameters, renamed, {kMaskToken}, source);
 }
 
 TensorMap dinov2_tensors(const Dinov2Model& model) {
@@ -149,26 +134,19 @@ TensorMap dinov2_tensors(const Dinov2Model& model) {
 }
 
 std::shared_ptr<Dinov2Model> load_dinov2(const fs::path& path, PositionInterpolation interpolation) {
-  if (!fs::exists(path)) {
-    fail("{}: no such file or folder (expected a Hugging Face DINOv2 folder or a .safetensors file)",
-         path.string());
+  const fs::path weights_path = find_weights_file(path);
+  const std::string source = weights_path.string();
+  TensorMap tensors = read_weights(weights_path);
+  Dinov2Config config;
+  if (has_facebook_names(tensors)) {
+    FacebookWeights converted = from_facebook(tensors, source);
+    config = converted.config;
+    tensors = std::move(converted.tensors);
+  } else {
+    config = read_config(weights_path.parent_path());
   }
-  const bool is_folder = fs::is_directory(path);
-  const fs::path folder = is_folder ? path : path.parent_path();
-  const fs::path config_path = folder / "config.json";
-  if (!fs::exists(config_path)) {
-    fail("{}: there is no config.json beside the weights, which says the number of heads", folder.string());
-  }
-  const bool sharded = is_folder && !fs::exists(folder / kWeightsFile);
-  if (sharded && !fs::exists(folder / kIndexFile)) {
-    fail("{}: there is neither {} nor {} (only safetensors are read)", path.string(), kWeightsFile,
-         kIndexFile);
-  }
-  const fs::path weights_path = !is_folder ? path : folder / (sharded ? kIndexFile : kWeightsFile);
-  auto model = std::make_shared<Dinov2Model>(
-      Dinov2Config::from_json(read_json(config_path), config_path.string()), interpolation);
-  load_dinov2_tensors(*model, sharded ? read_shards(weights_path) : SafetensorsFile(weights_path).tensors(),
-                      weights_path.string());
+  auto model = std::make_shared<Dinov2Model>(config, interpolation);
+  load_dinov2_tensors(*model, tensors, source);
   return model;
 }
 

@@ -11,10 +11,16 @@
 
 namespace tessera::vision {
 
-/// Reads a model from a Hugging Face folder (config.json beside model.safetensors, or beside its shards and
-/// their index) or from a .safetensors file that has a config.json beside it. Tensors may be float16,
-/// bfloat16, float32 or float64 and become float32; keys may be legacy or those of transformers 5's modules,
-/// with or without the prefix "dinov2." of a wrapper class, whose classifier is left out.
+/// Reads a model from
+/// - a Hugging Face folder: config.json beside model.safetensors or pytorch_model.bin, or beside the shards
+/// of
+///   either and their index (safetensors where both are there);
+/// - a .safetensors, .bin, .pth or .pt file with Hugging Face's names and a config.json beside it;
+/// - a file with facebookresearch/dinov2's names, whose configuration follows from its shapes
+///   (vision/facebook_weights.h); kAuto then means what facebook's hub does.
+/// Tensors may be float16, bfloat16, float32 or float64 and become float32, each copied once, from the mapped
+/// file into its parameter. Hugging Face's keys may be legacy or those of transformers 5's modules, with or
+/// without the prefix of a wrapper class ("dinov2.", "dinov2_with_registers."), whose classifier is left out.
 /// @throws Error naming file and field, or listing the tensors that are missing, unexpected or of another
 /// shape
 std::shared_ptr<Dinov2Model> load_dinov2(const std::filesystem::path& path,

@@ -13,6 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using testing::AllOf;
 using testing::HasSubstr;
 
 TensorMap copies(const Dinov2Model& model) {
@@ -64,7 +65,7 @@ TEST(Dinov2Weights, AFolderReadsBackAsItWasWritten) {
 
 TEST(Dinov2Weights, BothNamingsAndTheWrappersPrefixLoad) {
   const auto model = random_model();
-  for (const char* prefix : {"", "dinov2."}) {
+  for (const char* prefix : {"", "dinov2.", "dinov2_with_registers."}) {
     TensorMap tensors = current_names(*model, prefix);
     if (*prefix != '\0') {
       tensors["classifier.weight"] = at::zeros({10, 32});
@@ -184,13 +185,19 @@ TEST(Dinov2Weights, MissingAndBrokenFilesAreNamed) {
   const fs::path folder = temporary.path() / "model";
   EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr(folder.string()));
   fs::create_directories(folder);
+  EXPECT_THAT(error_of([&] { load_dinov2(folder); }),
+              AllOf(HasSubstr("model.safetensors"), HasSubstr("pytorch_model.bin")));
+  std::ofstream(folder / "model.safetensors") << "no tensors";
+  EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr("model.safetensors"));
+  write_safetensors(folder / "model.safetensors", copies(*random_model()));
   EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr("config.json"));
   std::ofstream(folder / "config.json") << "{ \"hidden_size\": ";
-  EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr("model.safetensors"));
-  std::ofstream(folder / "model.safetensors") << "no tensors";
   EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr("not valid JSON"));
-  write_file_atomically(folder / "config.json", small_config().to_json().dump());
-  EXPECT_THAT(error_of([&] { load_dinov2(folder); }), HasSubstr("model.safetensors"));
+  json config = small_config().to_json();
+  config["tessera_position_interpolation"] = "bilinear";
+  write_file_atomically(folder / "config.json", config.dump());
+  EXPECT_THAT(error_of([&] { load_dinov2(folder); }),
+              AllOf(HasSubstr("tessera_position_interpolation"), HasSubstr("bilinear")));
   std::ofstream(temporary.path() / "file") << "x";
   EXPECT_THAT(error_of([&] { save_dinov2(temporary.path() / "file", *random_model()); }), HasSubstr("file"));
 }

@@ -1,0 +1,115 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <fstream>
+
+#include "core/files.h"
+#include "core/safetensors.h"
+#include "tests/core/temporary_folder.h"
+#include "tests/core/zip_writer.h"
+#include "tests/fuzz/mutate.h"
+#include "tests/fuzz/readers.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kMutations = 12'000;
+constexpr long kMostMemory = 400L << 10;  // KiB above what the start took: nothing here is larger than 120 KB
+
+using Accepts = bool (*)(std::string_view, const fs::path&);
+
+long peak_kibibytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+/// Every mutation must be read, or refused with Error; anything else that is thrown ends the test, and what
+/// comes of it in memory ends the program (under the asan preset, surely).
+/// @return how many were read
+int read_or_refuse(const std::vector<std::string>& corpus, Accepts accepts) {
+  const TemporaryFolder folder;
+  const fs::path scratch = folder.path() / "mutated";
+  for (const std::string& file : corpus) EXPECT_TRUE(accepts(file, scratch));
+  const long before = peak_kibibytes();
+  int accepted = 0;
+  for (int i = 0; i < kMutations; ++i) {
+    const std::string& file = corpus[static_cast<std::size_t>(i) % corpus.size()];
+    const std::string mutated = Mutator(static_cast<std::uint64_t>(i)).mutate(file, corpus);
+    try {
+      accepted += accepts(mutated, scratch) ? 1 : 0;
+    } catch (const std::exception& error) {
+      const fs::path kept = fs::temp_directory_path() / fmt::format("tessera-fuzz-{}", i);
+      write_file_atomically(kept, mutated);
+      ADD_FAILURE() << "mutation " << i << " (kept as " << kept << "): " << error.what();
+      break;
+    }
+  }
+  EXPECT_LT(peak_kibibytes() - before, kMostMemory);
+  return accepted;
+}
+
+/// Without both, the mutations say nothing: some change values alone, most damage the file.
+void expect_some_of_each(int accepted) {
+  EXPECT_GT(accepted, kMutations / 100);
+  EXPECT_LT(accepted, kMutations * 9 / 10);
+}
+
+TEST(FuzzReaders, Safetensors) {
+  const TemporaryFolder folder;
+  const auto written = [&](const TensorMap& tensors, const StringMap& metadata = {}) {
+    write_safetensors(folder.path() / "x", tensors, metadata);
+    return read_file(folder.path() / "x");
+  };
+  expect_some_of_each(read_or_refuse(
+      {written({}), written({{"a", at::ones({2, 3})}}, {{"format", "pt"}}),
+       written(
+           {{"b", at::ones({3}, at::kBool)}, {"h", at::ones({2, 2}, at::kHalf)}, {"e", at::empty({0, 4})}}),
+       written({{"long", at::arange(9)}, {"scalar", at::ones({})}, {"byte", at::ones({5}, at::kByte)}})},
+      accepts_safetensors));
+}
+
+TEST(FuzzReaders, PytorchFiles) {
+  std::vector<std::string> corpus;
+  for (const char* name : {"state_dict.pth", "parameters.pth", "views.pth", "values.pth", "nested.pth",
+                           "protocol4.pth", "facebook_plain.pth"}) {
+    corpus.push_back(read_file(fs::path(TESSERA_SOURCE_DIR) / "tests/golden/checkpoints" / name));
+  }
+  expect_some_of_each(read_or_refuse(corpus, accepts_pytorch_file));
+}
+
+/// The same pickles with nothing around them that notices damage first.
+TEST(FuzzReaders, Pickles) {
+  std::vector<std::string> corpus;
+  for (const char* name : {"state_dict.pth", "parameters.pth", "views.pth", "values.pth", "nested.pth"}) {
+    const std::string file = read_file(fs::path(TESSERA_SOURCE_DIR) / "tests/golden/checkpoints" / name);
+    const std::size_t begin = file.find("\x80\x02");
+    corpus.push_back(file.substr(begin, file.find("PK", begin) - begin));
+    corpus.back().resize(corpus.back().rfind('.') + 1);
+  }
+  read_or_refuse(corpus, [](std::string_view pickle, const fs::path& scratch) {
+    ZipContents contents = {{"x/data.pkl", std::string(pickle)}};
+    for (const std::size_t bytes : {8, 24, 96}) {
+      for (int i = 0; i < 2; ++i) {
+        contents.emplace_back(fmt::format("x/data/{}", contents.size() - 1), std::string(bytes, '\0'));
+      }
+    }
+    accepts_pytorch_file(zip_of(contents), scratch);
+    return true;  // which storages fit is not the point here
+  });
+}
+
+TEST(FuzzReaders, AdapterConfigurations) {
+  expect_some_of_each(read_or_refuse(
+      {R"({"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["query", "value"]})",
+       R"({"peft_type": "LORA", "target_modules": "all-linear", "use_rslora": true, "lora_dropout": 0.1,
+           "bias": "none", "rank_pattern": {}, "modules_to_save": null, "inference_mode": true})"},
+      accepts_adapter_config));
+}
+
+}  // namespace
+}  // namespace tessera
