@@ -16,6 +16,7 @@ int match_command(const std::vector<std::string>& arguments);
 int embed_command(const std::vector<std::string>& arguments);
 int explain_command(const std::vector<std::string>& arguments);
 int adapter_command(const std::vector<std::string>& arguments);
+int features_command(const std::vector<std::string>& arguments);
 int bundle_command(const std::vector<std::string>& arguments);
 int memory_command(const std::vector<std::string>& arguments);
 int summary_command(const std::vector<std::string>& arguments);

@@ -26,6 +26,7 @@ constexpr Command kCommands[] = {
     {"caption", caption_command, "say what is in images"},
     {"match", match_command, "say which of several texts fits an image"},
     {"embed", embed_command, "write embeddings of images and texts as safetensors"},
+    {"features", features_command, "write an image encoder's features of many images as safetensors"},
     {"explain", explain_command, "draw images with their captions and where the words of them are"},
     {"bundle", bundle_command, "write a checkpoint as one folder that needs nothing beside it"},
     {"adapter", adapter_command, "see into, merge, rename, combine and compare PEFT adapters"},

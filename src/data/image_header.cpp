@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "data/exif_orientation.h"
 
 namespace tessera::data {
 namespace {
@@ -47,6 +48,11 @@ class ByteReader {
   }
 
   const std::string& name() const { return name_; }
+
+  /// As much of a chunk as there is.
+  Bytes chunk(std::size_t at, std::size_t size) const {
+    return at < bytes_.size() ? bytes_.subspan(at, std::min(size, bytes_.size() - at)) : Bytes();
+  }
 
  private:
   Bytes bytes_;
@@ -93,6 +99,10 @@ ImageHeader inspect_png(const ByteReader& reader) {
     header.may_have_alpha = header.may_have_alpha || reader.has(at + 4, "tRNS");
     at += std::size_t{12} + reader.big32(at);
   }
+  for (at = 8; at + 8 <= reader.size(); at += std::size_t{12} + reader.big32(at)) {
+    if (reader.has(at + 4, "eXIf"))
+      header.orientation = exif_orientation(reader.chunk(at + 8, reader.big32(at)));
+  }
   return header;
 }
 
@@ -103,6 +113,11 @@ ImageHeader inspect_webp(const ByteReader& reader) {
     header.may_have_alpha = (reader.byte(20) & 0x10u) != 0;
     header.width = reader.little24(24) + 1;
     header.height = reader.little24(27) + 1;
+    for (std::size_t at = 12; at + 8 <= reader.size();) {
+      const std::size_t size = reader.little32(at + 4);
+      if (reader.has(at, "EXIF")) header.orientation = exif_orientation(reader.chunk(at + 8, size));
+      at += 8 + size + size % 2;
+    }
   } else if (reader.has(12, "VP8L")) {
     const std::uint32_t bits = reader.little32(21);
     header.width = (bits & 0x3fffu) + 1;

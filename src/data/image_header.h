@@ -15,6 +15,7 @@ struct ImageHeader {
   std::int64_t width = 0;  ///< pixels, as stored (before an EXIF rotation)
   std::int64_t height = 0;
   bool may_have_alpha = false;
+  int orientation = 1;  ///< EXIF's, 1 to 8, of a PNG or WebP; a JPEG's is left to its decoder
 };
 
 /// Reads format and size from an encoded image's own headers. A JPEG is walked up to its end mark: decoders

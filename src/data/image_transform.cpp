@@ -1,6 +1,5 @@
 #include "data/image_transform.h"
 
-#include <ATen/ops/_upsample_bicubic2d_aa.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
@@ -12,6 +11,7 @@
 #include <opencv2/imgproc.hpp>
 
 #include "core/error.h"
+#include "data/exif_orientation.h"
 #include "data/image_header.h"
 
 namespace tessera::data {
@@ -37,15 +37,6 @@ cv::Mat laid_on_white(const cv::Mat& bgra) {
   return rgb;
 }
 
-/// [H, W] RGB, rows perhaps apart, to [1, 3, H', W'] uint8.
-at::Tensor resize_bicubic(const cv::Mat& rgb, std::int64_t height, std::int64_t width) {
-  // from_blob over packed rows is channels-last, the layout that torch's fast uint8 resize wants.
-  const cv::Mat packed = rgb.isContinuous() ? rgb : rgb.clone();
-  const at::Tensor pixels =
-      at::from_blob(packed.data, {1, packed.rows, packed.cols, 3}, at::kByte).permute({0, 3, 1, 2});
-  return at::_upsample_bicubic2d_aa(pixels, {height, width}, /*align_corners=*/false);
-}
-
 std::int64_t checked_image_size(const at::Tensor& out) {
   TORCH_CHECK(out.dim() == 3 && out.size(0) == 3 && out.size(1) == out.size(2) && out.size(1) > 0 &&
                   out.scalar_type() == at::kByte && out.is_contiguous(),
@@ -55,14 +46,20 @@ std::int64_t checked_image_size(const at::Tensor& out) {
 
 }  // namespace
 
-cv::Mat decode_image(Bytes bytes, const std::string& name) {
+cv::Mat decode_image(Bytes bytes, const std::string& name, Alpha alpha) {
   const ImageHeader header = inspect_image(bytes, name);
   const cv::Mat encoded(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
   cv::Mat image;
   try {
-    if (header.may_have_alpha) image = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
-    if (image.channels() == 4) return laid_on_white(image);
-    image = cv::imdecode(encoded, cv::IMREAD_COLOR);
+    if (header.may_have_alpha && alpha == Alpha::kWhite) {
+      image = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);  // as stored: not turned either
+    }
+    if (image.channels() == 4) return upright(laid_on_white(image), header.orientation);
+    // Which formats OpenCV turns depends on its version; JPEGs it has always turned.
+    const bool turned = header.format == ImageFormat::kJpeg;
+    image =
+        cv::imdecode(encoded, turned ? cv::IMREAD_COLOR : cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
+    if (!turned && !image.empty()) image = upright(image, header.orientation);
   } catch (const cv::Exception& error) {
     fail("{}: the image can't be decoded: {}", name, error.what());
   }
@@ -102,7 +99,9 @@ void resized_crop(const cv::Mat& image, const CropBox& box, const at::Tensor& ou
   const std::int64_t image_size = checked_image_size(out);
   const cv::Rect region(static_cast<int>(box.left), static_cast<int>(box.top), static_cast<int>(box.width),
                         static_cast<int>(box.height));
-  out.copy_(resize_bicubic(image(region), image_size, image_size).squeeze(0));
+  put_planes(resize_region(image(region), {image_size, image_size}, ResizeFilter::kBicubic,
+                           {0, 0, image_size, image_size}),
+             out);
 }
 
 void resize_and_centre_crop(const cv::Mat& image, const at::Tensor& out, const std::string& name) {
@@ -114,12 +113,14 @@ void resize_and_centre_crop(const cv::Mat& image, const at::Tensor& out, const s
     fail("{}: an image of {} × {} pixels; edges up to 1:{} are read", name, image.cols, image.rows,
          kMaxAspectRatio);
   }
-  const std::int64_t height = image_size * image.rows / shorter;
-  const std::int64_t width = image_size * image.cols / shorter;
-  const at::Tensor resized = resize_bicubic(image, height, width).squeeze(0);
-  const std::int64_t top = (height - image_size) / 2;
-  const std::int64_t left = (width - image_size) / 2;
-  out.copy_(resized.narrow(1, top, image_size).narrow(2, left, image_size));
+  const ResizedSize size = with_shortest_edge(image.rows, image.cols, image_size);
+  const CropBox centre{(size.height - image_size) / 2, (size.width - image_size) / 2, image_size, image_size};
+  put_planes(resize_region(image, size, ResizeFilter::kBicubic, centre), out);
+}
+
+void put_planes(const cv::Mat& image, const at::Tensor& out) {
+  TORCH_CHECK(image.isContinuous() && image.type() == CV_8UC3, "expected packed pixels of three bytes");
+  out.copy_(at::from_blob(image.data, {image.rows, image.cols, 3}, at::kByte).permute({2, 0, 1}));
 }
 
 at::Tensor decode_for_evaluation(Bytes bytes, std::int64_t size, const std::string& name) {

@@ -15,6 +15,8 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "data/webdataset.h"
+#include "inference/encode_inputs.h"
+#include "model/weights.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"
 #include "train/trainer.h"
@@ -75,7 +77,7 @@ class ModelTools : public testing::Test {
 std::unique_ptr<train::SmallRun> ModelTools::small_;
 
 TEST_F(ModelTools, HaveHelp) {
-  for (const char* command : {"bundle", "caption", "match", "embed", "explain"}) {
+  for (const char* command : {"bundle", "caption", "match", "embed", "features", "explain"}) {
     const Finished finished = tessera(std::string(command) + " --help");
     EXPECT_EQ(finished.exit_code, 0) << command;
     EXPECT_THAT(finished.output, HasSubstr(fmt::format("Usage: tessera {} ", command)));
@@ -227,6 +229,32 @@ TEST_F(ModelTools, EmbedAgreesWithMatch) {
     EXPECT_NEAR(match.at("maxsim_text_to_image").get<double>(), similarity.amax(0).mean().item<double>(),
                 1e-4);
   }
+}
+
+TEST_F(ModelTools, FeaturesOfATesseraModelAreItsEncodersAndItsCompressors) {
+  const auto features = [&](const std::string& what) {
+    const std::string output = place(what + ".safetensors");
+    const Finished finished =
+        tessera(fmt::format("features --what {} --model {} --device cpu --output {} --images {} {}", what,
+                            checkpoint(), output, picture(0), picture(1)));
+    EXPECT_EQ(finished.exit_code, 0) << finished.output;
+    const SafetensorsFile file(output);
+    EXPECT_EQ(file.metadata().count("adapter_sha1"), 1u);
+    return file.tensor(what).clone();
+  };
+  auto loaded = model::load_model(checkpoint());
+  loaded.model->set_training(false);
+  const torch::NoGradGuard no_grad;
+  const std::int64_t size = loaded.config.data.image_size;
+  const at::Tensor pixels =
+      torch::stack({inference::read_image(picture(0), size), inference::read_image(picture(1), size)});
+  const at::Tensor tokens = loaded.model->encoder_tokens(pixels);
+  EXPECT_TRUE(torch::allclose(features("tokens"), tokens, 1e-4, 1e-4));
+  EXPECT_TRUE(torch::allclose(features("pooled"), tokens.select(1, 0), 1e-4, 1e-4));
+  EXPECT_TRUE(torch::allclose(features("compressed"), loaded.model->compress_image(pixels), 1e-4, 1e-4));
+  const Finished refused = tessera(fmt::format("features --adapter {} --model {} --output {} --images {}",
+                                               checkpoint(), checkpoint(), place("x"), picture(0)));
+  EXPECT_EQ(refused.exit_code, 2) << refused.output;
 }
 
 TEST_F(ModelTools, ExplainDrawsASheetAndAPage) {

@@ -18,6 +18,7 @@ GoldenOps all_ops() {
   add_eval_ops(ops);
   add_memory_ops(ops);
   add_fusion_ops(ops);
+  add_image_ops(ops);
   return ops;
 }
 

@@ -1,0 +1,168 @@
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "inference/image_features.h"
+#include "model/build.h"
+#include "model/weights.h"
+#include "vision/dinov2_weights.h"
+#include "vision/peft_files.h"
+
+namespace tessera::inference {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* name_of(FeatureKind kind) {
+  switch (kind) {
+    case FeatureKind::kPooled:
+      return "pooled";
+    case FeatureKind::kTokens:
+      return "tokens";
+    case FeatureKind::kCompressed:
+      return "compressed";
+  }
+  return "";
+}
+
+/// What the two kinds of model share.
+class EncoderBase : public FeatureEncoder {
+ public:
+  EncoderBase(const FeatureEncoderOptions& options, const data::ImageProcessorOptions& processor,
+              const Compute& compute)
+      : options_(options),
+        processor_(options.image_size > 0 ? processor.with_image_size(options.image_size) : processor),
+        compute_(compute) {}
+
+  at::Tensor encode(const at::Tensor& images) override {
+    const c10::NoGradGuard no_grad;
+    const AutocastScope autocast(compute_);
+    return features(images.to(compute_.device)).to(at::kCPU, at::kFloat);
+  }
+
+  StringMap description() const override {
+    StringMap description = {{"model", options_.model.string()},
+                             {"what", name_of(options_.kind)},
+                             {"alpha", options_.alpha == data::Alpha::kWhite ? "white" : "drop"},
+                             {"processor", processor_.options().to_json().dump()}};
+    return description;
+  }
+
+ protected:
+  virtual at::Tensor features(const at::Tensor& images) = 0;
+
+  at::Tensor pixels(Bytes bytes, const std::string& name) const {
+    return processor_.pixels(data::decode_image(bytes, name, options_.alpha), name);
+  }
+
+  /// What of the encoder's tokens [B, N, C] is asked for.
+  at::Tensor chosen(const at::Tensor& tokens) const {
+    return options_.kind == FeatureKind::kPooled ? tokens.select(1, 0) : tokens;
+  }
+
+  static void add_adapter(StringMap& description, const fs::path& folder) {
+    description["adapter"] = folder.string();
+    description["adapter_sha1"] = file_hash(folder / "adapter_model.safetensors");
+  }
+
+  FeatureEncoderOptions options_;
+  data::ImageProcessor processor_;
+  Compute compute_;
+};
+
+class HuggingFaceEncoder final : public EncoderBase {
+ public:
+  HuggingFaceEncoder(const FeatureEncoderOptions& options, const Compute& compute)
+      : EncoderBase(options, processor_options(options.model), compute),
+        model_(vision::load_dinov2(options.model)) {
+    if (!options.adapter.empty()) vision::load_adapter(options.adapter, *model_);
+    model_->to(compute.device);
+    model_->eval();
+  }
+
+  at::Tensor prepare(Bytes bytes, const std::string& name) const override {
+    return processor_.values(pixels(bytes, name));
+  }
+
+  StringMap description() const override {
+    StringMap description = EncoderBase::description();
+    description["model_sha1"] = model::backbone_hash(options_.model);
+    if (!options_.adapter.empty()) add_adapter(description, options_.adapter);
+    return description;
+  }
+
+ private:
+  static data::ImageProcessorOptions processor_options(const fs::path& model) {
+    return data::ImageProcessorOptions::load(
+        fs::is_directory(model) ? model : model.parent_path() / "preprocessor_config.json");
+  }
+
+  at::Tensor features(const at::Tensor& images) override { return chosen(model_->forward(images)); }
+
+  std::shared_ptr<vision::Dinov2Model> model_;
+};
+
+class TesseraEncoder final : public EncoderBase {
+ public:
+  TesseraEncoder(const FeatureEncoderOptions& options, model::LoadedModel loaded, const Compute& compute)
+      : EncoderBase(options, processor_options(loaded.config.data), compute), loaded_(std::move(loaded)) {
+    loaded_.model->to(compute.device);
+    loaded_.model->set_training(false);
+  }
+
+  /// The model normalises its images itself.
+  at::Tensor prepare(Bytes bytes, const std::string& name) const override { return pixels(bytes, name); }
+
+  StringMap description() const override {
+    StringMap description = EncoderBase::description();
+    description["model_sha1"] = file_hash(options_.model / "model.safetensors");
+    const fs::path adapter = options_.model / "adapter";
+    if (loaded_.model->has_lora() && fs::exists(adapter)) add_adapter(description, adapter);
+    return description;
+  }
+
+ private:
+  /// The transform of evaluation (data/image_transform.h).
+  static data::ImageProcessorOptions processor_options(const DataConfig& config) {
+    data::ImageProcessorOptions options;
+    options.shortest_edge = config.image_size;
+    options.crop_size = {config.image_size, config.image_size};
+    std::copy_n(config.image_mean.begin(), 3, options.image_mean.begin());
+    std::copy_n(config.image_std.begin(), 3, options.image_std.begin());
+    return options;
+  }
+
+  at::Tensor features(const at::Tensor& images) override {
+    if (options_.kind == FeatureKind::kCompressed) return loaded_.model->compress_image(images);
+    return chosen(loaded_.model->encoder_tokens(images));
+  }
+
+  model::LoadedModel loaded_;
+};
+
+}  // namespace
+
+std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions& options,
+                                                     const Compute& compute) {
+  const bool is_tessera = fs::exists(options.model / "config.yaml");
+  if (is_tessera && !options.adapter.empty()) {
+    throw ConfigError(
+        fmt::format("--adapter: {} is a Tessera model, which has its own", options.model.string()));
+  }
+  if (is_tessera) {
+    return std::make_unique<TesseraEncoder>(options, model::load_model(options.model), compute);
+  }
+  if (options.kind == FeatureKind::kCompressed) {
+    throw ConfigError(
+        fmt::format("--what compressed: {} is no Tessera model (a checkpoint or bundle), which has "
+                    "a compressor",
+                    options.model.string()));
+  }
+  return std::make_unique<HuggingFaceEncoder>(options, compute);
+}
+
+}  // namespace tessera::inference

@@ -1,0 +1,145 @@
+#include "inference/image_features.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <future>
+#include <thread>
+
+#include "core/error.h"
+#include "data/worker_threads.h"
+
+namespace tessera::inference {
+namespace {
+
+struct PreparedImage {
+  at::Tensor pixels;  ///< undefined: broken
+  std::string error;
+};
+
+/// Decodes images [begin, end) on several threads.
+std::vector<PreparedImage> prepare_images(const FeatureEncoder& encoder, const data::ImageList& images,
+                                          std::int64_t begin, std::int64_t end, std::int64_t workers) {
+  std::vector<PreparedImage> prepared(static_cast<std::size_t>(end - begin));
+  std::atomic<std::int64_t> next = begin;
+  std::exception_ptr failure;
+  std::atomic<bool> failed = false;
+  const auto work = [&] {
+    data::compute_single_threaded_here();
+    while (!failed) {
+      const std::int64_t index = next++;
+      if (index >= end) return;
+      PreparedImage& image = prepared[static_cast<std::size_t>(index - begin)];
+      try {
+        const data::ImageList::Image encoded = images.read(index);
+        image.pixels = encoder.prepare(encoded.bytes, images.name(index));
+      } catch (const Error& error) {
+        image.error = error.what();
+      } catch (...) {
+        if (!failed.exchange(true)) failure = std::current_exception();
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (std::int64_t i = 0; i < std::min(workers, end - begin); ++i) threads.emplace_back(work);
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+  return prepared;
+}
+
+/// Rows of features, in memory for as many images as there are.
+class Rows {
+ public:
+  Rows(std::int64_t count, c10::ScalarType dtype) : count_(count), dtype_(dtype) {}
+
+  void add(const at::Tensor& features, const std::vector<std::string>& names) {
+    if (!rows_.defined()) {
+      std::vector<std::int64_t> shape = features.sizes().vec();
+      shape[0] = count_;
+      rows_ = at::empty(shape, dtype_);
+    }
+    if (features.sizes().slice(1) != rows_.sizes().slice(1)) {
+      fail(
+          "{}: its features have the shape [{}], those of the images before [{}]; with tokens, all images "
+          "have "
+          "to be of one size",
+          names.front(), fmt::join(features.sizes().slice(1).vec(), ", "),
+          fmt::join(rows_.sizes().slice(1).vec(), ", "));
+    }
+    rows_.narrow(0, filled_, features.size(0)).copy_(features);
+    filled_ += features.size(0);
+    names_.insert(names_.end(), names.begin(), names.end());
+  }
+
+  ListFeatures result(std::int64_t broken) {
+    return {rows_.narrow(0, 0, filled_), std::move(names_), broken};
+  }
+  bool empty() const { return filled_ == 0; }
+
+ private:
+  std::int64_t count_;
+  c10::ScalarType dtype_;
+  at::Tensor rows_;
+  std::int64_t filled_ = 0;
+  std::vector<std::string> names_;
+};
+
+/// Images of one size, waiting for the encoder.
+class Waiting {
+ public:
+  void add(FeatureEncoder& encoder, Rows& rows, const at::Tensor& pixels, const std::string& name) {
+    if (!pixels_.empty() && pixels_.back().sizes() != pixels.sizes()) encode(encoder, rows);
+    pixels_.push_back(pixels);
+    names_.push_back(name);
+  }
+  void encode(FeatureEncoder& encoder, Rows& rows) {
+    if (pixels_.empty()) return;
+    rows.add(encoder.encode(at::stack(pixels_)), names_);
+    pixels_.clear();
+    names_.clear();
+  }
+
+ private:
+  std::vector<at::Tensor> pixels_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace
+
+ListFeatures encode_list(FeatureEncoder& encoder, const data::ImageList& images,
+                         const FeatureListOptions& options) {
+  const c10::NoGradGuard no_grad;
+  const std::int64_t count = images.size();
+  const auto prepare = [&](std::int64_t begin) {
+    return std::async(std::launch::async, [&, begin] {
+      const std::int64_t end = std::min(count, begin + options.batch_size);
+      return prepare_images(encoder, images, begin, end, options.workers);
+    });
+  };
+  Rows rows(count, options.dtype);
+  std::int64_t broken = 0;
+  std::future<std::vector<PreparedImage>> next = prepare(0);
+  for (std::int64_t begin = 0; begin < count; begin += options.batch_size) {
+    const std::vector<PreparedImage> prepared = next.get();
+    if (begin + options.batch_size < count) next = prepare(begin + options.batch_size);
+    Waiting waiting;
+    for (std::size_t i = 0; i < prepared.size(); ++i) {
+      if (prepared[i].pixels.defined()) {
+        waiting.add(encoder, rows, prepared[i].pixels, images.name(begin + static_cast<std::int64_t>(i)));
+        continue;
+      }
+      if (!options.skip_broken) throw Error(prepared[i].error);
+      ++broken;
+      if (options.on_broken) options.on_broken(prepared[i].error);
+    }
+    waiting.encode(encoder, rows);
+    if (options.progress) options.progress({std::min(count, begin + options.batch_size), count});
+  }
+  if (rows.empty()) fail("none of the {} images could be read", count);
+  return rows.result(broken);
+}
+
+}  // namespace tessera::inference

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/device.h"
+#include "core/safetensors.h"
+#include "data/image_list.h"
+#include "data/image_processor.h"
+#include "data/image_transform.h"
+
+namespace tessera::inference {
+
+enum class FeatureKind {
+  kPooled,      ///< [B, C]: the encoder's first token
+  kTokens,      ///< [B, 1+R+P, C]: all of its last hidden state (a Tessera model's without registers)
+  kCompressed,  ///< [B, 1+P, D]: a Tessera model's, behind its compressor
+};
+
+struct FeatureEncoderOptions {
+  std::filesystem::path model;    ///< a Hugging Face DINOv2 folder, or a checkpoint or bundle
+  std::filesystem::path adapter;  ///< a PEFT folder onto it; empty: none
+  FeatureKind kind = FeatureKind::kPooled;
+  std::int64_t image_size = 0;  ///< pixels; 0: what the model's processor says
+  data::Alpha alpha = data::Alpha::kWhite;
+};
+
+/// A frozen image encoder and the preparation of its images: of a Hugging Face folder as its
+/// preprocessor_config.json says, of a Tessera model as in its evaluation. Computes without gradients.
+class FeatureEncoder {
+ public:
+  /// @throws Error naming what can't be loaded, ConfigError for options that don't go together
+  static std::unique_ptr<FeatureEncoder> open(const FeatureEncoderOptions& options, const Compute& compute);
+  virtual ~FeatureEncoder() = default;
+
+  /// An encoded image ready for the encoder, [3, h, w]. Thread-safe.
+  /// @throws Error naming the image where it is broken
+  virtual at::Tensor prepare(Bytes bytes, const std::string& name) const = 0;
+  /// @param images [B, 3, h, w], stacked from what prepare gave
+  /// @return float32 on the CPU, by `kind`
+  virtual at::Tensor encode(const at::Tensor& images) = 0;
+  /// Where features come from, for a file's metadata: model, model_sha1, adapter, adapter_sha1, processor,
+  /// what, alpha.
+  virtual StringMap description() const = 0;
+};
+
+/// How far encode_list has come.
+struct FeatureProgress {
+  std::int64_t done = 0;  ///< images, broken ones included
+  std::int64_t of = 0;
+};
+
+struct FeatureListOptions {
+  std::int64_t batch_size = 32;
+  std::int64_t workers = 2;  ///< threads that decode images while others are encoded
+  c10::ScalarType dtype = c10::kFloat;
+  bool skip_broken = false;
+  std::function<void(const FeatureProgress&)> progress;       ///< called after each batch
+  std::function<void(const std::string& message)> on_broken;  ///< called where an image is skipped
+};
+
+struct ListFeatures {
+  at::Tensor features;             ///< [N, …], a row an image that could be read
+  std::vector<std::string> names;  ///< [N]
+  std::int64_t broken = 0;
+};
+
+/// The features of many images, batch by batch; the result is held in memory.
+/// @throws Error naming the image that is broken (where they aren't skipped), or has another number of tokens
+///         than those before; also where no image could be read
+ListFeatures encode_list(FeatureEncoder& encoder, const data::ImageList& images,
+                         const FeatureListOptions& options);
+
+}  // namespace tessera::inference
