@@ -1,20 +1,28 @@
-"""Checks that transformers and peft load what the C++ side writes, and compute the same from it.
+"""Checks that transformers and peft compute what the C++ side computes, from the same files.
 
     python scripts/golden/check_against_python.py BUILD_FOLDER
+    python scripts/golden/check_against_python.py BUILD_FOLDER --model DIR [--adapter DIR] [--images 4]
 
-Runs the vision tests' exchange case, which writes model folders, adapters and features, and compares.
+Without --model: runs the vision tests' exchange case, which writes model folders, adapters and features; transformers
+and peft load the folders and have to give the same features. With it: draws random images, runs `tessera features` on
+the folder and transformers with peft on the same images, through each side's own image processing. Ends with 1 where
+features differ by more than 1e-4.
 """
 
+import argparse
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+import numpy
 import torch
 from peft import PeftModel
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoImageProcessor, AutoModel
 
 TOLERANCE = 1e-4
 
@@ -24,10 +32,12 @@ def largest_difference(model, pixels, expected):
         return (model(pixel_values=pixels).last_hidden_state - expected).abs().max().item()
 
 
-def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    tests = pathlib.Path(sys.argv[1]) / "tests" / "vision" / "vision_tests"
+def loading_problems(info):
+    return {key: value for key, value in info.items() if value}
+
+
+def check_exchange(build):
+    tests = build / "tests" / "vision" / "vision_tests"
     failed = False
     with tempfile.TemporaryDirectory() as place:
         command = [str(tests), "--gtest_filter=PythonExchange.*"]
@@ -35,7 +45,7 @@ def main():
         for folder in sorted(pathlib.Path(place).iterdir()):
             features = load_file(folder / "features.safetensors")
             model, info = AutoModel.from_pretrained(folder / "model", output_loading_info=True)
-            problems = {key: value for key, value in info.items() if value}
+            problems = loading_problems(info)
             backbone = largest_difference(model.eval(), features["pixel_values"], features["backbone"])
             adapted_model = PeftModel.from_pretrained(model, folder / "adapter").eval()
             adapted = largest_difference(adapted_model, features["pixel_values"], features["adapted"])
@@ -43,6 +53,60 @@ def main():
             print(f"{folder.name} ({type(model).__name__}): backbone {backbone:.1e}, with adapter {adapted:.1e} "
                   f"(the adapter moves features by {moved:.1e}); problems on loading: {problems or 'none'}")
             failed |= bool(problems) or backbone > TOLERANCE or adapted > TOLERANCE or moved < 100 * TOLERANCE
+    return failed
+
+
+def random_images(folder, count):
+    """Noise over a gradient, in sizes that the processor enlarges, shrinks and crops."""
+    random = numpy.random.default_rng(1)
+    paths = []
+    for number in range(count):
+        height, width = random.integers(120, 700, 2)
+        slope = numpy.linspace(0, 200, width)[None, :, None]
+        pixels = numpy.clip(slope + random.normal(0, 60, (height, width, 3)), 0, 255).astype(numpy.uint8)
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def check_folder(build, model_folder, adapter_folder, count):
+    with tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place)
+        paths = random_images(place, count)
+        output = place / "features.safetensors"
+        command = [str(build / "bin" / "tessera"), "features", "--model", str(model_folder), "--what", "tokens",
+                   "--output", str(output), "--images", *map(str, paths)]
+        if adapter_folder:
+            command += ["--adapter", str(adapter_folder)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        with safe_open(output, "pt") as file:
+            ours = file.get_tensor("tokens" if "tokens" in file.keys() else list(file.keys())[0])
+        processor = AutoImageProcessor.from_pretrained(model_folder, backend="pil")
+        pixels = processor([Image.open(path) for path in paths], return_tensors="pt")["pixel_values"]
+        model, info = AutoModel.from_pretrained(model_folder, output_loading_info=True)
+        problems = loading_problems(info)
+        if adapter_folder:
+            model = PeftModel.from_pretrained(model, adapter_folder)
+        with torch.no_grad():
+            theirs = model.eval()(pixel_values=pixels).last_hidden_state
+        difference = (ours - theirs).abs().max().item()
+        print(f"{model_folder}{f' with {adapter_folder}' if adapter_folder else ''}: {count} images, features of "
+              f"deviation {theirs.std().item():.2f}, largest difference {difference:.1e}; problems on loading: "
+              f"{problems or 'none'}")
+        return bool(problems) or not difference <= TOLERANCE
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--adapter", type=pathlib.Path)
+    parser.add_argument("--images", type=int, default=4)
+    arguments = parser.parse_args()
+    if arguments.adapter and not arguments.model:
+        parser.error("--adapter goes with --model")
+    failed = (check_folder(arguments.build, arguments.model, arguments.adapter, arguments.images) if arguments.model
+              else check_exchange(arguments.build))
     sys.exit("the two sides differ" if failed else 0)
 
 

@@ -179,7 +179,7 @@ TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
   expect("combine a=heavy --output x", 2, "heavy");
   expect("combine a --type mean --output x", 2, "linear, cat or svd");
   expect("diff a", 2, "two folders");
-  expect("merge a --model a --output x", 1, "config.json");
+  expect("merge a --model a --output x", 1, "model.safetensors");
   EXPECT_FALSE(fs::exists(path("x")));
 }
 
