@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/publish_folder.h"
+#include "tessera/actions.h"
 #include "tessera/commands.h"
 #include "vision/adapter_files.h"
 #include "vision/adapter_set.h"
@@ -264,6 +265,66 @@ int combine(const Words& arguments) {
 
 // --- diff ---
 
+/// One of two adapters that are compared.
+struct Side {
+  std::string folder;
+  AdapterFiles files;  ///< in the legacy naming
+  std::map<std::string, AdaptedModule> modules;
+  TensorMap others;  ///< tensors beside A and B
+
+  explicit Side(const std::string& folder)
+      : folder(folder),
+        files(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kLegacy)),
+        others(files.tensors) {
+    for (const AdaptedModule& module : vision::adapted_modules(files)) modules[module.name] = module;
+    std::erase_if(others, [](const auto& item) {
+      return item.first.find(".lora_A.") != std::string::npos ||
+             item.first.find(".lora_B.") != std::string::npos;
+    });
+  }
+};
+
+/// Lines for people, one a difference.
+using Lines = std::vector<std::string>;
+
+template <typename Map>
+void say_what_one_lacks(const Map& one, const Map& other, const std::string& folder, Lines& lines) {
+  for (const auto& [name, item] : one) {
+    if (other.count(name) == 0) lines.push_back(fmt::format("{}: only in {}", name, folder));
+  }
+}
+
+void compare_modules(const Side& one, const Side& other, double tolerance, Lines& lines) {
+  say_what_one_lacks(one.modules, other.modules, one.folder, lines);
+  say_what_one_lacks(other.modules, one.modules, other.folder, lines);
+  for (const auto& [name, module] : one.modules) {
+    const auto found = other.modules.find(name);
+    if (found == other.modules.end()) continue;
+    const at::Tensor a = vision::weight_update(one.files, module),
+                     b = vision::weight_update(other.files, found->second);
+    if (a.sizes() != b.sizes()) {
+      lines.push_back(
+          fmt::format("{}: [{}] and [{}]", name, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", ")));
+      continue;
+    }
+    const double norm = std::max(module.update_norm, found->second.update_norm);
+    const double apart = norm > 0 ? (a - b).norm().item<double>() / norm : 0;
+    if (!(apart <= tolerance))
+      lines.push_back(fmt::format("{}: r {} and {}, updates {:.3g} of the greater norm ({:.5g}) apart", name,
+                                  module.r, found->second.r, apart, norm));
+  }
+}
+
+void compare_others(const Side& one, const Side& other, Lines& lines) {
+  say_what_one_lacks(one.others, other.others, one.folder, lines);
+  say_what_one_lacks(other.others, one.others, other.folder, lines);
+  for (const auto& [key, tensor] : one.others) {
+    const auto found = other.others.find(key);
+    if (found != other.others.end() && !at::equal(tensor.to(at::kDouble), found->second.to(at::kDouble)))
+      lines.push_back(fmt::format("{}: differs", key));
+  }
+}
+
 int diff(const Words& arguments) {
   options::options_description description("Options");
   // clang-format off
@@ -281,63 +342,17 @@ int diff(const Words& arguments) {
   if (!values) return kDone;
   const Words folders = (*values)["adapters"].as<Words>();
   if (folders.size() != 2) throw ConfigError(fmt::format("expected two folders, found {}", folders.size()));
-  std::vector<AdapterFiles> files;
-  std::vector<std::map<std::string, AdaptedModule>> modules(2);
-  for (std::size_t i = 0; i < 2; ++i) {
-    files.push_back(vision::convert_adapter(vision::read_adapter(folders[i]), ModuleNaming::kLegacy));
-    for (const AdaptedModule& module : vision::adapted_modules(files[i])) modules[i][module.name] = module;
-  }
-  bool differ = false;
-  const auto say = [&](const std::string& line) {
-    differ = true;
-    std::cout << line << "\n";
-  };
-  const vision::LoraOptions &one = files[0].options, &other = files[1].options;
-  if (one.use_dora != other.use_dora) say(fmt::format("use_dora: {} and {}", one.use_dora, other.use_dora));
-  for (std::size_t i = 0; i < 2; ++i) {
-    for (const auto& [name, module] : modules[i]) {
-      if (modules[1 - i].count(name) == 0) say(fmt::format("{}: only in {}", name, folders[i]));
-    }
-  }
-  const double tolerance = (*values)["tolerance"].as<double>();
-  for (const auto& [name, module] : modules[0]) {
-    const auto found = modules[1].find(name);
-    if (found == modules[1].end()) continue;
-    const at::Tensor a = vision::weight_update(files[0], module),
-                     b = vision::weight_update(files[1], found->second);
-    if (a.sizes() != b.sizes()) {
-      say(fmt::format("{}: [{}] and [{}]", name, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", ")));
-      continue;
-    }
-    const double norm = std::max(module.update_norm, found->second.update_norm);
-    const double apart = norm > 0 ? (a - b).norm().item<double>() / norm : 0;
-    if (!(apart <= tolerance))
-      say(fmt::format("{}: r {} and {}, updates {:.3g} of the greater norm ({:.5g}) apart", name, module.r,
-                      found->second.r, apart, norm));
-  }
-  for (const auto& [key, tensor] : files[0].tensors) {
-    if (key.find(".lora_A.") != std::string::npos || key.find(".lora_B.") != std::string::npos) continue;
-    const auto found = files[1].tensors.find(key);
-    if (found == files[1].tensors.end()) {
-      say(fmt::format("{}: only in {}", key, folders[0]));
-    } else if (!at::equal(tensor.to(at::kDouble), found->second.to(at::kDouble))) {
-      say(fmt::format("{}: differs", key));
-    }
-  }
-  for (const auto& [key, tensor] : files[1].tensors) {
-    if (key.find(".lora_A.") == std::string::npos && key.find(".lora_B.") == std::string::npos &&
-        files[0].tensors.count(key) == 0)
-      say(fmt::format("{}: only in {}", key, folders[1]));
-  }
-  if (!differ) std::cout << "the same\n";
-  return differ ? kFailure : kDone;
+  const Side one(folders[0]), other(folders[1]);
+  Lines lines;
+  if (one.files.options.use_dora != other.files.options.use_dora)
+    lines.push_back(
+        fmt::format("use_dora: {} and {}", one.files.options.use_dora, other.files.options.use_dora));
+  compare_modules(one, other, (*values)["tolerance"].as<double>(), lines);
+  compare_others(one, other, lines);
+  for (const std::string& line : lines) std::cout << line << "\n";
+  if (lines.empty()) std::cout << "the same\n";
+  return lines.empty() ? kDone : kFailure;
 }
-
-struct Action {
-  const char* name;
-  int (*run)(const Words&);
-  const char* meaning;
-};
 
 constexpr Action kActions[] = {
     {"inspect", inspect, "say what an adapter is made of"},
@@ -347,24 +362,10 @@ constexpr Action kActions[] = {
     {"diff", diff, "compare two adapters"},
 };
 
-void print_help() {
-  std::cout
-      << "PEFT adapters of a DINOv2 encoder.\n\nUsage: tessera adapter ACTION [OPTIONS]; tessera adapter "
-         "ACTION --help\n\n";
-  for (const Action& action : kActions) std::cout << fmt::format("  {:<10}{}\n", action.name, action.meaning);
-}
-
 }  // namespace
 
 int adapter_command(const Words& arguments) {
-  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
-    print_help();
-    return arguments.empty() ? kUsage : kDone;
-  }
-  for (const Action& action : kActions) {
-    if (arguments[0] == action.name) return action.run({arguments.begin() + 1, arguments.end()});
-  }
-  throw ConfigError(fmt::format("adapter: no action '{}'; see tessera adapter --help", arguments[0]));
+  return run_action("adapter", "PEFT adapters of a DINOv2 encoder.", kActions, arguments);
 }
 
 }  // namespace tessera::apps

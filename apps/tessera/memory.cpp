@@ -20,6 +20,7 @@
 #include "inference/encode_inputs.h"
 #include "inference/memory_recall.h"
 #include "model_tool.h"
+#include "tessera/actions.h"
 #include "tessera/commands.h"
 #include "tessera/memory_experiment.h"
 
@@ -327,12 +328,6 @@ int stats_action(const Words& arguments) {
   return kDone;
 }
 
-struct Action {
-  const char* name;
-  int (*run)(const Words&);
-  const char* meaning;
-};
-
 constexpr Action kActions[] = {
     {"write", write_action, "write pairs of image and caption"},
     {"recall", recall_action, "ask about a picture or words"},
@@ -342,24 +337,13 @@ constexpr Action kActions[] = {
     {"experiment", memory_experiment_action, "measure recall and forgetting on held-out pairs"},
 };
 
-void print_help() {
-  std::cout
-      << "An episodic memory over a trained model: pairs are written, recalled and forgotten without "
-         "training anything.\n\nUsage: tessera memory ACTION [OPTIONS]; tessera memory ACTION --help\n\n";
-  for (const Action& action : kActions) std::cout << fmt::format("  {:<12}{}\n", action.name, action.meaning);
-}
-
 }  // namespace
 
 int memory_command(const Words& arguments) {
-  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
-    print_help();
-    return arguments.empty() ? kUsage : kDone;
-  }
-  for (const Action& action : kActions) {
-    if (arguments[0] == action.name) return action.run({arguments.begin() + 1, arguments.end()});
-  }
-  throw ConfigError(fmt::format("memory: no action '{}'; see tessera memory --help", arguments[0]));
+  return run_action("memory",
+                    "An episodic memory over a trained model: pairs are written, recalled and forgotten "
+                    "without training anything.",
+                    kActions, arguments);
 }
 
 }  // namespace tessera::apps

@@ -7,6 +7,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import time
 from pathlib import Path
 
 
@@ -43,14 +44,17 @@ def spread(values):
     return {"median": statistics.median(values), "smallest": min(values), "largest": max(values)}
 
 
+def cpu_seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def product_rate(torch, dtype, seconds):
     """Floating-point operations a second of a large matrix product."""
-    import time
-
     left, right = (torch.randn(1536, 1536, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:

@@ -10,7 +10,6 @@
 import argparse
 import contextlib
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from served import cpu_seconds, peak_mib, product_rate
 from step_model import (Stage1Model, masked_mean, maxsim_scores, mean_cross_entropy, next_token_loss, peer_name,
                         pooled_image, softplus_loss, unit_length)
 
@@ -211,13 +211,7 @@ class Step:
         with FlopCounterMode(display=False) as counter:
             self.run()
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
-        left, right = (torch.randn(1536, 1536, dtype=dtype) for _ in range(2))
-        best, end = float("inf"), time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            left @ right
-            best = min(best, time.perf_counter() - start)
-        rate = 2 * 1536**3 / best
+        rate = product_rate(torch, dtype, seconds)
         pairs = len(self.batches[0]["image_ids"])
         return {"pairs_per_second": pairs * rate / counter.get_total_flops(), "flop": counter.get_total_flops(),
                 "flop_per_second": rate}
@@ -280,15 +274,6 @@ class Step:
 def norm(tensors):
     gradients = [tensor.grad.double().norm() for tensor in tensors if tensor.grad is not None]
     return torch.stack(gradients).norm().item() if gradients else 0.0
-
-
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def serve(step):

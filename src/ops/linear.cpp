@@ -47,7 +47,7 @@ struct WeightGradient {
 
   /// Threads share pieces of the result, so that it doesn't depend on how many they are.
   void compute() const {
-    const std::int64_t width = PackedMatrix(1, 1).panel_columns();
+    const std::int64_t width = PackedMatrix::columns_of_panel();
     const std::int64_t panels = (in + width - 1) / width;
     const std::int64_t chunks = (out + kChunk - 1) / kChunk;
     const std::int64_t cost = rows * width * kChunk;

@@ -12,17 +12,6 @@ namespace {
 /// Rows of B taken at once, so that a panel of them stays in the second-level cache.
 constexpr std::int64_t kDepthBlock = 512;
 
-std::int64_t columns_of_panel() {
-  switch (instruction_set()) {
-    case InstructionSet::kAvx512:
-      return RegistersOf<64>::kPanel;
-    case InstructionSet::kAvx2:
-      return RegistersOf<32>::kPanel;
-    default:
-      return RegistersOf<16>::kPanel;
-  }
-}
-
 struct Panel {
   const float* data;
   std::int64_t columns;  ///< of C; the panel itself has whole vectors
@@ -74,7 +63,8 @@ TESSERA_KERNEL(void, panel_product,
                (rows, a, panel, depth, c, addend))
 
 template <std::int64_t kBytes>
-TESSERA_INLINE void add_row_with(std::int64_t rows, std::int64_t columns, const float* row, float* values) {
+TESSERA_INLINE void add_to_rows_with(std::int64_t rows, std::int64_t columns, const float* row,
+                                     float* values) {
   for_vectors<kBytes>(columns, [&](std::int64_t i, auto part) TESSERA_INLINED {
     typename Vectors<float, kBytes>::Values added, value;
     load(added, row + i, part);
@@ -84,11 +74,8 @@ TESSERA_INLINE void add_row_with(std::int64_t rows, std::int64_t columns, const 
     }
   });
 }
-TESSERA_KERNEL(void, add_row, (std::int64_t rows, std::int64_t columns, const float* row, float* values),
-               (rows, columns, row, values))
-
 template <std::int64_t kBytes>
-TESSERA_INLINE void row_sums_with(std::int64_t rows, std::int64_t columns, const float* values,
+TESSERA_INLINE void add_rows_with(std::int64_t rows, std::int64_t columns, const float* values,
                                   std::int64_t stride, float* sums) {
   for_vectors<kBytes>(columns, [&](std::int64_t i, auto part) TESSERA_INLINED {
     typename Vectors<float, kBytes>::Values sum, value;
@@ -100,12 +87,18 @@ TESSERA_INLINE void row_sums_with(std::int64_t rows, std::int64_t columns, const
     store(sum, sums + i, part);
   });
 }
-TESSERA_KERNEL(void, row_sums,
-               (std::int64_t rows, std::int64_t columns, const float* values, std::int64_t stride,
-                float* sums),
-               (rows, columns, values, stride, sums))
-
 }  // namespace
+
+std::int64_t PackedMatrix::columns_of_panel() {
+  switch (instruction_set()) {
+    case InstructionSet::kAvx512:
+      return RegistersOf<64>::kPanel;
+    case InstructionSet::kAvx2:
+      return RegistersOf<32>::kPanel;
+    default:
+      return RegistersOf<16>::kPanel;
+  }
+}
 
 MatrixView::MatrixView(const at::Tensor& matrix)
     : MatrixView(matrix.const_data_ptr<float>(), matrix.size(0), matrix.size(1), matrix.size(1), 1) {
@@ -160,12 +153,6 @@ void PackedMatrix::pack_panel(const MatrixView& matrix, std::int64_t panel) {
   }
 }
 
-void multiply_panel(std::int64_t rows, const Left& a, const PackedMatrix& b, std::int64_t panel,
-                    std::int64_t depth, const Result& c, const Addend& addend) {
-  const std::int64_t columns = std::min(b.panel_columns(), b.columns() - panel * b.panel_columns());
-  panel_product(rows, a, Panel{b.panel(panel), columns}, depth, c, addend);
-}
-
 void multiply(std::int64_t rows, const Left& a, const PackedMatrix& b, std::int64_t depth, const Result& c,
               const Addend& addend) {
   const std::int64_t width = b.panel_columns();
@@ -181,13 +168,11 @@ void multiply(std::int64_t rows, const Left& a, const PackedMatrix& b, std::int6
   }
 }
 
-void add_to_rows(std::int64_t rows, std::int64_t columns, const float* row, float* values) {
-  add_row(rows, columns, row, values);
-}
-
-void add_rows(std::int64_t rows, std::int64_t columns, const float* values, std::int64_t stride,
-              float* sums) {
-  row_sums(rows, columns, values, stride, sums);
-}
+TESSERA_KERNEL(void, add_to_rows, (std::int64_t rows, std::int64_t columns, const float* row, float* values),
+               (rows, columns, row, values))
+TESSERA_KERNEL(void, add_rows,
+               (std::int64_t rows, std::int64_t columns, const float* values, std::int64_t stride,
+                float* sums),
+               (rows, columns, values, stride, sums))
 
 }  // namespace tessera::ops

@@ -43,6 +43,8 @@ class PackedMatrix {
   /// @return panel `index`, [depth, panel_columns()]
   const float* panel(std::int64_t index) const { return data_ + index * depth_ * panel_columns_; }
   std::int64_t panel_columns() const { return panel_columns_; }
+  /// What a panel holds with the instruction set in use.
+  static std::int64_t columns_of_panel();
 
   /// Takes over a matrix of at most `depth` rows, on this thread.
   void pack(const MatrixView& matrix);
@@ -59,9 +61,6 @@ class PackedMatrix {
 /// @param depth  of A's columns and B's rows, no more than b.depth()
 void multiply(std::int64_t rows, const Left& a, const PackedMatrix& b, std::int64_t depth, const Result& c,
               const Addend& addend = {});
-/// The same for one panel of B; C and `addend` are at its first column.
-void multiply_panel(std::int64_t rows, const Left& a, const PackedMatrix& b, std::int64_t panel,
-                    std::int64_t depth, const Result& c, const Addend& addend = {});
 
 /// Adds a row of numbers to every row of `values` [rows, columns].
 void add_to_rows(std::int64_t rows, std::int64_t columns, const float* row, float* values);

@@ -152,25 +152,23 @@ void AdapterSet::remove(const std::string& name) {
   adapters_.erase(name);
 }
 
-void AdapterSet::put_in(Adapter& adapter) {
-  for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(part);
+void AdapterSet::exchange_own(Adapter& adapter) {
   auto parameters = root_.named_parameters();
   for (auto& [name, value] : adapter.own) {
     at::Tensor& parameter = parameters[name];
-    const at::Tensor original = parameter.tensor_data();
+    const at::Tensor present = parameter.tensor_data();
     parameter.set_data(value);
-    value = original;
+    value = present;
   }
 }
 
+void AdapterSet::put_in(Adapter& adapter) {
+  for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(part);
+  exchange_own(adapter);
+}
+
 void AdapterSet::take_out(Adapter& adapter) {
-  auto parameters = root_.named_parameters();
-  for (auto& [name, original] : adapter.own) {
-    at::Tensor& parameter = parameters[name];
-    const at::Tensor value = parameter.tensor_data();
-    parameter.set_data(original);
-    original = value;
-  }
+  exchange_own(adapter);
   for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(nullptr);
 }
 

@@ -92,6 +92,8 @@ class AdapterSet {
   Adapter make(const LoraOptions& options, std::uint64_t seed);
   void put_in(Adapter& adapter);
   void take_out(Adapter& adapter);
+  /// Parameters of the base model and what stands in for them change places.
+  void exchange_own(Adapter& adapter);
 
   torch::nn::Module& root_;
   std::map<std::string, Adapter> adapters_;

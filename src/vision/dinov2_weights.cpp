@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_file.h"
 #include "core/publish_folder.h"
 #include "vision/facebook_weights.h"
 #include "vision/lora.h"
@@ -32,13 +33,7 @@ Dinov2Config read_config(const fs::path& folder) {
   if (!fs::exists(path)) {
     fail("{}: there is no config.json beside the weights, which says the number of heads", folder.string());
   }
-  json config;
-  try {
-    config = json::parse(read_file(path));
-  } catch (const json::exception& error) {
-    fail("{}: not valid JSON: {}", path.string(), error.what());
-  }
-  return Dinov2Config::from_json(config, path.string());
+  return Dinov2Config::from_json(read_json_file(path), path.string());
 }
 
 /// transformers 5 holds SwiGLU's two inner products apart; ours are one, gate first. Where the file has two,

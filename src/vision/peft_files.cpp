@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_file.h"
 #include "vision/tensor_list.h"
 
 namespace tessera::vision {
@@ -24,13 +25,6 @@ const std::string kPrefix = "base_model.model.";
 /// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
 const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
 const std::string kMagnitude = ".lora_magnitude_vector";
-
-bool is_adapted_bias(const std::string& name, torch::nn::Module& root) {
-  if (!name.ends_with(kBias)) return false;
-  const std::vector<NamedLinear> adapted = adapted_linears(root);
-  return std::any_of(adapted.begin(), adapted.end(),
-                     [&](const NamedLinear& item) { return name == item.name + kBias; });
-}
 
 /// PEFT's key → the parameter's path here.
 std::string parameter_path(const std::string& key) {
@@ -109,10 +103,12 @@ void check_injected(torch::nn::Module& root, const LoraOptions& options, const s
 }  // namespace
 
 TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming) {
+  std::set<std::string> adapted_biases;
+  for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + kBias);
   TensorMap tensors;
   for (const auto& [name, tensor] : adapter_parameters(root, options)) {
     std::string path = path_in(name, naming);
-    if (is_adapted_bias(name, root)) path = path.substr(0, path.size() - kBias.size()) + kBaseBias;
+    if (adapted_biases.count(name) != 0) path = path.substr(0, path.size() - kBias.size()) + kBaseBias;
     tensors[kPrefix + path] = tensor;
   }
   return tensors;
@@ -163,11 +159,7 @@ AdapterFiles read_adapter(const fs::path& folder) {
   }
   AdapterFiles files;
   files.source = folder.string();
-  try {
-    files.config = Json::parse(read_file(folder / kConfigFile));
-  } catch (const Json::exception& error) {
-    fail("{}: not valid JSON: {}", (folder / kConfigFile).string(), error.what());
-  }
+  files.config = read_json_file<Json>(folder / kConfigFile);
   files.options = parse_adapter_config(files.config, folder.string());
   files.tensors = SafetensorsFile(folder / kWeightsFile).tensors();
   return files;

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "core/error.h"
-#include "core/files.h"
+#include "core/json_file.h"
 #include "core/pytorch_file.h"
 
 namespace tessera::vision {
@@ -21,12 +21,7 @@ constexpr const char* kInFolder[] = {"model.safetensors", "model.safetensors.ind
 constexpr const char* kIndexEnding = ".index.json";
 
 json read_index(const fs::path& path) {
-  json index;
-  try {
-    index = json::parse(read_file(path));
-  } catch (const json::exception& error) {
-    fail("{}: not valid JSON: {}", path.string(), error.what());
-  }
+  const json index = read_json_file(path);
   const auto weight_map = index.is_object() ? index.find("weight_map") : index.end();
   if (!index.is_object() || weight_map == index.end() || !weight_map->is_object()) {
     fail("{}: expected an object \"weight_map\" of tensor names and files", path.string());

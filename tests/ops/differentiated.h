@@ -19,6 +19,15 @@ std::vector<at::Tensor> differentiated(const Function& function, std::vector<at:
   return result;
 }
 
+inline at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
+  return at::randn(shape, at::TensorOptions().dtype(dtype));
+}
+
+inline void expect_close(const at::Tensor& found, const at::Tensor& expected, double tolerance) {
+  ASSERT_EQ(found.sizes(), expected.sizes());
+  EXPECT_LE((found - expected).abs().max().item<double>(), tolerance);
+}
+
 /// Ours in float32 against a reference in float64, each tensor within `tolerance` of its own largest value.
 template <typename Ours, typename Theirs>
 void expect_agreement(const Ours& ours, const Theirs& theirs, const std::vector<at::Tensor>& inputs,

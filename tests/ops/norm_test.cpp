@@ -1,28 +1,9 @@
 #include "ops/norm.h"
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
+#include "tests/ops/differentiated.h"
 
 namespace tessera::ops {
 namespace {
-
-at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
-  return at::randn(shape, at::TensorOptions().dtype(dtype));
-}
-
-/// Gradients of Σ f(inputs) · cotangent.
-template <typename Function>
-std::vector<at::Tensor> gradients(const Function& f, std::vector<at::Tensor> inputs,
-                                  const at::Tensor& cotangent) {
-  for (auto& input : inputs) input = input.detach().clone().requires_grad_(true);
-  return torch::autograd::grad({(f(inputs) * cotangent).sum()}, inputs);
-}
-
-void expect_close(const at::Tensor& found, const at::Tensor& expected, double tolerance) {
-  ASSERT_EQ(found.sizes(), expected.sizes());
-  EXPECT_LE((found - expected).abs().max().item<double>(), tolerance);
-}
 
 class RmsNormTest : public ::testing::TestWithParam<at::ScalarType> {};
 
@@ -40,8 +21,8 @@ TEST_P(RmsNormTest, AgreesWithLibTorchAlsoInItsGradients) {
       return at::rms_norm(in[0], in[1].sizes(), in[1], 1e-3);
     };
     expect_close(ours({x, weight}), theirs({x, weight}), tolerance);
-    const auto found = gradients(ours, {x, weight}, cotangent);
-    const auto expected = gradients(theirs, {x, weight}, cotangent);
+    const auto found = differentiated(ours, {x, weight}, cotangent);
+    const auto expected = differentiated(theirs, {x, weight}, cotangent);
     expect_close(found[0], expected[0], tolerance);
     expect_close(found[1], expected[1], tolerance * 10);
   }

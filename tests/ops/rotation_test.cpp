@@ -1,28 +1,9 @@
 #include "ops/rotation.h"
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
+#include "tests/ops/differentiated.h"
 
 namespace tessera::ops {
 namespace {
-
-at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype) {
-  return at::randn(shape, at::TensorOptions().dtype(dtype));
-}
-
-/// Gradients of Σ f(inputs) · cotangent.
-template <typename Function>
-std::vector<at::Tensor> gradients(const Function& f, std::vector<at::Tensor> inputs,
-                                  const at::Tensor& cotangent) {
-  for (auto& input : inputs) input = input.detach().clone().requires_grad_(true);
-  return torch::autograd::grad({(f(inputs) * cotangent).sum()}, inputs);
-}
-
-void expect_close(const at::Tensor& found, const at::Tensor& expected, double tolerance) {
-  ASSERT_EQ(found.sizes(), expected.sizes());
-  EXPECT_LE((found - expected).abs().max().item<double>(), tolerance);
-}
 
 /// The formula written out over complex numbers: a pair is multiplied by exp(i · angle).
 at::Tensor rotate_by_complex_numbers(const at::Tensor& x, const at::Tensor& angles) {
@@ -44,7 +25,7 @@ TEST(Rotate, TurnsPairsAlsoInItsGradients) {
     return rotate_by_complex_numbers(in[0], angles);
   };
   expect_close(ours({x}), reference({x}), 1e-12);
-  expect_close(gradients(ours, {x}, cotangent)[0], gradients(reference, {x}, cotangent)[0], 1e-12);
+  expect_close(differentiated(ours, {x}, cotangent)[0], differentiated(reference, {x}, cotangent)[0], 1e-12);
 }
 
 TEST(Rotate, HalfPrecisionTakesTheOtherPathToTheSameValues) {

@@ -71,10 +71,7 @@ class MemoryEstimateTest : public ::testing::Test {
   static double held_bytes(const std::shared_ptr<model::Stage1Model>& model, const Config& config) {
     TrainingStep step = make_step(model, config);
     const data::Batch batch = full_batch(config);
-    const auto counter = std::make_shared<PeakBytes>();
-    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
-    const StepOutput output = step.compute(batch, /*step=*/0);
-    return counter->peak();
+    return peak_and_left_bytes([&] { return step.compute(batch, /*step=*/0); }).first;
   }
 
   static SmallRun* small_;
