@@ -45,11 +45,12 @@ class Encoder {
     model_->eval();
   }
 
-  /// "plain", "merged", "adapted": forward without gradients; "lora_step": forward, backward and an update.
+  /// "plain", "merged", "adapted": forward without gradients; "lora_step": forward, backward and an update;
+  /// "checkpointed_step": the same with activation checkpointing.
   double run(const std::string& work) {
     prepare(work);
     const auto start = std::chrono::steady_clock::now();
-    if (work == "lora_step") {
+    if (is_step(work)) {
       train();
     } else {
       const at::NoGradGuard no_grad;
@@ -61,7 +62,7 @@ class Encoder {
   /// What `run` computes, for the comparison: features, or the gradients of the adapter.
   TensorMap results(const std::string& work) {
     prepare(work);
-    if (work != "lora_step") {
+    if (!is_step(work)) {
       const at::NoGradGuard no_grad;
       return {{"features", features()}};
     }
@@ -76,14 +77,15 @@ class Encoder {
   std::int64_t batch() const { return inputs_.at("pixel_values").size(0); }
 
  private:
+  static bool is_step(const std::string& work) { return work == "lora_step" || work == "checkpointed_step"; }
   void prepare(const std::string& work) {
     if (work == prepared_) return;
     if (adapters_.is_merged()) adapters_.unmerge();
     adapters_.use(work == "plain" ? "" : "adapter");
     if (work == "merged") adapters_.merge();
-    model_->train(work == "lora_step");
-    if (work != "plain")
-      vision::set_lora_trainable(*model_, adapters_.options("adapter"), work == "lora_step");
+    model_->train(is_step(work));
+    model_->set_gradient_checkpointing(work == "checkpointed_step");
+    if (work != "plain") vision::set_lora_trainable(*model_, adapters_.options("adapter"), is_step(work));
     prepared_ = work;
   }
   at::Tensor features() {

@@ -7,8 +7,9 @@
 #                                     under torch.compile. Figures go to bench-results/step.json. OPTIONS go to
 #                                     bench/peers/compare_steps.py: --repeats, --steps, --compile, --output FILE
 #   scripts/bench.sh vision [OPTIONS] a DINOv2 encoder, plain, with LoRA beside its weights and in them, and a LoRA
-#                                     training step: rows forward_b8, adapted_forward_b8, merged_forward_b8, lora_step_b8
-#                                     in fp32 and bf16, beside transformers and PEFT. Figures go to
+#                                     training step: rows forward_b8, adapted_forward_b8, merged_forward_b8,
+#                                     lora_step_b8, checkpointed_step_b8 in fp32 and bf16 with peak memory, beside
+#                                     transformers and PEFT. Figures go to
 #                                     bench-results/vision.json. OPTIONS go to bench/peers/compare_vision.py: --size,
 #                                     --batch, --repeats, --times, --precision, --output FILE
 #   scripts/bench.sh --help

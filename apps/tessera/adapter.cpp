@@ -52,8 +52,9 @@ void refuse_existing(const fs::path& output) {
 // --- inspect ---
 
 std::string targets_in_words(const vision::LoraOptions& lora) {
-  return lora.target_pattern.empty() ? fmt::format("{}", fmt::join(lora.target_modules, ", "))
-                                     : fmt::format("expression {}", lora.target_pattern);
+  const ModuleSelection& targets = lora.target_modules;
+  return targets.pattern.empty() ? fmt::format("{}", fmt::join(targets.names, ", "))
+                                 : fmt::format("expression {}", targets.pattern);
 }
 
 Json inspection(const AdapterFiles& files) {

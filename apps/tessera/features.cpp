@@ -98,6 +98,12 @@ inference::FeatureEncoderOptions encoder_options(const options::variables_map& v
   if (values.count("image-size") != 0) result.image_size = count_of(values, "image-size", 1);
   result.alpha =
       word_of<data::Alpha>(values, "alpha", {{"white", data::Alpha::kWhite}, {"drop", data::Alpha::kDrop}});
+  result.interpolation =
+      word_of<PositionInterpolation>(values, "position-interpolation",
+                                     {{"auto", PositionInterpolation::kAuto},
+                                      {"scale_factor", PositionInterpolation::kScaleFactor},
+                                      {"size", PositionInterpolation::kSize},
+                                      {"size_antialias", PositionInterpolation::kSizeAntialias}});
   return result;
 }
 
@@ -133,9 +139,9 @@ options::options_description described_options() {
   // clang-format off
   description.add_options()
       ("model,m", options::value<std::string>()->required(),
-       "a DINOv2 folder as Hugging Face has it (config.json, model.safetensors, preprocessor_config.json), or a "
-       "Tessera checkpoint or bundle")
-      ("adapter", options::value<std::string>(), "a PEFT folder: LoRA onto a Hugging Face model")
+       "a DINOv2 folder as Hugging Face has it (config.json, model.safetensors, preprocessor_config.json), "
+       "facebook's .pth, or a Tessera checkpoint or bundle")
+      ("adapter", options::value<std::string>(), "a PEFT folder: LoRA onto a DINOv2 folder or file")
       ("images", words()->required(),
        "files, folders, WebDataset shards (*.tar, with braces), or @FILE with one of these a line")
       ("output,o", options::value<std::string>()->required(), "the safetensors file to write")
@@ -144,6 +150,9 @@ options::options_description described_options() {
        "Tessera model's compressor")
       ("image-size", options::value<std::int64_t>(),
        "pixels a side instead of the model's own; the edge before cropping keeps its proportion to it")
+      ("position-interpolation", options::value<std::string>()->default_value("auto"),
+       "how positions are brought to another image size: scale_factor, size, size_antialias, or auto: as the "
+       "model was trained")
       ("alpha", options::value<std::string>()->default_value("white"),
        "transparency: white shows white through; drop shows the colour beneath, as PIL's convert(\"RGB\")")
       ("batch-size", options::value<std::int64_t>()->default_value(32), "images at a time")
@@ -165,7 +174,7 @@ int features_command(const std::vector<std::string>& arguments) {
       "C],\n"
       "`tokens` [N, 1+R+P, C] or `compressed` [N, 1+P, D]. The metadata's `images` names the rows (a JSON "
       "list);\nit also has the model, the adapter, their SHA-1, and the processor.\n\n"
-      "Usage: tessera features --model FOLDER [--adapter FOLDER] --images PATH... --output FILE\n",
+      "Usage: tessera features --model PATH [--adapter FOLDER] --images PATH... --output FILE\n",
       described_options(), arguments);
   if (!values) return kDone;
   const std::string output = (*values)["output"].as<std::string>();

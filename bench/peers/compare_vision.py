@@ -12,6 +12,9 @@ bf16:
   adapted_forward_bN the same with the adapter beside the weights
   merged_forward_bN  the same with the adapter in the weights
   lora_step_bN       forward, backward, an update of the adapter
+  checkpointed_step_bN the same with activation checkpointing (its limit leaves out what is computed again)
+
+Memory is the peak of a process that does nothing but the row's work.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from pathlib import Path
 from served import Served, machine, spread
 
 SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-ROWS = {"forward": "plain", "adapted_forward": "adapted", "merged_forward": "merged", "lora_step": "lora_step"}
+ROWS = {"forward": "plain", "adapted_forward": "adapted", "merged_forward": "merged", "lora_step": "lora_step",
+        "checkpointed_step": "checkpointed_step"}
 
 
 def write_inputs(folder, size, batch):
@@ -78,29 +82,31 @@ def measure(folder, arguments, precision):
     programs = {"ours": Served("vision_bench", [arguments.bench, str(folder), "--precision", precision]),
                 "peer": Served("the peer", peer(folder, precision))}
     turns = {name: {who: [] for who in programs} for name in ROWS}
-    peaks = {}
-    for name, work in ROWS.items():
+    for work in ROWS.values():
         for program in programs.values():
             program.ask(f"run {work} 1")
-        peaks[name] = {}
     for _ in range(arguments.repeats):
         for name, work in ROWS.items():
             for who, program in programs.items():
                 answer = program.ask(f"run {work} {arguments.times}")
                 turns[name][who].append(answer["images"] / answer["seconds"])
-                peaks[name][who] = answer["peak_mib"]
     rows = []
     for name, work in ROWS.items():
-        limit = programs["peer"].ask(f"limit {work} 2")
+        limit = programs["peer"].ask(f"limit {'lora_step' if work == 'checkpointed_step' else work} 2")
         row = {"work": f"{name}_b{arguments.batch}", "precision": precision, "unit": "images/s",
                "limit": limit["images_per_second"], "limit_from": limit}
         for who in programs:
-            row[who] = spread(turns[name][who]) | {"peak_mib": peaks[name][who]}
+            row[who] = spread(turns[name][who])
         row["ratio"] = spread([ours / theirs for ours, theirs in zip(turns[name]["ours"], turns[name]["peer"])])
         row["ratio_to_plain"] = spread([mine / plain for mine, plain in zip(turns[name]["ours"], turns["forward"]["ours"])])
         rows.append(row)
     for program in programs.values():
         program.quit()
+    for row, work in zip(rows, ROWS.values()):
+        for who, program in programs.items():
+            alone = Served(program.name, program.command)
+            row[who]["peak_mib"] = alone.ask(f"run {work} 2")["peak_mib"]
+            alone.quit()
     return rows
 
 
@@ -110,7 +116,7 @@ def show(row):
           f"{ours['largest']:.2f})  peer {theirs['median']:6.2f} ({theirs['smallest']:.2f} to {theirs['largest']:.2f})  "
           f"ratio {ratio['median']:.2f} ({ratio['smallest']:.2f} to {ratio['largest']:.2f})  "
           f"{100 * ours['median'] / row['limit']:.0f} and {100 * theirs['median'] / row['limit']:.0f} % of the limit  "
-          f"to plain {row['ratio_to_plain']['median']:.3f}")
+          f"to plain {row['ratio_to_plain']['median']:.3f}  peak {ours['peak_mib']:.0f} and {theirs['peak_mib']:.0f} MiB")
 
 
 def main():

@@ -15,7 +15,7 @@ class Served:
     """A program that answers lines on its standard input with lines of JSON."""
 
     def __init__(self, name, command):
-        self.name = name
+        self.name, self.command = name, command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, question):

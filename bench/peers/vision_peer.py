@@ -1,6 +1,7 @@
 """The encoder of compare_vision.py in transformers and PEFT, served as vision_bench serves ours."""
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -18,15 +19,13 @@ from served import peak_mib, product_rate
 warnings.filterwarnings("ignore")
 
 
+STEPS = {"lora_step": False, "checkpointed_step": True}  # whether by activation checkpointing
+
+
 class Encoder:
     def __init__(self, folder, bfloat16):
         self.bfloat16 = bfloat16
-        self.plain = AutoModel.from_pretrained(folder / "model").eval()
-        self.adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(folder / "model"), folder / "adapter",
-                                                 is_trainable=True)
-        self.merged = PeftModel.from_pretrained(AutoModel.from_pretrained(folder / "model"), folder / "adapter")
-        self.merged = self.merged.merge_and_unload().eval()
-        self.trained = [value for value in self.adapted.parameters() if value.requires_grad]
+        self.folder = folder
         inputs = load_file(folder / "inputs.safetensors")
         self.pixels, self.cotangent = inputs["pixel_values"], inputs["cotangent"]
 
@@ -34,22 +33,45 @@ class Encoder:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             return model(pixel_values=self.pixels).last_hidden_state.float()
 
-    def backward(self):
+    # Each model once it is asked for, so that a process that does one work has that work's memory.
+    @functools.cached_property
+    def plain(self):
+        return AutoModel.from_pretrained(self.folder / "model").eval()
+
+    @functools.cached_property
+    def adapted(self):
+        return PeftModel.from_pretrained(AutoModel.from_pretrained(self.folder / "model"), self.folder / "adapter",
+                                         is_trainable=True)
+
+    @functools.cached_property
+    def merged(self):
+        model = PeftModel.from_pretrained(AutoModel.from_pretrained(self.folder / "model"), self.folder / "adapter")
+        return model.merge_and_unload().eval()
+
+    @functools.cached_property
+    def trained(self):
+        return [value for value in self.adapted.parameters() if value.requires_grad]
+
+    def backward(self, checkpointed):
         for value in self.trained:
             value.grad = None
         self.adapted.train()
+        model = self.adapted.get_base_model()
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_disable()
         (self.features(self.adapted) * self.cotangent).sum().backward()
 
     def run(self, work):
-        if work == "lora_step":
-            self.backward()
+        if work in STEPS:
+            self.backward(STEPS[work])
             with torch.no_grad():
                 for value in self.trained:
                     value.add_(value.grad, alpha=-1e-9)
             return
-        model = {"plain": self.plain, "merged": self.merged, "adapted": self.adapted}[work].eval()
         with torch.no_grad():
-            self.features(model)
+            self.features(getattr(self, work).eval())
 
     def run_many(self, work, times):
         start = time.perf_counter()
@@ -58,14 +80,13 @@ class Encoder:
         return {"images": times * len(self.pixels), "seconds": time.perf_counter() - start, "peak_mib": peak_mib()}
 
     def save(self, work, path):
-        if work == "lora_step":
-            self.backward()
+        if work in STEPS:
+            self.backward(STEPS[work])
             results = {name.replace(".default.", "."): value.grad
                        for name, value in self.adapted.named_parameters() if value.requires_grad}
         else:
-            model = {"plain": self.plain, "merged": self.merged, "adapted": self.adapted}[work].eval()
             with torch.no_grad():
-                results = {"features": self.features(model)}
+                results = {"features": self.features(getattr(self, work).eval())}
         save_file({name: value.contiguous() for name, value in results.items()}, path)
         return {}
 

@@ -18,6 +18,16 @@ std::filesystem::path canonical_folder(const std::filesystem::path& folder) {
 
 }  // namespace
 
+ModuleSelection ModuleSelection::from_text(std::string text) {
+  ModuleSelection selection;
+  if (text == "all-linear") {
+    selection.names = {std::move(text)};
+  } else {
+    selection.pattern = std::move(text);
+  }
+  return selection;
+}
+
 Config parse_config(const std::string& yaml, const std::string& name, const std::filesystem::path& folder,
                     const std::vector<std::string>& overrides) {
   ConfigReader reader(name);

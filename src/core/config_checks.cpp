@@ -47,8 +47,14 @@ void check_vision(const Checks& checks, const Config& config) {
     checks.multiple("data.image_size", config.data.image_size, "vision.architecture.patch_size",
                     shape.patch_size);
   }
-  checks.require(!config.lora.target_modules.empty(), "lora.target_modules",
+  const LoraConfig& lora = config.lora;
+  checks.require(!lora.target_modules.empty(), "lora.target_modules",
                  "expected at least one module name, such as query, found an empty list");
+  checks.require(lora.layers_pattern.empty() || !lora.layers_to_transform.empty(), "lora.layers_pattern",
+                 "there is no lora.layers_to_transform that it would belong to");
+  checks.require(lora.layers_to_transform.empty() || lora.target_modules.pattern.empty(),
+                 "lora.layers_to_transform",
+                 "an expression as lora.target_modules says itself which layers it means");
 }
 
 void check_language(const Checks& checks, const LanguageConfig& language) {

@@ -73,7 +73,7 @@ struct Assign {
 
   Misfit operator()(const IntegerValue& value) const {
     const auto parsed = parse_plain<std::int64_t>(node);
-    if (!parsed || *parsed < value.range.minimum || *parsed > value.range.maximum) return node;
+    if (!parsed || !value.range.contains(*parsed)) return node;
     value.member.of(config) = *parsed;
     return {};
   }
@@ -110,30 +110,85 @@ struct Assign {
   }
 
   Misfit operator()(const TextListValue& value) const {
-    if (!node.IsSequence()) return node;
-    std::vector<std::string> list;
-    for (const auto& item : node) {
-      if (!item.IsScalar() || item.Scalar().empty() || item.Scalar().find('\0') != std::string::npos) {
-        return Misfit(item);
+    return texts(value.member.of(config), value.is_input_path);
+  }
+
+  Misfit operator()(const NumberListValue& value) const {
+    if (node.size() != value.length) return node;
+    return numbers(value.member.of(config), value.range);
+  }
+  Misfit operator()(const IntegerListValue& value) const {
+    return numbers(value.member.of(config), value.range);
+  }
+
+  Misfit operator()(const ModulesValue& value) const {
+    ModuleSelection& modules = value.member.of(config);
+    if (node.IsScalar() && is_text(node)) {
+      modules = ModuleSelection::from_text(node.Scalar());
+      return {};
+    }
+    modules.pattern.clear();
+    return texts(modules.names, /*are_input_paths=*/false);
+  }
+
+  template <typename Number, typename Range>
+  Misfit operator()(const NamedValues<Number, Range>& value) const {
+    if (!node.IsMap()) return node;
+    std::vector<std::pair<std::string, Number>> list;
+    for (const auto& entry : node) {
+      const YAML::Node &name = entry.first, &number = entry.second;
+      const auto parsed = parse_plain<Number>(number);
+      if (!is_text(name)) return Misfit(name);
+      if (!parsed || !value.range.contains(*parsed)) return Misfit(number);
+      for (const auto& [known, known_number] : list) {
+        if (known == name.Scalar()) return Misfit(name);
       }
-      list.push_back(value.is_input_path ? resolve(item.Scalar(), folder) : item.Scalar());
+      list.emplace_back(name.Scalar(), *parsed);
     }
     value.member.of(config) = std::move(list);
     return {};
   }
 
-  Misfit operator()(const NumberListValue& value) const {
-    if (!node.IsSequence() || node.size() != value.length) return node;
-    std::vector<double> list;
+ private:
+  static bool is_text(const YAML::Node& item) {
+    return item.IsScalar() && !item.Scalar().empty() && item.Scalar().find('\0') == std::string::npos;
+  }
+
+  Misfit texts(std::vector<std::string>& member, bool are_input_paths) const {
+    if (!node.IsSequence()) return node;
+    std::vector<std::string> list;
     for (const auto& item : node) {
-      const auto parsed = parse_plain<double>(item);
-      if (!parsed || !value.range.contains(*parsed)) return Misfit(item);
+      if (!is_text(item)) return Misfit(item);
+      list.push_back(are_input_paths ? resolve(item.Scalar(), folder) : item.Scalar());
+    }
+    member = std::move(list);
+    return {};
+  }
+
+  template <typename Number, typename Range>
+  Misfit numbers(std::vector<Number>& member, const Range& range) const {
+    if (!node.IsSequence()) return node;
+    std::vector<Number> list;
+    for (const auto& item : node) {
+      const auto parsed = parse_plain<Number>(item);
+      if (!parsed || !range.contains(*parsed)) return Misfit(item);
       list.push_back(*parsed);
     }
-    value.member.of(config) = std::move(list);
+    member = std::move(list);
     return {};
   }
 };
+
+/// Puts `node` into its key's member. @returns nothing, or what doesn't fit: "'many'", "'-1' in it"
+std::optional<std::pair<YAML::Node, std::string>> misfit_of(const ConfigKey& key, const YAML::Node& node,
+                                                            const std::filesystem::path& folder,
+                                                            Config& config) {
+  const auto misfit = std::visit(Assign{node, folder, config}, key.value);
+  if (!misfit) return {};
+  const bool is_inside = (node.IsSequence() || node.IsMap()) && !misfit->is(node);
+  return std::pair(is_inside && misfit->IsNull() ? node : *misfit,
+                   describe(*misfit) + (is_inside ? " in it" : ""));
+}
 
 // ---- names that are nearly right ----
 
@@ -237,10 +292,10 @@ class ConfigReader::Walk {
     }
     const ConfigKey* key = find_config_key(full);
     if (key == nullptr) refuse("{}: {}", at(name_node.Mark(), full), unknown_key(name, section_path));
-    if (const auto misfit = std::visit(Assign{value, folder_, reader_.config_}, key->value)) {
-      const bool is_item = value.IsSequence() && !misfit->is(value);
-      refuse("{}: expected {}, found {}", at(is_item && !misfit->IsNull() ? misfit->Mark() : mark, full),
-             accepted_values(*key), describe(*misfit) + (is_item ? " in it" : ""));
+    if (const auto misfit = misfit_of(*key, value, folder_, reader_.config_)) {
+      const auto& [node, found] = *misfit;
+      refuse("{}: expected {}, found {}", at(node.is(value) ? mark : node.Mark(), full),
+             accepted_values(*key), found);
     }
     reader_.origins_[full] = at(mark, full);
   }
@@ -300,10 +355,8 @@ void ConfigReader::read_override(const std::string& override, const std::filesys
     refuse("{}: expected {}, found broken YAML: {} (inside [ ], put names with braces or commas in quotes)",
            where, accepted_values(*key), error.msg);
   }
-  if (const auto misfit = std::visit(Assign{value, folder, config_}, key->value)) {
-    const bool is_item = value.IsSequence() && !misfit->is(value);
-    refuse("{}: expected {}, found {}", where, accepted_values(*key),
-           describe(*misfit) + (is_item ? " in it" : ""));
+  if (const auto misfit = misfit_of(*key, value, folder, config_)) {
+    refuse("{}: expected {}, found {}", where, accepted_values(*key), misfit->second);
   }
   origins_[path] = where;
 }

@@ -68,4 +68,19 @@ inline ConfigKey number_list(std::string path, std::size_t length, NumberRange r
   return {std::move(path), NumberListValue{{member}, length, range}, std::move(meaning)};
 }
 
+inline ConfigKey integer_list(std::string path, IntegerRange range,
+                              std::vector<std::int64_t>& (*member)(Config&), std::string meaning) {
+  return {std::move(path), IntegerListValue{{member}, range}, std::move(meaning)};
+}
+
+inline ConfigKey modules(std::string path, ModuleSelection& (*member)(Config&), std::string meaning) {
+  return {std::move(path), ModulesValue{{member}}, std::move(meaning)};
+}
+
+template <typename Number, typename Range>
+ConfigKey named(std::string path, Range range,
+                std::vector<std::pair<std::string, Number>>& (*member)(Config&), std::string meaning) {
+  return {std::move(path), NamedValues<Number, Range>{{member}, range}, std::move(meaning)};
+}
+
 }  // namespace tessera::config_rows

@@ -182,12 +182,43 @@ std::vector<ConfigKey> lora_keys() {
       number(
           "lora.lora_dropout", kBelowOne, [](Config & c) -> auto& { return c.lora.lora_dropout; },
           "Dropout on an adapter's input"),
+      modules(
+          "lora.target_modules", [](Config & c) -> auto& { return c.lora.target_modules; },
+          "The Linear modules to adapt: ends of their names, an expression for whole names, or all-linear"),
+      modules(
+          "lora.exclude_modules", [](Config & c) -> auto& { return c.lora.exclude_modules; },
+          "What is left out of them: ends of names, or an expression"),
+      integer_list(
+          "lora.layers_to_transform", {0, 1 << 14},
+          [](Config & c) -> auto& { return c.lora.layers_to_transform; },
+          "Numbers of the layers to adapt, from 0; empty: all"),
       text_list(
-          "lora.target_modules", false, [](Config & c) -> auto& { return c.lora.target_modules; },
-          "Suffixes of the names of the Linear modules to adapt; [all-linear]: all of the encoder's"),
+          "lora.layers_pattern", false, [](Config & c) -> auto& { return c.lora.layers_pattern; },
+          "What a layer's number stands behind, such as layer; empty: anything"),
+      named<std::int64_t>(
+          "lora.rank_pattern", IntegerRange{1, 1 << 14},
+          [](Config & c) -> auto& { return c.lora.rank_pattern; },
+          "Ranks of modules whose names end in an expression; the first that matches counts"),
+      named<double>(
+          "lora.alpha_pattern", kPositive, [](Config & c) -> auto& { return c.lora.alpha_pattern; },
+          "The same for lora_alpha"),
+      words<LoraInit>(
+          "lora.init_lora_weights",
+          {{"true", LoraInit::kUniform},
+           {"false", LoraInit::kNone},
+           {"gaussian", LoraInit::kGaussian},
+           {"pissa", LoraInit::kPissa},
+           {"olora", LoraInit::kOlora}},
+          [](Config & c) -> auto& { return c.lora.init_lora_weights; },
+          "How adapters begin; true: without any effect; pissa and olora take them out of trained weights"),
+      words<LoraBias>(
+          "lora.bias",
+          {{"none", LoraBias::kNone}, {"all", LoraBias::kAll}, {"lora_only", LoraBias::kLoraOnly}},
+          [](Config & c) -> auto& { return c.lora.bias; },
+          "The encoder's biases that train and are saved with the adapter; lora_only: of adapted modules"),
       text_list(
-          "lora.exclude_modules", false, [](Config & c) -> auto& { return c.lora.exclude_modules; },
-          "Suffixes of the names of modules that are left out"),
+          "lora.modules_to_save", false, [](Config & c) -> auto& { return c.lora.modules_to_save; },
+          "Ends of the names of modules that train whole and are saved with the adapter"),
       boolean(
           "lora.use_dora", [](Config & c) -> auto& { return c.lora.use_dora; },
           "DoRA: a magnitude a row beside the low-rank direction"),
@@ -196,7 +227,9 @@ std::vector<ConfigKey> lora_keys() {
           "Scale by lora_alpha / sqrt(r) instead"),
       text(
           "lora.adapter", TextKind::kInputPath, [](Config & c) -> auto& { return c.lora.adapter; },
-          "PEFT folder whose adapters the run starts from; empty: fresh ones"),
+          "PEFT folder whose adapters the run starts from, with their own options in place of those here; "
+          "empty: "
+          "fresh ones"),
   };
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct ConfigMember {
 struct IntegerRange {
   std::int64_t minimum = 0;
   std::int64_t maximum = std::numeric_limits<std::int64_t>::max();
+
+  bool contains(std::int64_t value) const { return value >= minimum && value <= maximum; }
 };
 
 /// Finite numbers between two bounds; an open bound is itself left out.
@@ -78,9 +81,26 @@ struct NumberListValue {
   std::size_t length;
   NumberRange range;
 };
+struct IntegerListValue {
+  ConfigMember<std::vector<std::int64_t>> member;
+  IntegerRange range;
+};
+/// A list of names, or one text: an expression or all-linear.
+struct ModulesValue {
+  ConfigMember<ModuleSelection> member;
+};
+/// Names and a number for each, in the order of the file.
+template <typename Number, typename Range>
+struct NamedValues {
+  ConfigMember<std::vector<std::pair<std::string, Number>>> member;
+  Range range;
+};
+using NamedIntegersValue = NamedValues<std::int64_t, IntegerRange>;
+using NamedNumbersValue = NamedValues<double, NumberRange>;
 
-using ConfigValue = std::variant<BooleanValue, IntegerValue, NumberValue, TextValue, WordValue, TextListValue,
-                                 NumberListValue>;
+using ConfigValue =
+    std::variant<BooleanValue, IntegerValue, NumberValue, TextValue, WordValue, TextListValue,
+                 NumberListValue, IntegerListValue, ModulesValue, NamedIntegersValue, NamedNumbersValue>;
 
 struct ConfigKey {
   std::string path;  ///< "losses.itc.queue.size"

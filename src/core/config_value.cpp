@@ -60,15 +60,15 @@ std::string describe(const NumberRange& range) {
                      range.maximum);
 }
 
+std::string describe(const IntegerRange& range) {
+  if (range.maximum == std::numeric_limits<std::int64_t>::max())
+    return fmt::format("of at least {}", range.minimum);
+  return fmt::format("from {} to {}", range.minimum, range.maximum);
+}
+
 struct Accepted {
   std::string operator()(const BooleanValue&) const { return "true or false"; }
-  std::string operator()(const IntegerValue& value) const {
-    const auto& range = value.range;
-    if (range.maximum == std::numeric_limits<std::int64_t>::max()) {
-      return fmt::format("an integer of at least {}", range.minimum);
-    }
-    return fmt::format("an integer from {} to {}", range.minimum, range.maximum);
-  }
+  std::string operator()(const IntegerValue& value) const { return "an integer " + describe(value.range); }
   std::string operator()(const NumberValue& value) const { return "a number " + describe(value.range); }
   std::string operator()(const TextValue& value) const {
     switch (value.kind) {
@@ -92,6 +92,16 @@ struct Accepted {
   std::string operator()(const NumberListValue& value) const {
     return fmt::format("a list of {} numbers {}", value.length, describe(value.range));
   }
+  std::string operator()(const IntegerListValue& value) const {
+    return "a list of integers " + describe(value.range);
+  }
+  std::string operator()(const ModulesValue&) const { return "a list of names, or a regular expression"; }
+  std::string operator()(const NamedIntegersValue& value) const {
+    return "names, each with an integer " + describe(value.range);
+  }
+  std::string operator()(const NamedNumbersValue& value) const {
+    return "names, each with a number " + describe(value.range);
+  }
 };
 
 struct ToYaml {
@@ -109,6 +119,20 @@ struct ToYaml {
   }
   std::string operator()(const NumberListValue& value) const {
     return flow_list(value.member.of(config), number_text);
+  }
+  std::string operator()(const IntegerListValue& value) const {
+    return flow_list(value.member.of(config), [](std::int64_t item) { return std::to_string(item); });
+  }
+  std::string operator()(const ModulesValue& value) const {
+    const ModuleSelection& modules = value.member.of(config);
+    return modules.pattern.empty() ? flow_list(modules.names, quoted) : quoted(modules.pattern);
+  }
+  template <typename Number, typename Range>
+  std::string operator()(const NamedValues<Number, Range>& value) const {
+    std::string out;
+    for (const auto& [name, number] : value.member.of(config))
+      out += fmt::format("{}{}: {}", out.empty() ? "" : ", ", quoted(name), number);
+    return "{" + out + "}";
   }
 };
 

@@ -277,7 +277,10 @@ void SafetensorsFile::check_layout() const {
   }
   const std::uint64_t data_size = file_->bytes().size() - data_offset_;
   if (expected != data_size) {
-    fail("{}: has {} bytes of data, its header describes {}", path_.string(), data_size, expected);
+    const auto cut = std::find_if(order.begin(), order.end(),
+                                  [&](const Named* named) { return named->second.end > data_size; });
+    fail("{}: has {} bytes of data, its header describes {}{}", path_.string(), data_size, expected,
+         cut == order.end() ? "" : fmt::format(" (tensor '{}' is not all there)", shortened((*cut)->first)));
   }
 }
 

@@ -74,11 +74,11 @@ class EncoderBase : public FeatureEncoder {
   Compute compute_;
 };
 
-class HuggingFaceEncoder final : public EncoderBase {
+class Dinov2Encoder final : public EncoderBase {
  public:
-  HuggingFaceEncoder(const FeatureEncoderOptions& options, const Compute& compute)
+  Dinov2Encoder(const FeatureEncoderOptions& options, const Compute& compute)
       : EncoderBase(options, processor_options(options.model), compute),
-        model_(vision::load_dinov2(options.model)) {
+        model_(vision::load_dinov2(options.model, options.interpolation)) {
     if (!options.adapter.empty()) vision::load_adapter(options.adapter, *model_);
     model_->to(compute.device);
     model_->eval();
@@ -97,8 +97,17 @@ class HuggingFaceEncoder final : public EncoderBase {
 
  private:
   static data::ImageProcessorOptions processor_options(const fs::path& model) {
-    return data::ImageProcessorOptions::load(
-        fs::is_directory(model) ? model : model.parent_path() / "preprocessor_config.json");
+    if (fs::is_directory(model)) return data::ImageProcessorOptions::load(model);
+    const fs::path beside = model.parent_path() / "preprocessor_config.json";
+    if (fs::exists(beside)) return data::ImageProcessorOptions::load(beside);
+    // As facebook's own evaluation has it, whose files come without one.
+    const vision::Preprocessing dinov2;
+    data::ImageProcessorOptions options;
+    options.shortest_edge = dinov2.shortest_edge;
+    options.crop_size = {dinov2.crop_size, dinov2.crop_size};
+    std::copy_n(dinov2.image_mean.begin(), 3, options.image_mean.begin());
+    std::copy_n(dinov2.image_std.begin(), 3, options.image_std.begin());
+    return options;
   }
 
   at::Tensor features(const at::Tensor& images) override { return chosen(model_->forward(images)); }
@@ -153,6 +162,12 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
     throw ConfigError(
         fmt::format("--adapter: {} is a Tessera model, which has its own", options.model.string()));
   }
+  if (is_tessera && options.interpolation != PositionInterpolation::kAuto) {
+    throw ConfigError(
+        fmt::format("--position-interpolation: {} is a Tessera model, whose configuration says it "
+                    "(vision.position_interpolation)",
+                    options.model.string()));
+  }
   if (is_tessera) {
     return std::make_unique<TesseraEncoder>(options, model::load_model(options.model), compute);
   }
@@ -162,7 +177,7 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
                     "a compressor",
                     options.model.string()));
   }
-  return std::make_unique<HuggingFaceEncoder>(options, compute);
+  return std::make_unique<Dinov2Encoder>(options, compute);
 }
 
 }  // namespace tessera::inference

@@ -24,15 +24,18 @@ enum class FeatureKind {
 };
 
 struct FeatureEncoderOptions {
-  std::filesystem::path model;    ///< a Hugging Face DINOv2 folder, or a checkpoint or bundle
+  std::filesystem::path
+      model;  ///< a DINOv2 folder or file (vision/dinov2_weights.h), or a checkpoint or bundle
   std::filesystem::path adapter;  ///< a PEFT folder onto it; empty: none
   FeatureKind kind = FeatureKind::kPooled;
   std::int64_t image_size = 0;  ///< pixels; 0: what the model's processor says
   data::Alpha alpha = data::Alpha::kWhite;
+  PositionInterpolation interpolation = PositionInterpolation::kAuto;  ///< of a DINOv2 folder or file
 };
 
-/// A frozen image encoder and the preparation of its images: of a Hugging Face folder as its
-/// preprocessor_config.json says, of a Tessera model as in its evaluation. Computes without gradients.
+/// A frozen image encoder and the preparation of its images: of a DINOv2 folder or file as the
+/// preprocessor_config.json in it or beside it says (a file with none beside it: as DINOv2 was evaluated), of
+/// a Tessera model as in its evaluation. Computes without gradients.
 class FeatureEncoder {
  public:
   /// @throws Error naming what can't be loaded, ConfigError for options that don't go together

@@ -138,6 +138,13 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
     } else {
       lora = vision::load_adapter(config.lora.adapter, *backbone);
     }
+    // Its file is written with the adapters in place, and they would be taken out of it once more at reading.
+    if (config.vision.weights == "random" && vision::takes_base_weights_apart(lora->init)) {
+      throw ConfigError(
+          fmt::format("lora.init_lora_weights: \"{}\" takes trained weights apart, and vision.weights is "
+                      "random: expected true, false or gaussian",
+                      vision::init_word(lora->init)));
+    }
   }
   built.model = assemble_model(config, std::move(backbone), std::move(lora), std::move(language));
   built.model->freeze_unused(config.losses);

@@ -57,10 +57,12 @@ std::string code_fingerprint(const Stage1Model& model, const Config& config,
     if (of_codes) add_tensor(hash, buffer.key(), buffer.value());
   }
   add_text(hash, tokenizer.model_bytes());
-  add_text(
-      hash,
-      fmt::format("image_size {} max_tokens {} lora {}", config.data.image_size, config.language.max_tokens,
-                  model.lora() ? model.lora()->lora_alpha / static_cast<double>(model.lora()->r) : 0));
+  add_text(hash, fmt::format("image_size {} max_tokens {} lora {}", config.data.image_size,
+                             config.language.max_tokens, model.lora() ? model.lora()->scaling() : 0));
+  if (model.lora()) {
+    for (const auto& [module, alpha] : model.lora()->alpha_pattern)
+      add_text(hash, fmt::format("{} {}", module, alpha));
+  }
   return hash.hex_digest();
 }
 

@@ -75,6 +75,10 @@ Stage1Model::Stage1Model(Stage1Parts parts) : trainable_(parts.trainable), lora_
   pixel_offset_ = register_buffer("pixel_offset", (-mean / std).to(at::kFloat).view({1, 3, 1, 1}));
 
   vision_->set_backbone_trainable(trainable_ == TrainableChoice::kFull);
+  if (lora_) {
+    for (const std::string& name : vision::parameters_beside_adapters(*vision_, *lora_))
+      beside_adapters_.insert("vision." + name);
+  }
 }
 
 bool Stage1Model::encoder_needs_gradient() const {
@@ -216,7 +220,10 @@ void Stage1Model::set_training(bool training) {
 
 std::vector<NamedParameter> Stage1Model::named_parts() const {
   std::vector<NamedParameter> list;
-  for (const auto& item : named_parameters()) list.push_back({item.key(), item.value(), part_of(item.key())});
+  for (const auto& item : named_parameters()) {
+    const bool is_lora = beside_adapters_.count(item.key()) != 0;
+    list.push_back({item.key(), item.value(), is_lora ? Part::kLora : part_of(item.key())});
+  }
   return list;
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -207,6 +208,8 @@ class Stage1Model : public torch::nn::Module {
   at::Tensor pixel_offset_;  ///< [1,3,1,1], −mean / std
   TrainableChoice trainable_;
   std::optional<vision::LoraOptions> lora_;
+  /// Biases and whole modules of the backbone that the adapter's options let train with it.
+  std::set<std::string> beside_adapters_;
 };
 
 }  // namespace tessera::model

@@ -82,8 +82,8 @@ std::string renamed_key(const AdapterFiles& files, const std::string& key, Modul
 
 /// Whether a list of names says which modules are adapted, and nothing else does.
 bool is_plain_list(const LoraOptions& options) {
-  return options.target_pattern.empty() && options.exclude_modules.empty() &&
-         options.exclude_pattern.empty() && options.layers_to_transform.empty() && options.is_uniform();
+  return options.target_modules.pattern.empty() && options.exclude_modules.empty() &&
+         options.layers_to_transform.empty() && options.is_uniform();
 }
 
 }  // namespace
@@ -138,9 +138,9 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   }
   Json& config = converted.config;
   if (is_plain_list(files.options)) {
-    if (files.options.target_modules != std::vector<std::string>{"all-linear"}) {
+    if (!files.options.target_modules.is_all_linear()) {
       std::set<std::string> targets;
-      for (const std::string& target : files.options.target_modules)
+      for (const std::string& target : files.options.target_modules.names)
         targets.insert(renamed_target(target, naming));
       config["target_modules"] = targets;
     }

@@ -270,7 +270,7 @@ void AdapterSet::combine(const std::string& name, const std::vector<WeightedAdap
         fill_svd(*combined, parts);
         break;
     }
-    made.options.target_modules.push_back(module);
+    made.options.target_modules.names.push_back(module);
     made.options.r = r;
     made.options.lora_alpha = static_cast<double>(r);
     made.parts.emplace_back(target, std::move(combined));

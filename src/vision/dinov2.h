@@ -42,7 +42,7 @@ class Dinov2Model : public VisionEncoder {
   const Dinov2Config& config() const { return config_; }
   PositionInterpolation interpolation() const { return interpolation_; }
   /// Keeps of each block its input alone for the backward pass, which computes the rest again: less memory, a
-  /// third more time (checkpointed.h).
+  /// half more time (checkpointed.h).
   void set_gradient_checkpointing(bool on) { gradient_checkpointing_ = on; }
 
  private:

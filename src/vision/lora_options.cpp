@@ -36,7 +36,31 @@ LoraOptions LoraOptions::from_config(const LoraConfig& config) {
           .target_modules = config.target_modules,
           .use_rslora = config.use_rslora,
           .exclude_modules = config.exclude_modules,
-          .use_dora = config.use_dora};
+          .layers_to_transform = config.layers_to_transform,
+          .layers_pattern = config.layers_pattern,
+          .rank_pattern = config.rank_pattern,
+          .alpha_pattern = config.alpha_pattern,
+          .use_dora = config.use_dora,
+          .bias = config.bias,
+          .modules_to_save = config.modules_to_save,
+          .init = config.init_lora_weights};
+}
+
+LoraConfig LoraOptions::to_config() const {
+  return {.r = r,
+          .lora_alpha = lora_alpha,
+          .lora_dropout = lora_dropout,
+          .target_modules = target_modules,
+          .exclude_modules = exclude_modules,
+          .layers_to_transform = layers_to_transform,
+          .layers_pattern = layers_pattern,
+          .rank_pattern = rank_pattern,
+          .alpha_pattern = alpha_pattern,
+          .use_rslora = use_rslora,
+          .use_dora = use_dora,
+          .bias = bias,
+          .modules_to_save = modules_to_save,
+          .init_lora_weights = init};
 }
 
 double LoraOptions::scaling() const {
@@ -68,12 +92,12 @@ void LoraOptions::check(const std::string& source) const {
   }
   if (!(lora_dropout >= 0 && lora_dropout < 1))
     fail("{}: lora_dropout: expected at least 0 and less than 1, found {}", source, lora_dropout);
-  if (target_modules.empty() && target_pattern.empty())
+  if (target_modules.empty())
     fail("{}: target_modules: expected names of modules, a regular expression or \"all-linear\", found none",
          source);
   if (!layers_pattern.empty() && layers_to_transform.empty())
     fail("{}: layers_pattern: there is no layers_to_transform that it would belong to", source);
-  if (!layers_to_transform.empty() && !target_pattern.empty())
+  if (!layers_to_transform.empty() && !target_modules.pattern.empty())
     fail("{}: layers_to_transform: a regular expression as target_modules says itself which layers it means",
          source);
 }

@@ -16,12 +16,6 @@ namespace tessera::vision {
 
 namespace {
 
-constexpr const char* kAllLinear = "all-linear";
-
-bool is_all_linear(const std::vector<std::string>& target_modules) {
-  return target_modules.size() == 1 && target_modules.front() == kAllLinear;
-}
-
 bool is_suffix(const std::string& path, const std::string& target) {
   return path == target || (path.ends_with(target) && path.size() > target.size() && !target.empty() &&
                             path[path.size() - target.size() - 1] == '.');
@@ -43,21 +37,20 @@ bool matches_any(const std::string& path, const std::vector<std::string>& target
                      [&](const std::string& target) { return matches(path, target); });
 }
 
-/// "a list of suffixes or an expression", as target_modules and exclude_modules may be.
+/// A ModuleSelection with its expression compiled.
 class Selection {
  public:
-  Selection(const std::vector<std::string>& names, const std::string& pattern, const char* field)
-      : names_(names) {
-    if (!pattern.empty()) pattern_.emplace(pattern, field);
+  Selection(const ModuleSelection& selection, const char* field) : selection_(selection) {
+    if (!selection.pattern.empty()) pattern_.emplace(selection.pattern, field);
   }
   bool takes(const std::string& path) const {
     if (pattern_)
       return in_either_naming(path, [&](const std::string& name) { return pattern_->matches(name); });
-    return is_all_linear(names_) || matches_any(path, names_);
+    return selection_.is_all_linear() || matches_any(path, selection_.names);
   }
 
  private:
-  const std::vector<std::string>& names_;
+  const ModuleSelection& selection_;
   std::optional<ModulePattern> pattern_;
 };
 
@@ -138,18 +131,20 @@ std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
 
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options) {
   std::vector<NamedLinear> linears = named_linears(root);
-  if (options.target_pattern.empty() && !is_all_linear(options.target_modules)) {
-    for (const std::string& target : options.target_modules) {
+  const ModuleSelection& wanted = options.target_modules;
+  if (!wanted.is_all_linear()) {
+    for (const std::string& target : wanted.names) {
       const bool found = std::any_of(linears.begin(), linears.end(),
                                      [&](const NamedLinear& item) { return matches(item.name, target); });
       if (!found) {
-        fail("target_modules: \"{}\" matches no linear module; there are {} (or \"{}\" alone for all)",
-             target, fmt::join(candidates(linears), ", "), kAllLinear);
+        fail(
+            "target_modules: \"{}\" matches no linear module; there are {} (or \"all-linear\" alone for all)",
+            target, fmt::join(candidates(linears), ", "));
       }
     }
   }
-  const Selection targets(options.target_modules, options.target_pattern, "target_modules");
-  const Selection excluded(options.exclude_modules, options.exclude_pattern, "exclude_modules");
+  const Selection targets(wanted, "target_modules");
+  const Selection excluded(options.exclude_modules, "exclude_modules");
   const LayerNumbers layers(options);
   std::vector<NamedLinear> meant;
   for (const NamedLinear& item : linears) {
@@ -159,10 +154,10 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
   }
   if (meant.empty()) {
     fail("target_modules: {} matches no linear module{}; there are {}",
-         options.target_pattern.empty() ? fmt::format("\"{}\"", fmt::join(options.target_modules, "\", \""))
-                                        : fmt::format("the expression \"{}\"", options.target_pattern),
-         options.exclude_modules.empty() && options.exclude_pattern.empty() &&
-                 options.layers_to_transform.empty() && options.modules_to_save.empty()
+         wanted.pattern.empty() ? fmt::format("\"{}\"", fmt::join(wanted.names, "\", \""))
+                                : fmt::format("the expression \"{}\"", wanted.pattern),
+         options.exclude_modules.empty() && options.layers_to_transform.empty() &&
+                 options.modules_to_save.empty()
              ? ""
              : " that exclude_modules, layers_to_transform and modules_to_save leave",
          linears.empty() ? "none" : fmt::format("{}", fmt::join(candidates(linears), ", ")));

@@ -72,13 +72,10 @@ class Fields {
     return value.get<std::vector<std::string>>();
   }
   /// A list of names, or one text that is a regular expression.
-  void words_or_pattern(const char* field, std::vector<std::string>& names, std::string& pattern) const {
-    if (given(field) && config_[field].is_string()) {
-      pattern = config_[field].get<std::string>();
-      if (pattern.empty()) refuse(field, "a list of names or a regular expression", config_[field]);
-    } else {
-      names = words(field);
-    }
+  ModuleSelection selection(const char* field) const {
+    if (!given(field) || !config_[field].is_string()) return words(field);
+    if (config_[field] == "") refuse(field, "a list of names or a regular expression", config_[field]);
+    return ModuleSelection::from_text(config_[field].get<std::string>());
   }
   std::vector<std::string> word_or_words(const char* field) const {
     if (given(field) && config_[field].is_string()) return {config_[field].get<std::string>()};
@@ -183,12 +180,8 @@ LoraOptions parse_adapter_config(const Json& config, const std::string& source) 
   options.lora_dropout = fields.number("lora_dropout", 0);
   options.use_rslora = fields.boolean("use_rslora");
   options.use_dora = fields.boolean("use_dora");
-  fields.words_or_pattern("target_modules", options.target_modules, options.target_pattern);
-  if (options.target_pattern == "all-linear") {
-    options.target_pattern.clear();
-    options.target_modules = {"all-linear"};
-  }
-  fields.words_or_pattern("exclude_modules", options.exclude_modules, options.exclude_pattern);
+  options.target_modules = fields.selection("target_modules");
+  options.exclude_modules = fields.selection("exclude_modules");
   options.layers_to_transform = fields.integers("layers_to_transform");
   options.layers_pattern = fields.word_or_words("layers_pattern");
   options.rank_pattern = fields.pattern<std::int64_t>("rank_pattern");

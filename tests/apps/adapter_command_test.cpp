@@ -115,7 +115,7 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
          .exclude_modules = {"fc2"},
          .layers_to_transform = {1, 10},
          .rank_pattern = {{"key", 1}},
-         .bias = vision::LoraBias::kLoraOnly},
+         .bias = LoraBias::kLoraOnly},
         2);
   for (const std::string name : {"plain", "chosen"}) {
     ASSERT_EQ(adapter(fmt::format("convert {0} --naming legacy --output {0}-old", name)).exit_code, 0);

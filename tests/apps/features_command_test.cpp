@@ -70,13 +70,14 @@ class FeaturesCommand : public testing::Test {
     return data::testing::encoded_image(i == 1 ? ".png" : ".jpg", i, 40 + 11 * i, 33);
   }
 
-  static Finished features(const std::string& words) {
-    return run_to_end(fmt::format("{} features --model {} --output {} --device cpu {}", TESSERA_TOOL,
-                                  place("model"), place("out.safetensors"), words));
+  static Finished features(const std::string& words, const std::string& model = place("model")) {
+    return run_to_end(fmt::format("{} features --model {} --output {} --device cpu {}", TESSERA_TOOL, model,
+                                  place("out.safetensors"), words));
   }
   /// The tensor that a run writes.
-  static at::Tensor written(const std::string& words, const std::string& name = "pooled") {
-    const Finished finished = features(words);
+  static at::Tensor written(const std::string& words, const std::string& name = "pooled",
+                            const std::string& model = place("model")) {
+    const Finished finished = features(words, model);
     EXPECT_EQ(finished.exit_code, 0) << words << "\n" << finished.output;
     const SafetensorsFile file(place("out.safetensors"));
     metadata_ = file.metadata();
@@ -161,6 +162,19 @@ TEST_F(FeaturesCommand, TakesAnotherImageSize) {
   EXPECT_EQ(processor.at("crop_size").at("height"), 24);
 }
 
+TEST_F(FeaturesCommand, TakesFacebooksFileAndAnotherInterpolation) {
+  const std::string file = std::string(TESSERA_SOURCE_DIR) + "/tests/golden/checkpoints/facebook_plain.pth";
+  const auto pooled = [&](const std::string& more) {
+    return written("--image-size 14 --images " + picture(0) + more, "pooled", file);
+  };
+  const at::Tensor as_trained = pooled("");
+  const Json processor = Json::parse(metadata_.at("processor"));
+  EXPECT_EQ(processor.at("size").at("shortest_edge"), 16);  // 256 to 224 as 16 to 14
+  EXPECT_EQ(processor.at("image_mean"), Json({0.485, 0.456, 0.406}));
+  EXPECT_TRUE(at::equal(as_trained, pooled(" --position-interpolation scale_factor")));
+  EXPECT_FALSE(at::allclose(as_trained, pooled(" --position-interpolation size"), 1e-3, 1e-3));
+}
+
 TEST_F(FeaturesCommand, TransparencyIsWhiteOrDropped) {
   const cv::Mat clear(30, 30, CV_8UC4, cv::Scalar(0, 0, 0, 0));
   data::testing::write_bytes(place("clear.png"), data::testing::encode(".png", clear));
@@ -213,7 +227,8 @@ TEST_F(FeaturesCommand, MistakesAreNamed) {
   const std::string images = " --images " + picture(0);
   for (const std::string& words :
        {images + " --what patches", images + " --dtype int8", images + " --batch-size 0",
-        images + " --what compressed", images + " --alpha black", std::string("--what pooled")}) {
+        images + " --what compressed", images + " --alpha black", images + " --position-interpolation cubic",
+        std::string("--what pooled")}) {
     const Finished finished = features(words);
     EXPECT_EQ(finished.exit_code, 2) << words << "\n" << finished.output;
   }

@@ -5,12 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <regex>
-#include <set>
 
-#include "core/config_schema.h"
-#include "core/error.h"
 #include "core/files.h"
+#include "tests/core/parse_config.h"
 
 namespace tessera {
 namespace {
@@ -19,21 +16,6 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 const std::filesystem::path kSource = TESSERA_SOURCE_DIR;
-
-Config parse(const std::string& yaml, const std::vector<std::string>& overrides = {},
-             const std::filesystem::path& folder = "/data/configs") {
-  return parse_config(yaml, "test.yaml", folder, overrides);
-}
-
-/// The message of the ConfigError that is thrown, or "" where none is.
-std::string complaint(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
-  try {
-    parse(yaml, overrides);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return {};
-}
 
 // ---- malformed files ----
 
@@ -136,6 +118,22 @@ const Malformed kMalformed[] = {
     {"OnlyAMemory",
      "losses: {itc: {weight: 0}, itm: {weight: 0}, maxsim: {weight: 0}, caption: {weight: 0}}\n",
      "test.yaml:", "losses.memory.weight: the memory keeps what other losses make"},
+    {"EmptyExpression", "lora:\n  target_modules: ''\n", "test.yaml:2:19: lora.target_modules: ",
+     "expected a list of names, or a regular expression, found the string \"\""},
+    {"SectionForModules", "lora:\n  exclude_modules: {a: b}\n",
+     "test.yaml:2:20: lora.exclude_modules: ", "found a section"},
+    {"ListForNames", "lora:\n  rank_pattern: [query]\n", "test.yaml:2:17: lora.rank_pattern: ",
+     "expected names, each with an integer from 1 to 16384, found a list of 1"},
+    {"FractionForRank", "lora:\n  rank_pattern:\n    query: 8\n    fc1: 1.5\n",
+     "test.yaml:4:10: lora.rank_pattern: ", "found '1.5' in it"},
+    {"NameTwice", "lora:\n  alpha_pattern:\n    query: 8\n    query: 9\n",
+     "test.yaml:4:5: lora.alpha_pattern: ", "found 'query' in it"},
+    {"NegativeLayer", "lora:\n  layers_to_transform: [1, -1]\n", "test.yaml:2:28: lora.layers_to_transform: ",
+     "expected a list of integers from 0 to 16384, found '-1' in it"},
+    {"LayersOfAnExpression", "lora:\n  target_modules: query\n  layers_to_transform: [1]\n",
+     "test.yaml:3:24: lora.layers_to_transform: ", "an expression"},
+    {"PatternWithoutLayers", "lora:\n  layers_pattern: [layer]\n",
+     "test.yaml:2:19: lora.layers_pattern: ", "no lora.layers_to_transform"},
     {"NoTargets", "lora:\n  target_modules: []\n",
      "test.yaml:2:19: lora.target_modules: ", "at least one module name"},
 };
@@ -180,7 +178,7 @@ schedule:
   EXPECT_EQ(config.data.image_std, (std::vector<double>{1, 0.5, 0.25}));
   EXPECT_FALSE(config.data.drop_last);
   EXPECT_EQ(config.vision.position_interpolation, PositionInterpolation::kSizeAntialias);
-  EXPECT_EQ(config.lora.target_modules, (std::vector<std::string>{"query", "value", "output.dense"}));
+  EXPECT_EQ(config.lora.target_modules.names, (std::vector<std::string>{"query", "value", "output.dense"}));
   EXPECT_EQ(config.schedule.learning_rate, 2e-4);
   EXPECT_EQ(config.schedule.lora_warmup_epochs, config.schedule.epochs);
 }
@@ -287,7 +285,7 @@ TEST(ConfigOverrides, ReplaceTheFilesValuesAndTheLastOneCounts) {
   EXPECT_EQ(config.schedule.epochs, 3);
   EXPECT_EQ(config.schedule.lora_warmup_epochs, 1);
   EXPECT_EQ(config.run.device, DeviceChoice::kCpu);
-  EXPECT_EQ(config.lora.target_modules, std::vector<std::string>{"all-linear"});
+  EXPECT_TRUE(config.lora.target_modules.is_all_linear());
   EXPECT_EQ(config.losses.itc.queue.size, 0);
 }
 
@@ -313,156 +311,6 @@ TEST(ConfigOverrides, AreNamedByChecksOfSeveralKeys) {
   EXPECT_EQ(complaint("language:\n  max_tokens: 20\n", {"language.max_tokens=600"}),
             "--set language.max_tokens: expected at most language.max_position_embeddings (512), found 600");
   EXPECT_THAT(complaint("", {"schedule.epochs=2"}), StartsWith("test.yaml: schedule.lora_warmup_epochs: "));
-}
-
-// ---- writing ----
-
-/// A Config in which every key differs from its default, or is left where its type gives no choice.
-Config all_different() {
-  Config config;
-  for (const auto& key : config_keys()) {
-    if (const auto* value = std::get_if<BooleanValue>(&key.value)) {
-      value->member.of(config) = !value->member.of(config);
-    } else if (const auto* integer = std::get_if<IntegerValue>(&key.value)) {
-      integer->member.of(config) += 1;
-    } else if (const auto* number = std::get_if<NumberValue>(&key.value)) {
-      number->member.of(config) =
-          number->member.of(config) * 0.9 + 1.0 / 3e7;  // many digits, within all ranges
-    } else if (const auto* text = std::get_if<TextValue>(&key.value)) {
-      text->member.of(config) =
-          text->kind == TextKind::kName ? "wörd: \"#1\"\\ \t'x'" : "/p {0..3}/[a, b]: #é\n\x7f";
-    } else if (const auto* word = std::get_if<WordValue>(&key.value)) {
-      word->set(config, word->words.size() - 1);
-    } else if (const auto* texts = std::get_if<TextListValue>(&key.value)) {
-      texts->member.of(config) = {"/null/{a,b}", "/true", "/- x", "/1e3"};
-    } else if (const auto* numbers = std::get_if<NumberListValue>(&key.value)) {
-      numbers->member.of(config) = {0.1 + 0.2, 1.0 / 3.0, 5e-324};
-    }
-  }
-  // back within what holds across keys
-  config.vision.architecture.hidden_size = 13 * 60;
-  config.language.hidden_size = 2 * 7 * 5 * 6;
-  config.compressor.output_size = 5 * 26;
-  config.data.batch_size = 17 * 4;
-  return config;
-}
-
-TEST(ConfigWriting, ReadsBackExactly) {
-  EXPECT_EQ(parse(to_yaml(Config{})), Config{});
-  const auto config = all_different();
-  EXPECT_EQ(parse(to_yaml(config)), config) << to_yaml(config);
-}
-
-TEST(ConfigWriting, QuotesWordsThatYamlWouldTakeForSomethingElse) {
-  Config config;
-  config.lora.target_modules = {"null", "true", "~", "12", "1e3", "-", "a: b", "#", "[x]", " x ", "query"};
-  EXPECT_EQ(parse(to_yaml(config)).lora.target_modules, config.lora.target_modules);
-}
-
-TEST(ConfigTable, CoversEverySectionAndNamesEachKeyOnce) {
-  std::set<std::string> paths;
-  for (const auto& key : config_keys()) {
-    EXPECT_TRUE(paths.insert(key.path).second) << key.path;
-    EXPECT_FALSE(key.meaning.empty()) << key.path;
-    EXPECT_EQ((key.meaning + accepted_values(key)).find_first_of("|\n"), std::string::npos)
-        << key.path << ": would break the table of docs/configuration.md";
-    const auto dot = key.path.rfind('.');
-    if (dot != std::string::npos) {
-      EXPECT_NE(find_config_section(key.path.substr(0, dot)), nullptr) << key.path;
-    }
-  }
-  for (const auto& section : config_sections()) {
-    EXPECT_FALSE(names_in_section(section.path).empty()) << section.path;
-    EXPECT_EQ(find_config_key(section.path), nullptr) << section.path;
-  }
-}
-
-TEST(ConfigTable, BindsEveryKeyToAMemberOfItsOwn) {
-  // Overriding one key changes one line of the written configuration: its own.
-  const auto lines = [](const Config& config) {
-    std::vector<std::string> all;
-    for (const auto& key : config_keys()) all.push_back(value_as_yaml(key, config));
-    return all;
-  };
-  const auto before = lines(Config{});
-  const auto& keys = config_keys();
-  const auto different = all_different();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    Config config;
-    std::visit(
-        [&](const auto& value) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, WordValue>) {
-            value.set(config, value.get(different));
-          } else {
-            value.member.of(config) = value.member.of(different);
-          }
-        },
-        keys[i].value);
-    const auto after = lines(config);
-    for (std::size_t j = 0; j < keys.size(); ++j) {
-      EXPECT_EQ(after[j] != before[j], i == j) << keys[i].path << " and " << keys[j].path;
-    }
-  }
-}
-
-// ---- help ----
-
-TEST(ConfigHelp, TheCommentedFileIsValidAndHoldsTheDefaults) {
-  const auto text = commented_default_config();
-  EXPECT_EQ(parse(text), Config{});
-  const auto unbroken = std::regex_replace(text, std::regex("\\n *# "), " ");
-  for (const auto& key : config_keys()) {
-    EXPECT_NE(unbroken.find(key.meaning), std::string::npos) << key.path;
-    EXPECT_NE(unbroken.find(fmt::format("[{}; default ", accepted_values(key))), std::string::npos)
-        << key.path;
-  }
-}
-
-TEST(ConfigHelp, TheCommittedReferenceIsCurrent) {
-  EXPECT_EQ(read_file(kSource / "docs/configuration.md"), configuration_markdown())
-      << "regenerate it: stage1_train --help-config=markdown > docs/configuration.md";
-}
-
-TEST(ConfigHelp, TheErrorInTheReferenceIsTheOneThatIsGiven) {
-  const auto message = complaint("losses:\n  itc:\n    queue:\n      size: many\n")
-                           .substr(std::string("test.yaml:4:13").size());
-  EXPECT_THAT(configuration_markdown(), HasSubstr(message));
-}
-
-// ---- the files that come with the program ----
-
-TEST(CommittedConfigs, AllLoadAndAreNamedAfterTheirFile) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kSource / "configs")) {
-    SCOPED_TRACE(entry.path().string());
-    const auto config = load_config(entry.path());
-    EXPECT_EQ(config.run.name, entry.path().stem().string());
-    EXPECT_FALSE(config.data.train.empty());
-    EXPECT_FALSE(config.vision.weights.empty());
-    EXPECT_FALSE(config.language.tokenizer.empty());
-    names.insert(config.run.name);
-  }
-  EXPECT_THAT(names, ::testing::IsSupersetOf(
-                         {"stage1", "stage1-all-linear", "quickstart", "flickr8k-small", "flickr8k-lora"}));
-}
-
-TEST(CommittedConfigs, AllLinearDiffersFromStageOneInItsTargetsAlone) {
-  auto stage1 = load_config(kSource / "configs/stage1.yaml");
-  const auto all_linear = load_config(kSource / "configs/stage1-all-linear.yaml");
-  stage1.run.name = all_linear.run.name;
-  stage1.lora.target_modules = {"all-linear"};
-  EXPECT_EQ(stage1, all_linear);
-}
-
-TEST(CommittedConfigs, TheLoraRunStartsFromTheBackboneThatTheSmallRunExports) {
-  const auto small = load_config(kSource / "configs/flickr8k-small.yaml");
-  const auto lora = load_config(kSource / "configs/flickr8k-lora.yaml");
-  EXPECT_EQ(small.vision.trainable, TrainableChoice::kFull);
-  EXPECT_EQ(lora.vision.trainable, TrainableChoice::kLora);
-  const auto repository = std::filesystem::canonical(kSource);
-  EXPECT_EQ(lora.vision.weights,
-            (repository / small.run.output_dir / small.run.name / "export/backbone").string());
-  EXPECT_EQ(lora.data, small.data);
 }
 
 }  // namespace

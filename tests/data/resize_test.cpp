@@ -52,6 +52,25 @@ TEST(Resize, IsPillowsBitForBit) {
             (std::vector<int>{122, 137, 117, 132, 136, 132, 137, 138, 129, 116, 127, 141}));
 }
 
+/// FNV-1a.
+std::uint64_t fingerprint(const cv::Mat& image) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (int y = 0; y < image.rows; ++y) {
+    for (const uchar* byte = image.ptr(y); byte != image.ptr(y) + 3 * image.cols; ++byte)
+      hash = (hash ^ *byte) * 0x100000001b3;
+  }
+  return hash;
+}
+
+// A size at which libraries have been seen to differ (pillow-resize issue 11, MNN issue 4595).
+TEST(Resize, IsPillowsAtTheSizesOfPhotographs) {
+  const cv::Mat image = pattern(391, 736);
+  EXPECT_EQ(fingerprint(whole(image, 224, 224, ResizeFilter::kBicubic)), 0x7f33b44751b07eb5);
+  EXPECT_EQ(fingerprint(whole(image, 224, 421, ResizeFilter::kBicubic)), 0x48a9ec5bd38629f4);
+  EXPECT_EQ(fingerprint(whole(image, 224, 224, ResizeFilter::kBilinear)), 0xa4ed876537f0fc0e);
+  EXPECT_EQ(fingerprint(whole(image, 224, 421, ResizeFilter::kBilinear)), 0x37663ef2955d0724);
+}
+
 TEST(Resize, ARegionIsCutFromTheWhole) {
   for (const auto& [height, width] : {std::pair{37, 51}, {64, 9}, {5, 80}, {200, 20}}) {
     const cv::Mat image = pattern(height, width);

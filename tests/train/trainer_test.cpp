@@ -14,12 +14,11 @@
 #include "core/files.h"
 #include "model/parameter_table.h"
 #include "model/weights.h"
+#include "tests/train/runs.h"
 #include "tests/train/small_run.h"
 
 namespace tessera::train {
 namespace {
-
-constexpr TrainerOptions kQuiet{.log_to_terminal = false};
 
 class TrainerTest : public testing::Test {
  protected:
@@ -33,36 +32,6 @@ class TrainerTest : public testing::Test {
 };
 
 SmallRun* TrainerTest::small_ = nullptr;
-
-/// Runs to the end, or to `stop_after` updates; with `resume`, from the latest checkpoint.
-RunOutcome train(const Config& config, const std::string& resume = "", std::int64_t stop_after = 0) {
-  TrainerOptions options = kQuiet;
-  options.resume = resume;
-  options.stop_after = stop_after;
-  return Trainer(config, options).run();
-}
-
-/// Every tensor of a checkpoint: weights, adapter, language model, moments, queue, random state.
-TensorMap checkpoint_tensors(const std::filesystem::path& folder) {
-  TensorMap all;
-  for (const char* file : {"model.safetensors", "adapter/adapter_model.safetensors",
-                           "language_model/model.safetensors", "optimizer", "state"}) {
-    for (const auto& [name, tensor] : SafetensorsFile(folder / file).tensors()) {
-      all[std::string(file) + ":" + name] = tensor.clone();
-    }
-  }
-  return all;
-}
-
-void expect_same_checkpoint(const std::filesystem::path& left, const std::filesystem::path& right) {
-  const TensorMap expected = checkpoint_tensors(left);
-  const TensorMap found = checkpoint_tensors(right);
-  ASSERT_EQ(expected.size(), found.size());
-  for (const auto& [name, tensor] : expected) {
-    ASSERT_EQ(found.count(name), 1u) << name;
-    EXPECT_TRUE(torch::equal(tensor, found.at(name))) << name;
-  }
-}
 
 TEST_F(TrainerTest, ResumedEqualsUninterruptedBitForBit) {
   const Config whole = small_->config("whole");

@@ -129,11 +129,27 @@ TEST(PeftFiles, AbsentFieldsHavePeftsDefaults) {
   EXPECT_FALSE(options.use_rslora);
   json config = valid_config();
   config["target_modules"] = "all-linear";
-  EXPECT_THAT(parse_adapter_config(config, "file").target_modules, testing::ElementsAre("all-linear"));
+  EXPECT_THAT(parse_adapter_config(config, "file").target_modules.names, testing::ElementsAre("all-linear"));
   config["task_type"] = "FEATURE_EXTRACTION";
   config["peft_version"] = "9.9";
   config["a_field_of_the_future"] = nullptr;
   EXPECT_EQ(parse_adapter_config(config, "file").r, 4);
+}
+
+TEST(PeftFiles, ModulesOfOtherRanksHaveTheirOwnScales) {
+  json config = {{"peft_type", "LORA"}, {"r", 64}, {"target_modules", {"query", "fc1"}}};
+  config["rank_pattern"] = {{"fc1", 16}};
+  const auto scale = [&](const char* module) {
+    return parse_adapter_config(config, "file").scaling_of(module);
+  };
+  EXPECT_EQ(scale("encoder.layer.0.attention.attention.query"), 8.0 / 64);  // PEFT's 8 where none is given
+  EXPECT_EQ(scale("encoder.layer.0.mlp.fc1"), 8.0 / 16);
+  config["lora_alpha"] = 64;
+  config["alpha_pattern"] = {{"fc1", 16}};
+  EXPECT_EQ(scale("encoder.layer.0.attention.attention.query"), 1.0);
+  EXPECT_EQ(scale("encoder.layer.0.mlp.fc1"), 1.0);
+  config["use_rslora"] = true;
+  EXPECT_EQ(scale("encoder.layer.0.mlp.fc1"), 4.0);
 }
 
 struct BadField {
@@ -181,9 +197,9 @@ TEST(PeftFiles, EveryFieldThatSaysWhatIsAdaptedIsRead) {
                  {"modules_to_save", {"layernorm"}},
                  {"init_lora_weights", "olora"}});
   const LoraOptions options = parse_adapter_config(config, "file");
-  EXPECT_EQ(options.target_pattern, ".*query");
-  EXPECT_TRUE(options.target_modules.empty());
-  EXPECT_EQ(options.exclude_pattern, "encoder\\.layer\\.0\\..*");
+  EXPECT_EQ(options.target_modules.pattern, ".*query");
+  EXPECT_TRUE(options.target_modules.names.empty());
+  EXPECT_EQ(options.exclude_modules.pattern, "encoder\\.layer\\.0\\..*");
   EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.query"), 3);
   EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.value"), options.r);
   EXPECT_EQ(options.scaling_of("encoder.layer.1.attention.attention.query"), 0.5);
@@ -297,7 +313,7 @@ TEST(PeftFiles, SwigluAdaptersHaveOnlyALegacyName) {
   EXPECT_THAT(error_of([&] { save_adapter(temporary.path(), *model, options); }), HasSubstr("weights_in"));
   save_adapter(temporary.path(), *model, options, {.naming = ModuleNaming::kLegacy});
   const auto loaded = random_model(config);
-  EXPECT_THAT(load_adapter(temporary.path(), *loaded).target_modules,
+  EXPECT_THAT(load_adapter(temporary.path(), *loaded).target_modules.names,
               testing::ElementsAre("weights_in", "weights_out"));
 }
 

@@ -21,12 +21,16 @@ void write_exchange(const fs::path& folder, const Dinov2Config& config, const Lo
   save_dinov2(folder / "model", *model);
   TensorMap tensors = {{"pixel_values", pixels}, {"backbone", model->forward(pixels)}};
   inject_lora(*model, options, 3);
-  for (auto& [name, parameter] : lora_parameters(*model)) {
-    parameter.normal_(0, 0.1);
+  for (auto& [name, parameter] : adapter_parameters(*model, options)) {
+    parameter.add_(at::randn_like(parameter), 0.1);
   }
-  save_adapter(
-      folder / "adapter", *model, options,
-      {.base_model_class = config.hugging_face_class(), .parent_library = config.hugging_face_module()});
+  for (const auto& [name, naming] : {std::pair("adapter", ModuleNaming::kCurrent),
+                                     std::pair("adapter_old_names", ModuleNaming::kLegacy)}) {
+    save_adapter(folder / name, *model, options,
+                 {.naming = naming,
+                  .base_model_class = config.hugging_face_class(),
+                  .parent_library = config.hugging_face_module()});
+  }
   tensors["adapted"] = model->forward(pixels);
   write_safetensors(folder / "features.safetensors", tensors);
 }
@@ -43,6 +47,27 @@ TEST(PythonExchange, WritesFolders) {
   config.patch_size = 14;
   write_exchange(fs::path(place) / "query_value", config,
                  {.r = 16, .lora_alpha = 32, .lora_dropout = 0.1, .target_modules = {"query", "value"}});
+  LoraOptions every_field{.r = 4,
+                          .lora_alpha = 6,
+                          .target_modules = ModuleSelection::from_text(".*\\.(query|value|fc1|fc2)"),
+                          .exclude_modules = {"0.mlp.fc1"},
+                          .rank_pattern = {{"fc2", 2}},
+                          .alpha_pattern = {{"layer.1.attention.attention.query", 3}},
+                          .use_dora = true,
+                          .bias = LoraBias::kLoraOnly,
+                          .modules_to_save = {"layernorm"}};
+  write_exchange(fs::path(place) / "every_field", config, every_field);
+  write_exchange(fs::path(place) / "layers_and_biases", config,
+                 {.r = 3,
+                  .target_modules = {"dense", "fc2"},
+                  .layers_to_transform = {1},
+                  .layers_pattern = {"layer"},
+                  .bias = LoraBias::kAll,
+                  .init = LoraInit::kGaussian});
+  for (const LoraInit init : {LoraInit::kPissa, LoraInit::kOlora}) {
+    write_exchange(fs::path(place) / init_word(init), config,
+                   {.r = 4, .target_modules = {"query", "fc1"}, .init = init});
+  }
   config.with_registers = true;
   config.num_register_tokens = 4;
   write_exchange(fs::path(place) / "registers_all_linear", config,
