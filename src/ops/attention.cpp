@@ -52,22 +52,28 @@ Views views_of(const Operands& operands) {
   return {operands.first, operands.second, operands.third};
 }
 
-/// The kernel reads any strides but the last.
+/// The kernel reads any strides but the last, and pairs of bfloat16.
 at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
-  return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
+  bool fits = tensor.stride(-1) == 1;
+  if (tensor.scalar_type() == at::kBFloat16) {
+    for (std::int64_t dimension = 0; dimension + 1 < tensor.dim(); ++dimension)
+      fits = fits && tensor.stride(dimension) % 2 == 0;
+  }
+  return fits ? tensor : tensor.contiguous();
 }
 
-AttentionInput kernel_input(const Views& views, const at::Tensor& bias, bool is_causal) {
+template <typename Number>
+AttentionInput<Number> kernel_input(const Views& views, const at::Tensor& bias, bool is_causal) {
   const std::int64_t head_size = views.query.size(3);
-  AttentionInput input{.query = AttentionOperand(views.query),
-                       .key = AttentionOperand(views.key),
-                       .value = AttentionOperand(views.value),
-                       .bias = {},
-                       .batch = views.query.size(0),
-                       .heads = views.query.size(2),
-                       .head_size = head_size,
-                       .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_size))),
-                       .is_causal = is_causal};
+  AttentionInput<Number> input{.query = AttentionOperand<Number>(views.query),
+                               .key = AttentionOperand<Number>(views.key),
+                               .value = AttentionOperand<Number>(views.value),
+                               .bias = {},
+                               .batch = views.query.size(0),
+                               .heads = views.query.size(2),
+                               .head_size = head_size,
+                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_size))),
+                               .is_causal = is_causal};
   if (bias.defined()) {
     input.bias = {bias.const_data_ptr<float>(), bias.size(0) == 1 ? 0 : bias.stride(0),
                   bias.size(2) == 1 ? 0 : bias.stride(2)};
@@ -80,7 +86,8 @@ std::optional<at::Tensor> given(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
-class KernelFunction : public torch::autograd::Function<KernelFunction> {
+template <typename Number>
+class KernelFunction : public torch::autograd::Function<KernelFunction<Number>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& first,
                             const std::optional<at::Tensor>& second, const std::optional<at::Tensor>& third,
@@ -93,8 +100,9 @@ class KernelFunction : public torch::autograd::Function<KernelFunction> {
     const Views views = views_of(operands);
     const at::Tensor& query = views.query;
     const at::Tensor output = at::empty(query.sizes(), query.options());
-    const at::Tensor log_sums = at::empty({query.size(0), query.size(2), query.size(1)}, query.options());
-    attention_forward(kernel_input(views, added, is_causal), AttentionOperand(output),
+    const at::Tensor log_sums =
+        at::empty({query.size(0), query.size(2), query.size(1)}, query.options().dtype(at::kFloat));
+    attention_forward(kernel_input<Number>(views, added, is_causal), AttentionOperand<Number>(output),
                       log_sums.mutable_data_ptr<float>());
     context->save_for_backward({operands.first, operands.second, operands.third, added, log_sums});
     context->saved_data["is_causal"] = is_causal;
@@ -110,10 +118,13 @@ class KernelFunction : public torch::autograd::Function<KernelFunction> {
     };
     const Operands gradients{like(operands.first), like(operands.second), like(operands.third)};
     const Views of_gradients = views_of(gradients);
-    attention_backward(kernel_input(views_of(operands), saved[3], context->saved_data["is_causal"].toBool()),
-                       saved[4].const_data_ptr<float>(), AttentionOperand(with_contiguous_rows(grads[0])),
-                       {AttentionOperand(of_gradients.query), AttentionOperand(of_gradients.key),
-                        AttentionOperand(of_gradients.value)});
+    const at::Tensor grad = with_contiguous_rows(grads[0]);
+    attention_backward(
+        kernel_input<Number>(views_of(operands), saved[3], context->saved_data["is_causal"].toBool()),
+        saved[4].const_data_ptr<float>(), AttentionOperand<Number>(grad),
+        AttentionGradients<Number>{AttentionOperand<Number>(of_gradients.query),
+                                   AttentionOperand<Number>(of_gradients.key),
+                                   AttentionOperand<Number>(of_gradients.value)});
     return {gradients.first, gradients.second, gradients.third, at::Tensor(), at::Tensor()};
   }
 };
@@ -144,14 +155,26 @@ at::Tensor library_attention(const Views& views, const at::Tensor& bias, bool is
 at::Tensor attend_in_given_precision(const Operands& operands, const at::Tensor& bias, bool is_causal) {
   const Views views = views_of(operands);
   if (!attention_kernel_serves(views.query, views.key)) return library_attention(views, bias, is_causal);
-  return KernelFunction::apply(operands.first, given(operands.second), given(operands.third),
-                               given(bias.defined() ? bias.to(at::kFloat) : bias), is_causal);
+  const auto apply = [&]<typename Number>(KernelFunction<Number>) {
+    return KernelFunction<Number>::apply(operands.first, given(operands.second), given(operands.third),
+                                         given(bias.defined() ? bias.to(at::kFloat) : bias), is_causal);
+  };
+  return views.query.scalar_type() == at::kFloat ? apply(KernelFunction<float>())
+                                                 : apply(KernelFunction<c10::BFloat16>());
+}
+
+bool are_all(at::ScalarType dtype, const Views& views) {
+  return views.query.scalar_type() == dtype && views.key.scalar_type() == dtype &&
+         views.value.scalar_type() == dtype;
 }
 
 at::Tensor attend(const Operands& operands, const at::Tensor& bias, bool is_causal) {
-  check(views_of(operands), bias);
+  const Views views = views_of(operands);
+  check(views, bias);
   const at::ScalarType dtype = operands.first.scalar_type();
-  if (!operands.first.is_cpu() || !at::autocast::is_autocast_enabled(at::kCPU)) {
+  const bool is_narrow_kernel =
+      are_all(at::kBFloat16, views) && attention_kernel_serves(views.query, views.key);
+  if (!operands.first.is_cpu() || !at::autocast::is_autocast_enabled(at::kCPU) || is_narrow_kernel) {
     return attend_in_given_precision(operands, bias, is_causal);
   }
   const WithoutCpuAutocast without_autocast;

@@ -6,7 +6,7 @@
 
 namespace tessera::ops {
 
-/// Attention over short sequences on the CPU, float32. LibTorch's kernel copies operands into its own layout
+/// Attention over short sequences on the CPU. LibTorch's kernel copies operands into its own layout
 /// and calls a library's GEMM on pieces of a few thousand numbers; here the operands stay where the
 /// projections wrote them, and what lies between the products never leaves the first-level cache. A batch
 /// row's head is computed by one thread in an order of its own, so that a result depends neither on the
@@ -15,13 +15,37 @@ namespace tessera::ops {
 /// Softmax weights are not kept: the backward pass computes them again from the logarithms of the sums, which
 /// is cheaper than writing and reading them.
 
+/// One head's rows of an operand: [count, D].
+template <typename Number>
+struct AttentionRows {
+  Number* data;
+  std::int64_t stride, count;
+};
+
+/// Queries computed together: their scores, 64 × 512 at most, stay in the second-level cache.
+inline constexpr std::int64_t kAttentionQueryBlock = 64;
+inline constexpr std::int64_t kMostAttentionKeys = 512;
+
 /// Where a [B, T, heads, D] operand lies; the last dimension is contiguous.
+/// @tparam Number  float or c10::BFloat16
+template <typename Number>
 struct AttentionOperand {
-  float* data = nullptr;
+  Number* data = nullptr;
   std::int64_t batch = 0, token = 0, head = 0;  ///< strides
   std::int64_t tokens = 0;
 
-  explicit AttentionOperand(const at::Tensor& tensor);
+  explicit AttentionOperand(const at::Tensor& tensor)
+      : data(tensor.data_ptr<Number>()),
+        batch(tensor.stride(0)),
+        token(tensor.stride(1)),
+        head(tensor.stride(2)),
+        tokens(tensor.size(1)) {
+    TORCH_INTERNAL_ASSERT(tensor.stride(3) == 1);
+  }
+
+  AttentionRows<Number> rows(std::int64_t batch_row, std::int64_t which_head) const {
+    return {data + batch_row * batch + which_head * head, token, tokens};
+  }
 };
 
 /// Added to the scores: [1 or B, 1, 1 or T, S] float32, −inf where a key may not be read.
@@ -31,27 +55,35 @@ struct AttentionBias {
 };
 
 /// softmax(scale · QKᵀ + bias) V
+template <typename Number>
 struct AttentionInput {
-  AttentionOperand query, key, value;
+  AttentionOperand<Number> query, key, value;
   AttentionBias bias;
   std::int64_t batch = 0, heads = 0, head_size = 0;
   float scale = 1;
   bool is_causal = false;  ///< query i reads keys 0 … i
 };
 
-/// Whether the kernels below can compute this: float32 on the CPU, a head size of whole vectors, and keys few
-/// enough for a block of scores to stay in the cache.
+/// Whether the kernels below can compute this: float32 on the CPU, or bfloat16 where the processor multiplies
+/// it (AVX512-BF16); a head size of whole vectors, and keys few enough for a block of scores to stay in the
+/// cache.
 bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key);
 
-/// @param output    [B, T, heads, D]
-/// @param log_sums  [B, heads, T]: ln Σ exp(score), for the backward pass
-void attention_forward(const AttentionInput& input, const AttentionOperand& output, float* log_sums);
-
+template <typename Number>
 struct AttentionGradients {
-  AttentionOperand query, key, value;  ///< written to, whatever they held
+  AttentionOperand<Number> query, key, value;  ///< written to, whatever they held
 };
 
-void attention_backward(const AttentionInput& input, const float* log_sums,
-                        const AttentionOperand& grad_output, const AttentionGradients& gradients);
+/// In bfloat16 operands, softmax weights and their gradients are rounded to it before they are multiplied;
+/// sums and what lies between are float32.
+/// @param output    [B, T, heads, D]
+/// @param log_sums  [B, heads, T]: ln Σ exp(score), for the backward pass
+template <typename Number>
+void attention_forward(const AttentionInput<Number>& input, const AttentionOperand<Number>& output,
+                       float* log_sums);
+template <typename Number>
+void attention_backward(const AttentionInput<Number>& input, const float* log_sums,
+                        const AttentionOperand<Number>& grad_output,
+                        const AttentionGradients<Number>& gradients);
 
 }  // namespace tessera::ops

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "ops/vectors.h"
 
@@ -41,8 +42,18 @@ struct Addend {
   }
 };
 
+/// What a number of A and a vector of B are, and how their product is added up.
+struct FloatProducts {
+  using Number = float;
+
+  template <typename V>
+  static TESSERA_INLINE void add(typename V::Values& sum, Number left, const typename V::Values& right) {
+    sum += left * right;
+  }
+};
+
 /// kRows × (kWide vectors) of C = A·B + addend, all of it in registers.
-template <typename V, int kRows, int kWide>
+template <typename V, int kRows, int kWide, typename Products>
 TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& c, std::int64_t depth,
                                    const Addend& addend) {
   using Floats = typename V::Values;
@@ -54,9 +65,10 @@ TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& 
     for (int wide = 0; wide < kWide; ++wide) load_vector(right[wide], b.data + k * b.stride + wide * kLanes);
 #pragma GCC unroll 16
     for (int row = 0; row < kRows; ++row) {
-      const float left = a.data[row * a.row_stride + k * a.depth_stride];
+      typename Products::Number left;
+      std::memcpy(&left, a.data + row * a.row_stride + k * a.depth_stride, sizeof(left));
 #pragma GCC unroll 16
-      for (int wide = 0; wide < kWide; ++wide) sums[row][wide] += left * right[wide];
+      for (int wide = 0; wide < kWide; ++wide) Products::template add<V>(sums[row][wide], left, right[wide]);
     }
   }
 #pragma GCC unroll 16
@@ -74,23 +86,24 @@ TESSERA_INLINE void multiply_block(const Left& a, const Right& b, const Result& 
 }
 
 /// All rows of a panel of kWide vectors, kRows at a time, then half as many, …
-template <typename V, int kRows, int kWide>
+template <typename V, int kRows, int kWide, typename Products>
 TESSERA_INLINE void multiply_rows(std::int64_t rows, Left a, const Right& b, Result c, std::int64_t depth,
                                   Addend addend) {
   while (rows >= kRows) {
-    multiply_block<V, kRows, kWide>(a, b, c, depth, addend);
+    multiply_block<V, kRows, kWide, Products>(a, b, c, depth, addend);
     a.data += kRows * a.row_stride;
     c.data += kRows * c.stride;
     addend = addend.from_row(kRows);
     rows -= kRows;
   }
   if constexpr (kRows > 1) {
-    if (rows > 0) multiply_rows<V, kRows / 2, kWide>(rows, a, b, c, depth, addend);
+    if (rows > 0) multiply_rows<V, kRows / 2, kWide, Products>(rows, a, b, c, depth, addend);
   }
 }
 
 /// An instruction set's registers: what a block may hold.
-template <std::int64_t kBytes, int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour>
+template <std::int64_t kBytes, int kRowsOfOne, int kRowsOfTwo, int kRowsOfFour,
+          typename Products = FloatProducts>
 struct Registers {
   using V = Vectors<float, kBytes>;
   static constexpr std::int64_t kLanes = V::kLanes;
@@ -109,19 +122,19 @@ struct Registers {
     };
     if constexpr (kRowsOfFour > 0) {
       while (wide >= 4) {
-        multiply_rows<V, kRowsOfFour, 4>(rows, a, b, c, depth, addend);
+        multiply_rows<V, kRowsOfFour, 4, Products>(rows, a, b, c, depth, addend);
         advance(4);
       }
       if (wide == 3) {
-        multiply_rows<V, kRowsOfFour, 3>(rows, a, b, c, depth, addend);
+        multiply_rows<V, kRowsOfFour, 3, Products>(rows, a, b, c, depth, addend);
         advance(3);
       }
     }
     while (wide >= 2) {
-      multiply_rows<V, kRowsOfTwo, 2>(rows, a, b, c, depth, addend);
+      multiply_rows<V, kRowsOfTwo, 2, Products>(rows, a, b, c, depth, addend);
       advance(2);
     }
-    if (wide == 1) multiply_rows<V, kRowsOfOne, 1>(rows, a, b, c, depth, addend);
+    if (wide == 1) multiply_rows<V, kRowsOfOne, 1, Products>(rows, a, b, c, depth, addend);
   }
 };
 

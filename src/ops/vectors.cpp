@@ -21,6 +21,16 @@ InstructionSet best_instruction_set() {
 
 }  // namespace
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  static const bool does =
+      instruction_set() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  return does;
+#else
+  return false;
+#endif
+}
+
 InstructionSet instruction_set() {
   static const InstructionSet best = best_instruction_set();
   return best;

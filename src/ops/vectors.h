@@ -42,6 +42,9 @@ enum class InstructionSet { kAny, kAvx2, kAvx512 };
 /// The one that kernels use: LibTorch's own choice, which ATEN_CPU_CAPABILITY (default, avx2, avx512) limits.
 InstructionSet instruction_set();
 
+/// Whether, with AVX-512, the processor also has instructions that multiply bfloat16 (AVX512-BF16).
+bool multiplies_bfloat16();
+
 template <typename Scalar, std::int64_t kBytes>
 struct Vectors {
   using Index = std::conditional_t<sizeof(Scalar) == 4, std::int32_t, std::int64_t>;

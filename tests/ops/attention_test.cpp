@@ -8,9 +8,11 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "ops/attention_kernel.h"
+#include "ops/vectors.h"
 
 namespace tessera::ops {
 namespace {
@@ -48,30 +50,61 @@ at::Tensor random_bias(const Case& shape) {
   return at::randn(hidden.sizes()).masked_fill(hidden, kNever);
 }
 
+/// Under bfloat16 autocast, which is where attention meets bfloat16.
+class Autocast {
+ public:
+  Autocast() { at::autocast::set_autocast_enabled(at::kCPU, true); }
+  ~Autocast() { at::autocast::set_autocast_enabled(at::kCPU, false); }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+};
+
+/// Operands of both precisions, the autocast where they are narrow.
+struct Precision {
+  at::ScalarType dtype;
+  std::optional<Autocast> autocast;
+
+  explicit Precision(at::ScalarType type) : dtype(type) {
+    if (type == at::kBFloat16) autocast.emplace();
+  }
+  at::Tensor operator()(const at::Tensor& x) const { return x.to(dtype); }
+};
+constexpr at::ScalarType kPrecisions[] = {at::kFloat, at::kBFloat16};
+
 class AttentionTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(AttentionTest, AgreesWithTheFormulaAlsoInItsGradients) {
   const Case& shape = GetParam();
-  at::manual_seed(1);
-  const at::Tensor query = at::randn({shape.batch, shape.queries, shape.heads, shape.head_size}) * 2;
-  const at::Tensor key = at::randn({shape.batch, shape.keys, shape.heads, shape.head_size});
-  const at::Tensor value = at::randn(key.sizes());
-  const at::Tensor cotangent = at::randn(query.sizes());
-  const at::Tensor bias = random_bias(shape);
-  const auto gradients = [&](const auto& function, at::ScalarType dtype) {
-    std::vector<at::Tensor> inputs;
-    for (const at::Tensor& x : {query, key, value})
-      inputs.push_back(x.to(dtype).detach().clone().requires_grad_());
-    const at::Tensor output = function(inputs[0], inputs[1], inputs[2], bias, shape.is_causal);
-    auto result = torch::autograd::grad({(output * cotangent.to(dtype)).sum()}, inputs);
-    result.push_back(output.detach());
-    return result;
-  };
-  const auto found = gradients(attention, at::kFloat);
-  const auto expected = gradients(by_the_formula, at::kDouble);
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    ASSERT_EQ(found[i].sizes(), expected[i].sizes());
-    EXPECT_LE((found[i].to(at::kDouble) - expected[i]).abs().max().item<double>(), 2e-5) << "tensor " << i;
+  for (const at::ScalarType precision : kPrecisions) {
+    at::manual_seed(1);
+    const Precision operand(precision);
+    const at::Tensor query =
+        operand(at::randn({shape.batch, shape.queries, shape.heads, shape.head_size}) * 2);
+    const at::Tensor key = operand(at::randn({shape.batch, shape.keys, shape.heads, shape.head_size}));
+    const at::Tensor value = operand(at::randn(key.sizes()));
+    const at::Tensor cotangent = operand(at::randn(query.sizes()));
+    const at::Tensor bias = random_bias(shape);
+    const auto gradients = [&](const auto& function, at::ScalarType dtype) {
+      std::vector<at::Tensor> inputs;
+      for (const at::Tensor& x : {query, key, value})
+        inputs.push_back(x.to(dtype).detach().clone().requires_grad_());
+      const at::Tensor output = function(inputs[0], inputs[1], inputs[2], bias, shape.is_causal);
+      auto result = torch::autograd::grad({(output * cotangent.to(dtype)).sum()}, inputs);
+      result.push_back(output.detach());
+      return result;
+    };
+    const auto found = gradients(attention, precision);
+    const auto expected = gradients(by_the_formula, at::kDouble);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      ASSERT_EQ(found[i].sizes(), expected[i].sizes());
+      EXPECT_EQ(found[i].scalar_type(), precision);
+      // Weights and gradients of scores are rounded to 8 bits before they are multiplied, and so is the
+      // result.
+      const double tolerance =
+          precision == at::kFloat ? 2e-5 : 0.02 * std::max(1.0, expected[i].abs().max().item<double>());
+      EXPECT_LE((found[i].to(at::kDouble) - expected[i]).abs().max().item<double>(), tolerance)
+          << "tensor " << i << " in " << precision;
+    }
   }
 }
 
@@ -106,64 +139,78 @@ TEST(AttentionTest, TheKernelServesWhatTheModelAsks) {
   EXPECT_FALSE(serves(257, 24, at::kFloat));
   EXPECT_FALSE(serves(37, 32, at::kDouble));
   EXPECT_FALSE(serves(1370, 64, at::kFloat));
+  EXPECT_EQ(serves(257, 64, at::kBFloat16), multiplies_bfloat16());
+  EXPECT_FALSE(serves(257, 64, at::kHalf));
 }
 
 TEST(AttentionTest, PackedOperandsAreTheSameAndHaveOneGradient) {
-  at::manual_seed(2);
-  const at::Tensor packed = at::randn({2, 9, 3, 2, 32});
-  const at::Tensor cotangent = at::randn({2, 9, 2, 32});
-  const auto differentiated = [&](const auto& function) {
-    const at::Tensor x = packed.clone().requires_grad_();
-    const at::Tensor output = function(x);
-    return std::pair(output.detach(), torch::autograd::grad({(output * cotangent).sum()}, {x})[0]);
-  };
-  const auto apart = differentiated(
-      [](const at::Tensor& x) { return attention(x.select(2, 0), x.select(2, 1), x.select(2, 2)); });
-  const auto within = differentiated([](const at::Tensor& x) { return self_attention(x); });
-  const auto across =
-      differentiated([](const at::Tensor& x) { return cross_attention(x.select(2, 0), x.slice(2, 1)); });
-  for (const auto& found : {within, across}) {
-    EXPECT_TRUE(at::equal(found.first, apart.first));
-    EXPECT_TRUE(at::equal(found.second, apart.second));
+  for (const at::ScalarType precision : kPrecisions) {
+    at::manual_seed(2);
+    const Precision operand(precision);
+    const at::Tensor packed = operand(at::randn({2, 9, 3, 2, 32}));
+    const at::Tensor cotangent = operand(at::randn({2, 9, 2, 32}));
+    const auto differentiated = [&](const auto& function) {
+      const at::Tensor x = packed.clone().requires_grad_();
+      const at::Tensor output = function(x);
+      return std::pair(output.detach(), torch::autograd::grad({(output * cotangent).sum()}, {x})[0]);
+    };
+    const auto apart = differentiated(
+        [](const at::Tensor& x) { return attention(x.select(2, 0), x.select(2, 1), x.select(2, 2)); });
+    const auto within = differentiated([](const at::Tensor& x) { return self_attention(x); });
+    const auto across =
+        differentiated([](const at::Tensor& x) { return cross_attention(x.select(2, 0), x.slice(2, 1)); });
+    for (const auto& found : {within, across}) {
+      EXPECT_TRUE(at::equal(found.first, apart.first));
+      EXPECT_TRUE(at::equal(found.second, apart.second));
+    }
   }
 }
 
 TEST(AttentionTest, ARowDependsOnNeitherItsBatchNorTheThreads) {
-  at::manual_seed(3);
-  const at::Tensor packed = at::randn({5, 37, 3, 2, 32});
-  const at::Tensor together = self_attention(packed);
-  EXPECT_TRUE(at::equal(self_attention(packed.slice(0, 3, 4)), together.slice(0, 3, 4)));
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
-  EXPECT_TRUE(at::equal(self_attention(packed), together));
-  at::set_num_threads(threads);
+  for (const at::ScalarType precision : kPrecisions) {
+    at::manual_seed(3);
+    const Precision operand(precision);
+    const at::Tensor packed = operand(at::randn({5, 37, 3, 2, 32}));
+    const at::Tensor together = self_attention(packed);
+    EXPECT_TRUE(at::equal(self_attention(packed.slice(0, 3, 4)), together.slice(0, 3, 4)));
+    const int threads = at::get_num_threads();
+    at::set_num_threads(1);
+    EXPECT_TRUE(at::equal(self_attention(packed), together));
+    at::set_num_threads(threads);
+  }
 }
 
 TEST(AttentionTest, WhatMayNotBeReadChangesNothing) {
-  at::manual_seed(4);
-  const at::Tensor query = at::randn({2, 5, 2, 32});
-  at::Tensor key_value = at::randn({2, 11, 2, 2, 32});
-  const at::Tensor bias = at::zeros({1, 1, 1, 11});
-  bias.slice(3, 7).fill_(kNever);
-  const at::Tensor before = cross_attention(query, key_value, bias);
-  key_value.slice(1, 7).normal_().mul_(100);
-  EXPECT_TRUE(at::equal(cross_attention(query, key_value, bias), before));
-  EXPECT_TRUE(at::allclose(cross_attention(query, key_value.slice(1, 0, 7)), before, 1e-5, 1e-6));
+  for (const at::ScalarType precision : kPrecisions) {
+    at::manual_seed(4);
+    const Precision operand(precision);
+    const at::Tensor query = operand(at::randn({2, 5, 2, 32}));
+    at::Tensor key_value = operand(at::randn({2, 11, 2, 2, 32}));
+    const at::Tensor bias = at::zeros({1, 1, 1, 11});
+    bias.slice(3, 7).fill_(kNever);
+    const at::Tensor before = cross_attention(query, key_value, bias);
+    key_value.slice(1, 7).normal_().mul_(100);
+    EXPECT_TRUE(at::equal(cross_attention(query, key_value, bias), before));
+    EXPECT_TRUE(at::allclose(cross_attention(query, key_value.slice(1, 0, 7)), before, 1e-5, 1e-6));
+  }
 }
 
 TEST(AttentionTest, AQueryThatMayReadNothingGivesZeroAndNoGradient) {
-  at::manual_seed(6);
-  for (const std::int64_t head_size : {32, 24}) {  // the kernel's, and LibTorch's
-    const at::Tensor query = at::randn({2, 3, 2, head_size}).requires_grad_();
-    const at::Tensor key_value = at::randn({2, 5, 2, 2, head_size}).requires_grad_();
-    at::Tensor bias = at::zeros({2, 1, 1, 5});
-    bias[0].fill_(kNever);
-    const at::Tensor output = cross_attention(query, key_value, bias);
-    EXPECT_EQ(output[0].count_nonzero().item<int>(), 0);
-    EXPECT_TRUE(at::equal(output[1], cross_attention(query.slice(0, 1), key_value.slice(0, 1))[0]));
-    for (const at::Tensor& gradient : torch::autograd::grad({output.sum()}, {query, key_value})) {
-      EXPECT_TRUE(gradient.isfinite().all().item<bool>());
-      EXPECT_EQ(gradient[0].count_nonzero().item<int>(), 0);
+  for (const at::ScalarType precision : kPrecisions) {
+    at::manual_seed(6);
+    const Precision operand(precision);
+    for (const std::int64_t head_size : {32, 24}) {  // the kernel's, and LibTorch's
+      const at::Tensor query = operand(at::randn({2, 3, 2, head_size})).requires_grad_();
+      const at::Tensor key_value = operand(at::randn({2, 5, 2, 2, head_size})).requires_grad_();
+      at::Tensor bias = at::zeros({2, 1, 1, 5});
+      bias[0].fill_(kNever);
+      const at::Tensor output = cross_attention(query, key_value, bias);
+      EXPECT_EQ(output[0].count_nonzero().item<int>(), 0);
+      EXPECT_TRUE(at::equal(output[1], cross_attention(query.slice(0, 1), key_value.slice(0, 1))[0]));
+      for (const at::Tensor& gradient : torch::autograd::grad({output.sum()}, {query, key_value})) {
+        EXPECT_TRUE(gradient.isfinite().all().item<bool>());
+        EXPECT_EQ(gradient[0].count_nonzero().item<int>(), 0);
+      }
     }
   }
 }
@@ -179,14 +226,23 @@ TEST(AttentionTest, GradientsOfTheRestAreTheSameWhereOneOperandIsFixed) {
                         both[0]));
 }
 
-TEST(AttentionTest, UnderAutocastItComputesInFloat32AndAnswersInTheOperandsPrecision) {
+TEST(AttentionTest, UnderAutocastWhatTheNarrowKernelDoesNotServeIsComputedInFloat32) {
   at::manual_seed(5);
-  const at::Tensor packed = at::randn({2, 9, 3, 2, 32}).to(at::kBFloat16);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
+  const at::Tensor packed = at::randn({2, 9, 3, 2, 24}).to(at::kBFloat16);
+  const Precision narrow(at::kBFloat16);
   const at::Tensor found = self_attention(packed);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
   EXPECT_EQ(found.scalar_type(), at::kBFloat16);
-  EXPECT_TRUE(at::equal(found, self_attention(packed.to(at::kFloat)).to(at::kBFloat16)));
+  const at::Tensor wide = self_attention(packed.to(at::kFloat));
+  EXPECT_TRUE(at::equal(found, wide.to(at::kBFloat16)));
+}
+
+TEST(AttentionTest, NarrowOperandsWithOddStridesAreTheSame) {
+  at::manual_seed(8);
+  const Precision narrow(at::kBFloat16);
+  const at::Tensor query = at::randn({2, 5, 2, 33}).to(at::kBFloat16).slice(3, 1);
+  const at::Tensor key = at::randn({2, 7, 2, 33}).to(at::kBFloat16).slice(3, 0, 32);
+  EXPECT_TRUE(at::equal(attention(query, key, key),
+                        attention(query.contiguous(), key.contiguous(), key.contiguous())));
 }
 
 TEST(AttentionTest, RefusesOperandsThatDontFit) {
