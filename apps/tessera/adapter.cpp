@@ -51,10 +51,9 @@ void refuse_existing(const fs::path& output) {
 
 // --- inspect ---
 
-std::string targets_in_words(const vision::LoraOptions& lora) {
-  const ModuleSelection& targets = lora.target_modules;
-  return targets.pattern.empty() ? fmt::format("{}", fmt::join(targets.names, ", "))
-                                 : fmt::format("expression {}", targets.pattern);
+std::string in_words(const ModuleSelection& modules) {
+  return modules.pattern.empty() ? fmt::format("{}", fmt::join(modules.names, ", "))
+                                 : fmt::format("expression {}", modules.pattern);
 }
 
 Json inspection(const AdapterFiles& files) {
@@ -68,8 +67,14 @@ Json inspection(const AdapterFiles& files) {
                {"use_dora", lora.use_dora},
                {"bias", vision::bias_word(lora.bias)},
                {"init_lora_weights", vision::init_word(lora.init)},
-               {"target_modules", targets_in_words(lora)},
+               {"target_modules", in_words(lora.target_modules)},
+               {"exclude_modules", in_words(lora.exclude_modules)},
+               {"layers_to_transform", lora.layers_to_transform},
+               {"rank_pattern", lora.rank_pattern},
+               {"alpha_pattern", lora.alpha_pattern},
+               {"lora_dropout", lora.lora_dropout},
                {"modules_to_save", lora.modules_to_save},
+               {"base_model", files.config.value("base_model_name_or_path", nlohmann::ordered_json())},
                {"modules", Json::array()}};
   std::int64_t parameters = 0, others = 0;
   std::map<std::string, std::int64_t> dtypes;
@@ -111,9 +116,11 @@ int inspect(const Words& arguments) {
     return kDone;
   }
   for (const char* field :
-       {"naming", "target_modules", "r", "lora_alpha", "scaling", "use_rslora", "use_dora", "bias",
-        "init_lora_weights", "modules_to_save", "parameters", "tensors_by_dtype"}) {
+       {"base_model", "naming", "target_modules", "exclude_modules", "layers_to_transform", "r", "lora_alpha",
+        "scaling", "use_rslora", "use_dora", "lora_dropout", "bias", "init_lora_weights", "modules_to_save",
+        "parameters", "tensors_by_dtype"}) {
     const Json& value = json[field];
+    if (value.is_null() || value == "" || (value.is_array() && value.empty())) continue;
     std::cout << fmt::format("{:<20} {}\n", field,
                              value.is_string() ? value.get<std::string>() : value.dump());
   }
@@ -145,7 +152,8 @@ int merge(const Words& arguments) {
   const auto values = parse_options(
       "Adds an adapter to the weights of its model (W + s B A, summed in float64) and writes a plain DINOv2 "
       "folder "
-      "that\ntransformers and Tessera read. The model's preprocessor_config.json goes with it.\n\n"
+      "that\ntransformers and Tessera read. The weights have the type that the model's have; its "
+      "preprocessor_config.json goes\nwith them.\n\n"
       "Usage: tessera adapter merge FOLDER --model FOLDER --output FOLDER\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
@@ -157,7 +165,7 @@ int merge(const Words& arguments) {
   const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
                              "preprocessor_config.json";
   publish_folder(output, [&](const fs::path& fresh) {
-    vision::save_dinov2(fresh, *model);
+    vision::save_dinov2(fresh, *model, {}, vision::stored_dtype(model_folder));
     if (fs::exists(processor))
       write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
   });
@@ -236,15 +244,20 @@ int combine(const Words& arguments) {
       "N]\n",
       description, arguments, options::positional_options_description().add("adapter", -1));
   if (!values) return kDone;
-  const fs::path output = text_of(*values, "output");
-  refuse_existing(output);
   const auto type = combination_from(text_of(*values, "type"));
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
+  const std::int64_t rank = (*values)["rank"].as<std::int64_t>();
+  if (rank != 0 && type != vision::AdapterCombination::kSvd)
+    throw ConfigError("--rank: says the rank of --type svd; the others' follows from the adapters");
+  const fs::path output = text_of(*values, "output");
+  refuse_existing(output);
   std::vector<AdapterFiles> files;
   std::vector<vision::WeightedAdapter> parts;
   for (const std::string& word : (*values)["adapter"].as<Words>()) {
     const auto [folder, weight] = weighted(word);
-    files.push_back(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kLegacy));
+    files.push_back(vision::read_adapter(folder));
+    vision::check_combinable(files.back().options, folder);
+    files.back() = vision::convert_adapter(files.back(), ModuleNaming::kCurrent);
     parts.push_back({fmt::format("{} ({})", folder, parts.size() + 1), weight});
   }
   std::vector<const AdapterFiles*> all;
@@ -252,7 +265,7 @@ int combine(const Words& arguments) {
   const auto modules = vision::skeleton_of(all);
   vision::AdapterSet adapters(*modules);
   for (std::size_t i = 0; i < files.size(); ++i) adapters.load(parts[i].name, files[i]);
-  adapters.combine("combined", parts, type, (*values)["rank"].as<std::int64_t>());
+  adapters.combine("combined", parts, type, rank);
   const Json base = files.front().config.value("base_model_name_or_path", Json());
   publish_folder(output, [&](const fs::path& fresh) {
     adapters.save("combined", fresh,
@@ -269,13 +282,13 @@ int combine(const Words& arguments) {
 /// One of two adapters that are compared.
 struct Side {
   std::string folder;
-  AdapterFiles files;  ///< in the legacy naming
+  AdapterFiles files;  ///< in the current naming
   std::map<std::string, AdaptedModule> modules;
   TensorMap others;  ///< tensors beside A and B
 
   explicit Side(const std::string& folder)
       : folder(folder),
-        files(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kLegacy)),
+        files(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kCurrent)),
         others(files.tensors) {
     for (const AdaptedModule& module : vision::adapted_modules(files)) modules[module.name] = module;
     std::erase_if(others, [](const auto& item) {
@@ -326,6 +339,22 @@ void compare_others(const Side& one, const Side& other, Lines& lines) {
   }
 }
 
+/// What changes what is computed, or how the adapter would train on; targets, ranks and α show in the
+/// modules.
+void compare_options(const AdapterFiles& one, const AdapterFiles& other, Lines& lines) {
+  const auto compare = [&](const char* field, const auto& a, const auto& b) {
+    if (a != b) lines.push_back(fmt::format("{}: {} and {}", field, a, b));
+  };
+  const vision::LoraOptions &a = one.options, &b = other.options;
+  compare("use_dora", a.use_dora, b.use_dora);
+  compare("init_lora_weights", std::string(vision::init_word(a.init)),
+          std::string(vision::init_word(b.init)));
+  compare("bias", std::string(vision::bias_word(a.bias)), std::string(vision::bias_word(b.bias)));
+  compare("lora_dropout", a.lora_dropout, b.lora_dropout);
+  compare("modules_to_save", fmt::format("[{}]", fmt::join(a.modules_to_save, ", ")),
+          fmt::format("[{}]", fmt::join(b.modules_to_save, ", ")));
+}
+
 int diff(const Words& arguments) {
   options::options_description description("Options");
   // clang-format off
@@ -335,21 +364,26 @@ int diff(const Words& arguments) {
        "how far updates may be apart, as a share of the greater norm, and still count as the same");
   // clang-format on
   const auto values = parse_options(
-      "Compares what two adapters add to the weights, module by module, and what else they say. Ends with 0 "
-      "where "
-      "they\nare the same, with 1 where they differ.\n\nUsage: tessera adapter diff FOLDER FOLDER "
+      "Compares what two adapters add to the weights, module by module, the tensors that they bring beside, "
+      "and "
+      "the\noptions that change what is computed or how they train. Ends with 0 where they are the same, "
+      "with 1 "
+      "where they\ndiffer, with 2 where one can't be read.\n\nUsage: tessera adapter diff FOLDER FOLDER "
       "[--tolerance X]\n",
       description, arguments, options::positional_options_description().add("adapters", -1));
   if (!values) return kDone;
   const Words folders = (*values)["adapters"].as<Words>();
   if (folders.size() != 2) throw ConfigError(fmt::format("expected two folders, found {}", folders.size()));
-  const Side one(folders[0]), other(folders[1]);
   Lines lines;
-  if (one.files.options.use_dora != other.files.options.use_dora)
-    lines.push_back(
-        fmt::format("use_dora: {} and {}", one.files.options.use_dora, other.files.options.use_dora));
-  compare_modules(one, other, (*values)["tolerance"].as<double>(), lines);
-  compare_others(one, other, lines);
+  try {
+    const Side one(folders[0]), other(folders[1]);
+    compare_options(one.files, other.files, lines);
+    compare_modules(one, other, (*values)["tolerance"].as<double>(), lines);
+    compare_others(one, other, lines);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "tessera adapter diff: %s\n", error.what());
+    return kUsage;  // as of diff(1): 1 would mean that they differ
+  }
   for (const std::string& line : lines) std::cout << line << "\n";
   if (lines.empty()) std::cout << "the same\n";
   return lines.empty() ? kDone : kFailure;

@@ -302,6 +302,9 @@ def main():
     for number, init in enumerate(["pissa", "olora", "gaussian", False]):
         lora_case(folder, f"init_{str(init).lower()}", 37 + number, (16, 16),
                   {**query, "target_modules": ["q_proj", "fc1"], "init_lora_weights": init}, {"num_hidden_layers": 1})
+    lora_case(folder, "swiglu", 41, (16, 16), {**query, "target_modules": "all-linear", "use_dora": True,
+                                               "rank_pattern": {"up_proj": 3}},
+              {"use_swiglu_ffn": True, "num_hidden_layers": 1})
     compressor_case(folder, "small", 31, (16, 12, 8))
     compressor_case(folder, "wide", 32, (24, 40, 10))
 

@@ -352,8 +352,10 @@ void ConfigReader::read_override(const std::string& override, const std::filesys
   try {
     value = YAML::Load(override.substr(equals + 1));
   } catch (const YAML::Exception& error) {
-    refuse("{}: expected {}, found broken YAML: {} (inside [ ], put names with braces or commas in quotes)",
-           where, accepted_values(*key), error.msg);
+    refuse(
+        "{}: expected {}, found broken YAML: {} (inside [ ], put names with braces or commas in "
+        "quotes; put an expression in single ones)",
+        where, accepted_values(*key), error.msg);
   }
   if (const auto misfit = misfit_of(*key, value, folder, config_)) {
     refuse("{}: expected {}, found {}", where, accepted_values(*key), misfit->second);

@@ -54,7 +54,8 @@ cv::Mat decode_image(Bytes bytes, const std::string& name, Alpha alpha) {
     if (header.may_have_alpha && alpha == Alpha::kWhite) {
       image = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);  // as stored: not turned either
     }
-    if (image.channels() == 4) return upright(laid_on_white(image), header.orientation);
+    // A broken one is empty and has four channels all the same.
+    if (!image.empty() && image.channels() == 4) return upright(laid_on_white(image), header.orientation);
     // Which formats OpenCV turns depends on its version; JPEGs it has always turned.
     const bool turned = header.format == ImageFormat::kJpeg;
     image =

@@ -11,6 +11,7 @@
 #include "model/weights.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"
+#include "vision/weights_file.h"
 
 namespace tessera::inference {
 namespace {
@@ -66,7 +67,7 @@ class EncoderBase : public FeatureEncoder {
 
   static void add_adapter(StringMap& description, const fs::path& folder) {
     description["adapter"] = folder.string();
-    description["adapter_sha1"] = file_hash(folder / "adapter_model.safetensors");
+    description["adapter_sha1"] = file_hash(vision::adapter_weights_file(folder));
   }
 
   FeatureEncoderOptions options_;
@@ -177,6 +178,12 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
                     "a compressor",
                     options.model.string()));
   }
+  if (fs::exists(options.model / "adapter_config.json")) {
+    throw ConfigError(
+        fmt::format("--model: {} is an adapter; name the model that it belongs to, and it as --adapter",
+                    options.model.string()));
+  }
+  vision::find_weights_file(options.model);  // before its processor is missed
   return std::make_unique<Dinov2Encoder>(options, compute);
 }
 

@@ -131,6 +131,7 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
     if (config.lora.adapter.empty()) {
       lora = vision::LoraOptions::from_config(config.lora);
       try {
+        vision::refuse_unused_names(*backbone, *lora);
         vision::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
       } catch (const Error& error) {
         throw ConfigError(fmt::format("lora.{}", error.what()));

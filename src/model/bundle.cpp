@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/publish_folder.h"
 #include "model/weights.h"
+#include "vision/dinov2_weights.h"
 
 namespace tessera::model {
 
@@ -56,7 +57,16 @@ void write_bundle(const fs::path& checkpoint, const fs::path& output, const Bund
   }
   const Config config = bundle_config(loaded.config, options);
   publish_folder(output, [&](const fs::path& folder) {
-    save_backbone(folder / kBackboneFolder, model, config);
+    if (model.has_lora() && !options.merge_lora) {
+      // As it was before the adapter, which may have taken its own beginning out of it, or trained parts of
+      // it.
+      save_backbone(
+          folder / kBackboneFolder,
+          *vision::load_dinov2(backbone_of_checkpoint(checkpoint).path, config.vision.position_interpolation),
+          config);
+    } else {
+      save_backbone(folder / kBackboneFolder, model, config);
+    }
     save_weights(folder, model, config, loaded.tokenizer,
                  {kBackboneFolder, backbone_hash(folder / kBackboneFolder)});
   });

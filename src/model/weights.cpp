@@ -74,10 +74,13 @@ void load_language(const fs::path& folder, Stage1Model& model) {
 }
 
 SafetensorsFile open_model_file(const fs::path& folder) {
-  const fs::path path = folder / "model.safetensors";
-  if (!fs::exists(path))
-    fail("{}: neither checkpoint nor bundle (it holds no model.safetensors)", folder.string());
-  return SafetensorsFile(path);
+  for (const char* name : {"model.safetensors", "config.yaml"}) {
+    if (fs::exists(folder / name)) continue;
+    const fs::path latest = folder / "checkpoints" / "latest";
+    fail("{}: neither checkpoint nor bundle (it holds no {}){}", folder.string(), name,
+         fs::exists(latest) ? fmt::format("; the run's latest checkpoint is {}", latest.string()) : "");
+  }
+  return SafetensorsFile(folder / "model.safetensors");
 }
 
 /// The backbone's place: as it was written (relative: inside the checkpoint, as bundles have it), or, where
@@ -161,9 +164,13 @@ void load_weights(const fs::path& folder, Stage1Model& model) {
 }
 
 void save_backbone(const fs::path& folder, Stage1Model& model, const Config& config) {
+  save_backbone(folder, dinov2_of(model), config);
+}
+
+void save_backbone(const fs::path& folder, const vision::Dinov2Model& backbone, const Config& config) {
   fs::create_directories(folder.parent_path());
   // Evaluation scales the shorter edge to the crop's own size, so the file says that too.
-  vision::save_dinov2(folder, dinov2_of(model),
+  vision::save_dinov2(folder, backbone,
                       {.crop_size = config.data.image_size,
                        .shortest_edge = config.data.image_size,
                        .image_mean = config.data.image_mean,

@@ -8,6 +8,10 @@
 #include "model/build.h"
 #include "model/stage1_model.h"
 
+namespace tessera::vision {
+class Dinov2Model;
+}
+
 namespace tessera::model {
 
 /// Writes a model's weights into an existing folder:
@@ -36,6 +40,9 @@ void check_backbone(const std::filesystem::path& checkpoint, const BackboneSourc
 
 /// Writes the model's backbone as a Hugging Face DINOv2 folder, whole or not at all.
 void save_backbone(const std::filesystem::path& folder, Stage1Model& model, const Config& config);
+/// The same of a backbone that is in no model.
+void save_backbone(const std::filesystem::path& folder, const vision::Dinov2Model& backbone,
+                   const Config& config);
 
 /// A model, its tokenizer and its configuration, from a checkpoint or a bundle (model/bundle.h) alone; the
 /// training data is not needed.

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/publish_folder.h"
+#include "vision/gate_names.h"
 
 namespace tessera::vision {
 
@@ -60,24 +61,19 @@ const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module
   return found->second;
 }
 
-/// A last segment ("query") or a path in the naming.
-std::string renamed_target(const std::string& target, ModuleNaming naming) {
-  if (target.find('.') != std::string::npos) return rename_path(target, naming);
+/// A last segment ("query") or a path in the naming; of "weights_in" the current one has two.
+std::vector<std::string> renamed_targets(const std::string& target, ModuleNaming naming) {
+  static const std::string kWhole = "weights_in";
+  if (naming == ModuleNaming::kCurrent && target.ends_with(kWhole)) {
+    const std::string place = target.substr(0, target.size() - kWhole.size());
+    return {place + "gate_proj", place + "up_proj"};
+  }
+  if (target.find('.') != std::string::npos) return {rename_path(target, naming)};
   for (const char* place : {"attention.attention.", "attention.output.", "attention.", "mlp."}) {
     const std::string renamed = rename_path(place + target, naming);
-    if (renamed != place + target) return renamed.substr(renamed.rfind('.') + 1);
+    if (renamed != place + target) return {renamed.substr(renamed.rfind('.') + 1)};
   }
-  return target;
-}
-
-std::string renamed_key(const AdapterFiles& files, const std::string& key, ModuleNaming naming) {
-  if (naming == ModuleNaming::kCurrent && key.find("mlp.weights_in") != std::string::npos)
-    fail(
-        "{}: {}: transformers 5 holds this matrix as two (gate_proj, up_proj), so that its adapter has no "
-        "name "
-        "there",
-        files.source, key);
-  return rename_path(key, naming);
+  return {target};
 }
 
 /// Whether a list of names says which modules are adapted, and nothing else does.
@@ -131,8 +127,14 @@ at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module)
 
 AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   AdapterFiles converted{files.options, files.config, {}, files.source};
-  for (const auto& [key, tensor] : files.tensors) {
-    const std::string renamed = renamed_key(files, key, naming);
+  TensorMap tensors = files.tensors;
+  if (naming == ModuleNaming::kCurrent) {
+    split_gates(tensors);
+  } else {
+    join_gates(tensors, files.source);
+  }
+  for (const auto& [key, tensor] : tensors) {
+    const std::string renamed = rename_path(key, naming);
     if (!converted.tensors.emplace(renamed, tensor).second)
       fail("{}: {} is there under two names", files.source, key);
   }
@@ -140,18 +142,20 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   if (is_plain_list(files.options)) {
     if (!files.options.target_modules.is_all_linear()) {
       std::set<std::string> targets;
-      for (const std::string& target : files.options.target_modules.names)
-        targets.insert(renamed_target(target, naming));
+      for (const std::string& target : files.options.target_modules.names) {
+        for (const std::string& renamed : renamed_targets(target, naming)) targets.insert(renamed);
+      }
       config["target_modules"] = targets;
     }
   } else {
     std::vector<std::string> targets;
     Json ranks = Json::object(), alphas = Json::object();
     for (const AdaptedModule& module : adapted_modules(files)) {
-      const std::string name = renamed_key(files, module.name, naming);
-      targets.push_back(name);
-      if (module.r != files.options.r) ranks[name] = module.r;
-      if (module.alpha != files.options.lora_alpha) alphas[name] = module.alpha;
+      for (const std::string& name : renamed_targets(module.name, naming)) {
+        if (std::find(targets.begin(), targets.end(), name) == targets.end()) targets.push_back(name);
+        if (module.r != files.options.r) ranks[name] = module.r;
+        if (module.alpha != files.options.lora_alpha) alphas[name] = module.alpha;
+      }
     }
     config["target_modules"] = targets;
     config["rank_pattern"] = ranks;
@@ -177,7 +181,7 @@ std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFi
   std::map<std::string, std::shared_ptr<torch::nn::Module>> places = {{"", root}};
   for (const AdapterFiles* files : adapters) {
     for (const AdaptedModule& module : adapted_modules(*files)) {
-      const std::string path = rename_path(module.name, ModuleNaming::kLegacy);
+      const std::string path = path_here(module.name);
       const auto known = linears.find(path);
       if (known != linears.end()) {
         if (known->second->in_features() != module.in_features ||

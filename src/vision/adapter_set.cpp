@@ -214,6 +214,15 @@ TensorMap AdapterSet::parameters(const std::string& name) const {
   return parameters;
 }
 
+void check_combinable(const LoraOptions& options, const std::string& name) {
+  std::string has;
+  if (options.use_dora) has = "magnitudes (use_dora), which don't add up";
+  if (options.bias != LoraBias::kNone || !options.modules_to_save.empty() ||
+      takes_base_weights_apart(options.init))
+    has = "parameters of the base model of its own (bias, modules_to_save, pissa, olora)";
+  if (!has.empty()) fail("{} can't be combined: it has {}", name, has);
+}
+
 void AdapterSet::combine(const std::string& name, const std::vector<WeightedAdapter>& adapters,
                          AdapterCombination combination, std::int64_t rank) {
   check_new(name);
@@ -224,15 +233,17 @@ void AdapterSet::combine(const std::string& name, const std::vector<WeightedAdap
   std::int64_t greatest = 0, sum = 0;
   for (const auto& [part_name, weight] : adapters) {
     const Adapter& adapter = of(part_name);
-    if (adapter.options.use_dora || !adapter.own.empty())
-      fail("adapter \"{}\" can't be combined: it has {}", part_name,
-           adapter.options.use_dora
-               ? "magnitudes (use_dora), which don't add up"
-               : "parameters of the base model of its own (bias, modules_to_save, pissa, "
-                 "olora)");
+    check_combinable(adapter.options, "adapter \"" + part_name + "\"");
     if (!std::isfinite(weight)) fail("adapter \"{}\": its weight is {}", part_name, weight);
     std::int64_t of_this = 0;
     for (const auto& [target, part] : adapter.parts) {
+      for (const at::Tensor& side : {part->a->weight, part->b->weight}) {
+        if (!side.isfinite().all().item<bool>())
+          fail("adapter \"{}\": {} holds numbers that are not finite", part_name, target.name);
+      }
+      const std::int64_t most = std::min(target.linear->in_features(), target.linear->out_features());
+      if (rank > most)
+        fail("adapter \"{}\": rank {} is more than {} has ({})", name, rank, target.name, most);
       by_module[target.name].emplace_back(part.get(), weight);
       modules.emplace(target.name, target);
       of_this = std::max(of_this, part->options.r);

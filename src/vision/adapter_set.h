@@ -33,6 +33,10 @@ struct WeightedAdapter {
 ///
 /// The tree must outlive the set and keep its modules. Adapters take part in the tree's parameters while they
 /// are in use alone.
+/// @param name  of the adapter in messages
+/// @throws Error where an adapter of these options can't be one of several that are added up
+void check_combinable(const LoraOptions& options, const std::string& name);
+
 class AdapterSet {
  public:
   /// @throws c10::Error where the tree carries adapters already

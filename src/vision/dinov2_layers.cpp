@@ -18,6 +18,19 @@ torch::nn::LayerNorm layer_norm(const Dinov2Config& config) {
   return torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.hidden_size}).eps(config.layer_norm_eps));
 }
 
+/// Moves parameters of one shape into one piece of memory.
+void lay_together(const std::vector<at::Tensor*>& parameters) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor* parameter : parameters) parts.push_back(*parameter);
+  const at::Tensor whole = at::cat(parts);
+  const std::int64_t size = parts.front().size(0);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto first = static_cast<std::int64_t>(i) * size;
+    parameters[i]->set_data(whole.slice(0, first, first + size));
+  }
+}
+
 }  // namespace
 
 at::Tensor interpolate_positions(const at::Tensor& position_embeddings, std::int64_t height,
@@ -123,35 +136,29 @@ Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config) : heads_(co
 }
 
 void Dinov2AttentionImpl::pack() {
-  const at::NoGradGuard no_grad;
-  const auto lay = [](const std::array<at::Tensor*, 3>& parameters) {
-    const at::Tensor together = at::cat({*parameters[0], *parameters[1], *parameters[2]});
-    const std::int64_t size = together.size(0) / 3;
-    for (std::size_t i = 0; i < 3; ++i) {
-      const auto first = static_cast<std::int64_t>(i) * size;
-      parameters[i]->set_data(together.slice(0, first, first + size));
-    }
-  };
   const auto [query, key, value] = projections();
-  lay({&query->weight, &key->weight, &value->weight});
-  if (query->bias.defined()) lay({&query->bias, &key->bias, &value->bias});
+  lay_together({&query->weight, &key->weight, &value->weight});
+  if (query->bias.defined()) lay_together({&query->bias, &key->bias, &value->bias});
 }
 
 namespace {
 
-/// Three tensors that lie one behind another in one piece of memory.
-bool lie_together(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+/// Tensors that lie one behind another in one piece of memory.
+bool lie_together(const std::vector<at::Tensor>& parts) {
   const auto follows = [](const at::Tensor& one, const at::Tensor& next) {
     return one.is_contiguous() && next.is_contiguous() && one.storage().is_alias_of(next.storage()) &&
            next.storage_offset() == one.storage_offset() + one.numel();
   };
-  return follows(a, b) && follows(b, c);
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    if (!follows(parts[i - 1], parts[i])) return false;
+  }
+  return true;
 }
 
-/// The three as one, without gradient.
-at::Tensor together(const at::Tensor& first) {
+/// `count` as one, without gradient.
+at::Tensor together(const at::Tensor& first, std::int64_t count) {
   std::vector<std::int64_t> sizes = first.sizes().vec();
-  sizes[0] *= 3;
+  sizes[0] *= count;
   const at::Tensor plain = first.detach();
   return plain.as_strided(sizes, plain.strides());
 }
@@ -168,13 +175,13 @@ bool Dinov2AttentionImpl::is_one_product() const {
     // DoRA scales what the product gives, row by row.
     if (has_active_adapter(*linear) && linear->lora_options().dora) return false;
   }
-  return lie_together(query->weight, key->weight, value->weight) &&
-         (!query->bias.defined() || lie_together(query->bias, key->bias, value->bias));
+  return lie_together({query->weight, key->weight, value->weight}) &&
+         (!query->bias.defined() || lie_together({query->bias, key->bias, value->bias}));
 }
 
 at::Tensor Dinov2AttentionImpl::projected_together(const at::Tensor& rows) {
-  return ops::linear(rows, cast_.of(together(query_->weight)),
-                     query_->bias.defined() ? together(query_->bias) : at::Tensor());
+  return ops::linear(rows, cast_.of(together(query_->weight, 3)),
+                     query_->bias.defined() ? together(query_->bias, 3) : at::Tensor());
 }
 
 std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows) {
@@ -233,18 +240,31 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
 
 Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swiglu_ffn) {
   const std::int64_t width = config.intermediate_size();
-  in_ =
-      register_module(gated_ ? "weights_in" : "fc1", Linear(config.hidden_size, gated_ ? 2 * width : width));
+  in_ = register_module(gated_ ? "gate_proj" : "fc1", Linear(config.hidden_size, width));
+  if (gated_) {
+    up_ = register_module("up_proj", Linear(config.hidden_size, width));
+    lay_together({&in_->weight, &up_->weight});
+    lay_together({&in_->bias, &up_->bias});
+  }
   out_ = register_module(gated_ ? "weights_out" : "fc2", Linear(width, config.hidden_size));
 }
 
-at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
-  const at::Tensor inner = in_->forward(hidden_states);
-  if (!gated_) {
-    return out_->forward(at::gelu(inner));
+std::pair<at::Tensor, at::Tensor> Dinov2MlpImpl::gate_and_up(const at::Tensor& hidden_states) {
+  bool is_one_product = lie_together({in_->weight, up_->weight}) && lie_together({in_->bias, up_->bias});
+  for (const LinearImpl* linear : {in_.get(), up_.get()}) {
+    is_one_product = is_one_product && !has_active_adapter(*linear) && !linear->weight.requires_grad() &&
+                     !linear->bias.requires_grad();
   }
-  const std::vector<at::Tensor> halves = inner.chunk(2, -1);
-  return out_->forward(ops::swiglu(halves[0], halves[1]));
+  if (!is_one_product) return {in_->forward(hidden_states), up_->forward(hidden_states)};
+  const std::vector<at::Tensor> halves =
+      ops::linear(hidden_states, cast_.of(together(in_->weight, 2)), together(in_->bias, 2)).chunk(2, -1);
+  return {halves[0], halves[1]};
+}
+
+at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
+  if (!gated_) return out_->forward(at::gelu(in_->forward(hidden_states)));
+  const auto [gate, up] = gate_and_up(hidden_states);
+  return out_->forward(ops::swiglu(gate, up));
 }
 
 LayerScaleImpl::LayerScaleImpl(std::int64_t features) {

@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <array>
+#include <utility>
 
 #include "core/config.h"
 #include "vision/dinov2_config.h"
@@ -13,7 +14,8 @@
 
 namespace tessera::vision {
 
-// The modules that DINOv2 is made of, named so that the parameters carry Hugging Face's (legacy) keys.
+// The modules that DINOv2 is made of, named so that the parameters carry Hugging Face's (legacy) keys
+// (but for SwiGLU's two inner products: gate_names.h).
 // Parameters are zero (norms one) until initialise_random or a loader fills them.
 
 /// Position embeddings for an image of height × width pixels: [1, 1+P, C], the pooled token's first. They are
@@ -92,16 +94,21 @@ class Dinov2AttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Dinov2Attention);
 
-/// fc2(gelu(fc1 x)), or with use_swiglu_ffn weights_out(silu(x₁)·x₂) with [x₁, x₂] = weights_in x.
+/// fc2(gelu(fc1 x)), or with use_swiglu_ffn weights_out(silu(gate_proj x) · up_proj x), whose inner two are
+/// one product where nothing of them trains.
 class Dinov2MlpImpl : public torch::nn::Module {
  public:
   explicit Dinov2MlpImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
 
  private:
+  std::pair<at::Tensor, at::Tensor> gate_and_up(const at::Tensor& hidden_states);
+
   bool gated_;
-  Linear in_{nullptr};
+  Linear in_{nullptr};  ///< fc1 or gate_proj
+  Linear up_{nullptr};
   Linear out_{nullptr};
+  FrozenCast cast_;
 };
 TORCH_MODULE(Dinov2Mlp);
 

@@ -13,6 +13,7 @@
 #include "core/json_file.h"
 #include "core/publish_folder.h"
 #include "vision/facebook_weights.h"
+#include "vision/gate_names.h"
 #include "vision/lora.h"
 #include "vision/module_names.h"
 #include "vision/tensor_list.h"
@@ -36,29 +37,6 @@ Dinov2Config read_config(const fs::path& folder) {
   return Dinov2Config::from_json(read_json_file(path), path.string());
 }
 
-/// transformers 5 holds SwiGLU's two inner products apart; ours are one, gate first. Where the file has two,
-/// so has the list of parameters: views of the halves, so that each is copied straight into its place.
-void split_gates(TensorMap& parameters, const TensorMap& tensors) {
-  static const std::string kGate = ".mlp.gate_proj.";
-  const at::NoGradGuard no_grad;
-  for (const auto& [gate, tensor] : tensors) {
-    if (gate.find(kGate) == std::string::npos) {
-      continue;
-    }
-    const auto renamed = [&, name = gate](const char* to) {
-      return std::string(name).replace(name.find(kGate), kGate.size(), fmt::format(".mlp.{}.", to));
-    };
-    const auto joined = parameters.find(renamed("weights_in"));
-    if (joined == parameters.end()) {
-      continue;
-    }
-    const auto halves = joined->second.chunk(2, 0);
-    parameters[gate] = halves[0];
-    parameters[renamed("up_proj")] = halves[1];
-    parameters.erase(joined);
-  }
-}
-
 /// Of a wrapper class, for image classification and the like.
 std::size_t prefix_size(std::string_view name) {
   for (const std::string_view prefix : {"dinov2.", "dinov2_with_registers."}) {
@@ -69,8 +47,8 @@ std::size_t prefix_size(std::string_view name) {
   return 0;
 }
 
-/// Keys as load_dinov2 takes them → legacy keys without prefix.
-TensorMap with_legacy_keys(const TensorMap& tensors, const std::string& source) {
+/// Keys as load_dinov2 takes them → the parameters' paths.
+TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
   static const std::set<std::string> kWrapperHead = {"classifier.weight", "classifier.bias"};
   const bool wrapped = std::any_of(tensors.begin(), tensors.end(),
                                    [](const auto& named) { return prefix_size(named.first) != 0; });
@@ -80,11 +58,21 @@ TensorMap with_legacy_keys(const TensorMap& tensors, const std::string& source) 
       continue;
     }
     const std::string bare = name.substr(prefix_size(name));
-    if (!renamed.emplace(rename_path(bare, ModuleNaming::kLegacy), tensor).second) {
+    if (!renamed.emplace(path_here(bare), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }
   }
+  split_gates(renamed);
   return renamed;
+}
+
+/// Under the paths that they have here.
+TensorMap backbone_parameters(const Dinov2Model& model) {
+  TensorMap tensors;
+  for (const auto& item : model.named_parameters()) {
+    if (!is_lora_parameter(item.key())) tensors[item.key()] = item.value();
+  }
+  return tensors;
 }
 
 json preprocessor_json(const Preprocessing& preprocessing) {
@@ -103,28 +91,26 @@ json preprocessor_json(const Preprocessing& preprocessing) {
 }
 
 /// Weights first: a folder with a config.json is complete.
-void write_folder(const fs::path& folder, const Dinov2Model& model, const Preprocessing& preprocessing) {
-  write_safetensors(folder / kWeightsFile, dinov2_tensors(model), {{"format", "pt"}});
+void write_folder(const fs::path& folder, const Dinov2Model& model, const Preprocessing& preprocessing,
+                  at::ScalarType dtype) {
+  TensorMap tensors = dinov2_tensors(model);
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(dtype);
+  write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
   write_file_atomically(folder / "preprocessor_config.json", preprocessor_json(preprocessing).dump(2) + "\n");
-  write_file_atomically(folder / "config.json", model.config().to_json().dump(2) + "\n");
+  json config = model.config().to_json();
+  config["dtype"] = dtype == at::kHalf ? "float16" : dtype == at::kBFloat16 ? "bfloat16" : "float32";
+  write_file_atomically(folder / "config.json", config.dump(2) + "\n");
 }
 
 }  // namespace
 
 void load_dinov2_tensors(Dinov2Model& model, const TensorMap& tensors, const std::string& source) {
-  const TensorMap renamed = with_legacy_keys(tensors, source);
-  TensorMap parameters = dinov2_tensors(model);
-  split_gates(parameters, renamed);
-  copy_into_parameters(parameters, renamed, {kMaskToken}, source);
+  copy_into_parameters(backbone_parameters(model), with_paths(tensors, source), {kMaskToken}, source);
 }
 
 TensorMap dinov2_tensors(const Dinov2Model& model) {
-  TensorMap tensors;
-  for (const auto& item : model.named_parameters()) {
-    if (!is_lora_parameter(item.key())) {
-      tensors[item.key()] = item.value();
-    }
-  }
+  TensorMap tensors = backbone_parameters(model);
+  join_gates(tensors, "model");
   return tensors;
 }
 
@@ -145,15 +131,25 @@ std::shared_ptr<Dinov2Model> load_dinov2(const fs::path& path, PositionInterpola
   return model;
 }
 
-void save_dinov2(const fs::path& folder, const Dinov2Model& model, const Preprocessing& preprocessing) {
+void save_dinov2(const fs::path& folder, const Dinov2Model& model, const Preprocessing& preprocessing,
+                 at::ScalarType dtype) {
   if (fs::exists(folder)) {
     if (!fs::is_directory(folder)) {
       fail("{}: expected a folder to write the model into, found a file", folder.string());
     }
-    write_folder(folder, model, preprocessing);
+    write_folder(folder, model, preprocessing, dtype);
     return;
   }
-  publish_folder(folder, [&](const fs::path& fresh) { write_folder(fresh, model, preprocessing); });
+  publish_folder(folder, [&](const fs::path& fresh) { write_folder(fresh, model, preprocessing, dtype); });
+}
+
+at::ScalarType stored_dtype(const fs::path& path) {
+  at::ScalarType narrowest = at::kFloat;
+  for (const auto& [name, tensor] : read_weights(find_weights_file(path))) {
+    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16)
+      narrowest = tensor.scalar_type();
+  }
+  return narrowest;
 }
 
 }  // namespace tessera::vision

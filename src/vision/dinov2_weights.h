@@ -45,8 +45,12 @@ struct Preprocessing {
 /// Writes a folder that transformers' from_pretrained reads: config.json, model.safetensors (legacy keys),
 /// preprocessor_config.json. A new folder appears as a whole; in an existing one the files are replaced one
 /// by one. Adapters are not written and not merged.
+/// @param dtype  float32, float16 or bfloat16: to which the parameters are rounded
 /// @throws Error naming the file that can't be written
 void save_dinov2(const std::filesystem::path& folder, const Dinov2Model& model,
-                 const Preprocessing& preprocessing = {});
+                 const Preprocessing& preprocessing = {}, at::ScalarType dtype = at::kFloat);
+
+/// The narrowest type of the weights behind a path that load_dinov2 takes.
+at::ScalarType stored_dtype(const std::filesystem::path& path);
 
 }  // namespace tessera::vision

@@ -64,12 +64,15 @@ class LayerNumbers {
   }
   bool take(const std::string& path) const {
     if (wanted_.empty()) return true;
+    const std::optional<std::int64_t> number = number_of(path);
+    return number && std::find(wanted_.begin(), wanted_.end(), *number) != wanted_.end();
+  }
+  std::optional<std::int64_t> number_of(const std::string& path) const {
     for (const ModulePattern& pattern : patterns_) {
       const std::optional<std::string> number = pattern.group(path, "idx");
-      if (number && number->size() <= 9)
-        return std::find(wanted_.begin(), wanted_.end(), std::stoll(*number)) != wanted_.end();
+      if (number && number->size() <= 9) return std::stoll(*number);
     }
-    return false;
+    return {};
   }
 
  private:
@@ -129,6 +132,29 @@ std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
   return linears;
 }
 
+void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options) {
+  const std::vector<NamedLinear> linears = named_linears(root), adapted = match_targets(root, options);
+  for (const std::string& name : options.exclude_modules.names) {
+    if (std::none_of(linears.begin(), linears.end(),
+                     [&](const NamedLinear& item) { return matches(item.name, name); }))
+      fail("exclude_modules: \"{}\" matches no linear module; there are {}", name,
+           fmt::join(candidates(linears), ", "));
+  }
+  const auto check = [&](const auto& patterns, const char* field) {
+    for (const auto& [key, value] : patterns) {
+      const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
+      if (std::none_of(adapted.begin(), adapted.end(), [&](const NamedLinear& item) {
+            return in_either_naming(item.name,
+                                    [&](const std::string& name) { return pattern.matches(name); });
+          }))
+        fail("{}: \"{}\" matches no adapted module; there are {}", field, key,
+             fmt::join(candidates(adapted), ", "));
+    }
+  };
+  check(options.rank_pattern, "rank_pattern");
+  check(options.alpha_pattern, "alpha_pattern");
+}
+
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options) {
   std::vector<NamedLinear> linears = named_linears(root);
   const ModuleSelection& wanted = options.target_modules;
@@ -147,19 +173,33 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
   const Selection excluded(options.exclude_modules, "exclude_modules");
   const LayerNumbers layers(options);
   std::vector<NamedLinear> meant;
+  std::set<std::int64_t> layers_left_out;
   for (const NamedLinear& item : linears) {
-    if (targets.takes(item.name) && !excluded.takes(item.name) && layers.take(item.name) &&
-        !is_within_saved(item.name, options.modules_to_save))
+    if (!targets.takes(item.name) || excluded.takes(item.name) ||
+        is_within_saved(item.name, options.modules_to_save))
+      continue;
+    if (layers.take(item.name)) {
       meant.push_back(item);
+    } else if (const auto number = layers.number_of(item.name)) {
+      layers_left_out.insert(*number);
+    }
   }
+  if (meant.empty() && !layers_left_out.empty()) {
+    fail("layers_to_transform: expected some of the layers {}, found {}", fmt::join(layers_left_out, ", "),
+         fmt::join(options.layers_to_transform, ", "));
+  }
+  const bool is_name = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
+    return !wanted.pattern.empty() && matches(item.name, wanted.pattern);
+  });
   if (meant.empty()) {
-    fail("target_modules: {} matches no linear module{}; there are {}",
+    fail("target_modules: {} matches no linear module{}{}; there are {}",
          wanted.pattern.empty() ? fmt::format("\"{}\"", fmt::join(wanted.names, "\", \""))
                                 : fmt::format("the expression \"{}\"", wanted.pattern),
          options.exclude_modules.empty() && options.layers_to_transform.empty() &&
                  options.modules_to_save.empty()
              ? ""
              : " that exclude_modules, layers_to_transform and modules_to_save leave",
+         is_name ? fmt::format(" by its whole path (a list, [{}], names ends of paths)", wanted.pattern) : "",
          linears.empty() ? "none" : fmt::format("{}", fmt::join(candidates(linears), ", ")));
   }
   return meant;

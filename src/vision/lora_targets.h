@@ -28,6 +28,11 @@ std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
 /// @throws Error listing the candidates where a target, or all of them together, match nothing
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options);
 
+/// PEFT lets names pass that mean nothing in exclude_modules, rank_pattern and alpha_pattern. A configuration
+/// that was written by hand should not.
+/// @throws Error naming the field and the name
+void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options);
+
 /// The parameters of the base model that train and are saved with the adapter: those of modules_to_save, and
 /// the biases that `bias` asks for. Names are the tree's.
 /// @throws Error listing the candidates where modules_to_save names nothing

@@ -21,6 +21,10 @@ constexpr std::array<Alias, 5> kAliases = {{
     {"mlp.weights_out", "mlp.down_proj"},
 }};
 
+/// One matrix in legacy files (gate_names.h).
+constexpr std::array<std::string_view, 2> kHalves = {"mlp.gate_proj", "mlp.up_proj"};
+constexpr std::string_view kWhole = "mlp.weights_in";
+
 /// Where `part` stands in `path` as whole segments; npos where it doesn't.
 std::size_t find_segments(std::string_view path, std::string_view part) {
   for (std::size_t at = path.find(part); at != std::string_view::npos; at = path.find(part, at + 1)) {
@@ -35,13 +39,26 @@ std::size_t find_segments(std::string_view path, std::string_view part) {
 }  // namespace
 
 std::string rename_path(const std::string& path, ModuleNaming naming) {
-  for (const Alias& alias : kAliases) {
-    const std::string_view from = naming == ModuleNaming::kCurrent ? alias.legacy : alias.current;
-    const std::string_view to = naming == ModuleNaming::kCurrent ? alias.current : alias.legacy;
-    const std::size_t at = find_segments(path, from);
-    if (at != std::string_view::npos) {
-      return std::string(path).replace(at, from.size(), to);
+  if (naming == ModuleNaming::kLegacy) {
+    for (const std::string_view half : kHalves) {
+      const std::size_t at = find_segments(path, half);
+      if (at != std::string_view::npos) return std::string(path).replace(at, half.size(), kWhole);
     }
+    return path_here(path);
+  }
+  for (const Alias& alias : kAliases) {
+    const std::size_t at = find_segments(path, alias.legacy);
+    if (at != std::string_view::npos)
+      return std::string(path).replace(at, alias.legacy.size(), alias.current);
+  }
+  return path;
+}
+
+std::string path_here(const std::string& path) {
+  for (const Alias& alias : kAliases) {
+    const std::size_t at = find_segments(path, alias.current);
+    if (at != std::string_view::npos)
+      return std::string(path).replace(at, alias.current.size(), alias.legacy);
   }
   return path;
 }

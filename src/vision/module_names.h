@@ -5,12 +5,17 @@
 namespace tessera::vision {
 
 /// Hugging Face has two namings for the modules of one model. Files of weights carry the legacy one, and so
-/// do ours modules ("attention.attention.query", "attention.output.dense"); transformers 5 calls the modules
-/// "attention.q_proj", …, "attention.o_proj", and adapters made there carry these names.
+/// do our modules ("attention.attention.query", "attention.output.dense"); transformers 5 calls the modules
+/// "attention.q_proj", …, "attention.o_proj", and adapters made there carry these names. SwiGLU's gate_proj
+/// and up_proj have these names here too: in the legacy naming they are one matrix (gate_names.h).
 enum class ModuleNaming { kLegacy, kCurrent };
 
 /// Rewrites the module names in a dotted path, of a module or of a parameter, into a naming. A path that
-/// already has it, or that holds none of these modules, stays as it is.
+/// already has it, or that holds none of these modules, stays as it is. In the legacy naming gate_proj and
+/// up_proj are both weights_in; the current one has no single name for weights_in, which then stays.
 std::string rename_path(const std::string& path, ModuleNaming naming);
+
+/// From either naming to the path of the module or parameter here.
+std::string path_here(const std::string& path);
 
 }  // namespace tessera::vision

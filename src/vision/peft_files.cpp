@@ -1,6 +1,7 @@
 #include "vision/peft_files.h"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +11,9 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_file.h"
+#include "vision/gate_names.h"
 #include "vision/tensor_list.h"
+#include "vision/weights_file.h"
 
 namespace tessera::vision {
 
@@ -21,10 +24,22 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kWeightsFile = "adapter_model.safetensors";
+constexpr const char* kPickledFile = "adapter_model.bin";  // of PEFT before 0.5, or on request
 const std::string kPrefix = "base_model.model.";
 /// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
 const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
 const std::string kMagnitude = ".lora_magnitude_vector";
+
+/// Of an adapter that isn't called "default", PEFT makes a folder inside: "; there is one in mine", or
+/// nothing.
+std::string adapters_inside(const fs::path& folder) {
+  std::set<std::string> found;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (fs::exists(entry.path() / kConfigFile)) found.insert(entry.path().filename().string());
+  }
+  return found.empty() ? "" : fmt::format("; there is one in {}", fmt::join(found, ", "));
+}
 
 /// PEFT's key → the parameter's path here.
 std::string parameter_path(const std::string& key) {
@@ -33,38 +48,27 @@ std::string parameter_path(const std::string& key) {
   if (path.starts_with(kWrapper)) path = path.substr(kWrapper.size());
   if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
   if (path.ends_with(kMagnitude + ".weight")) path.resize(path.size() - std::string(".weight").size());
-  return rename_path(path, ModuleNaming::kLegacy);
-}
-
-std::string path_in(const std::string& name, ModuleNaming naming) {
-  if (naming == ModuleNaming::kCurrent && name.find("mlp.weights_in") != std::string::npos) {
-    fail(
-        "{}: transformers 5 holds this matrix as two (gate_proj, up_proj), so that its adapter has no name "
-        "there; "
-        "save it with the legacy naming",
-        name);
-  }
-  return rename_path(name, naming);
+  return path_here(path);
 }
 
 /// The shortest list that means just the adapted modules: their last segments, or where that would mean
 /// others too, their whole paths.
 std::vector<std::string> minimal_targets(torch::nn::Module& root, ModuleNaming naming, bool whole_paths) {
-  std::set<std::string> segments;
-  std::vector<std::string> paths;
+  std::set<std::string> segments, paths;
+  std::size_t adapted = 0;
   for (const NamedLinear& item : adapted_linears(root)) {
-    paths.push_back(path_in(item.name, naming));
-    segments.insert(paths.back().substr(paths.back().rfind('.') + 1));
+    const std::string path = rename_path(item.name, naming);
+    segments.insert(path.substr(path.rfind('.') + 1));
+    paths.insert(path);
+    ++adapted;
   }
   const std::vector<NamedLinear> all = named_linears(root);
   const auto meant = std::count_if(all.begin(), all.end(), [&](const NamedLinear& item) {
     const std::string path = rename_path(item.name, naming);
     return segments.count(path.substr(path.rfind('.') + 1)) != 0;
   });
-  if (!whole_paths && static_cast<std::size_t>(meant) == paths.size())
-    return {segments.begin(), segments.end()};
-  std::sort(paths.begin(), paths.end());
-  return paths;
+  if (!whole_paths && static_cast<std::size_t>(meant) == adapted) return {segments.begin(), segments.end()};
+  return {paths.begin(), paths.end()};
 }
 
 AdapterSelection selection_of(torch::nn::Module& root, const LoraOptions& options,
@@ -74,8 +78,9 @@ AdapterSelection selection_of(torch::nn::Module& root, const LoraOptions& option
   for (const NamedLinear& item : adapted_linears(root)) {
     const std::int64_t rank = options.rank_of(item.name);
     const double alpha = options.alpha_of(item.name);
-    if (rank != options.r) selection.ranks.emplace_back(path_in(item.name, naming), rank);
-    if (alpha != options.lora_alpha) selection.alphas.emplace_back(path_in(item.name, naming), alpha);
+    const std::string path = rename_path(item.name, naming);
+    if (rank != options.r) selection.ranks.emplace_back(path, rank);
+    if (alpha != options.lora_alpha) selection.alphas.emplace_back(path, alpha);
   }
   return selection;
 }
@@ -107,11 +112,14 @@ TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, M
   for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + kBias);
   TensorMap tensors;
   for (const auto& [name, tensor] : adapter_parameters(root, options)) {
-    std::string path = path_in(name, naming);
+    std::string path = name;
     if (adapted_biases.count(name) != 0) path = path.substr(0, path.size() - kBias.size()) + kBaseBias;
-    tensors[kPrefix + path] = tensor;
+    tensors[path] = tensor;
   }
-  return tensors;
+  if (naming == ModuleNaming::kLegacy) join_gates(tensors, "adapter");
+  TensorMap named;
+  for (const auto& [path, tensor] : tensors) named[kPrefix + rename_path(path, naming)] = tensor;
+  return named;
 }
 
 void save_adapter(const fs::path& folder, torch::nn::Module& root, const LoraOptions& options,
@@ -139,30 +147,42 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
       fail("{}: {} is there under two names", source, key);
     }
   }
+  split_gates(by_path);
   copy_into_parameters(adapter_parameters(root, options), by_path, {}, source);
 }
 
 LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
                          const std::string& source) {
   const LoraOptions options = parse_adapter_config(adapter_config, source);
-  if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
+  if (adapted_linears(root).empty()) {
+    try {
+      inject_lora(root, options, /*seed=*/0);
+    } catch (const Error& error) {
+      fail("{}: {}", source, error.what());
+    }
+  }
   copy_adapter(options, tensors, root, source);
   return options;
 }
 
 AdapterFiles read_adapter(const fs::path& folder) {
-  for (const char* file : {kConfigFile, kWeightsFile}) {
-    if (!fs::exists(folder / file)) {
-      fail("{}: there is no {}; expected a folder with PEFT's {} and {}", folder.string(), file, kConfigFile,
-           kWeightsFile);
-    }
-  }
+  const auto refuse = [&](const char* file) {
+    fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
+         kConfigFile, kWeightsFile, kPickledFile, adapters_inside(folder));
+  };
+  if (!fs::exists(folder / kConfigFile)) refuse(kConfigFile);
+  if (!fs::exists(adapter_weights_file(folder))) refuse(kWeightsFile);
   AdapterFiles files;
   files.source = folder.string();
   files.config = read_json_file<Json>(folder / kConfigFile);
   files.options = parse_adapter_config(files.config, folder.string());
-  files.tensors = SafetensorsFile(folder / kWeightsFile).tensors();
+  files.tensors = read_weights(adapter_weights_file(folder));
   return files;
+}
+
+fs::path adapter_weights_file(const fs::path& folder) {
+  const fs::path pickled = folder / kPickledFile;
+  return !fs::exists(folder / kWeightsFile) && fs::exists(pickled) ? pickled : folder / kWeightsFile;
 }
 
 LoraOptions load_adapter(const fs::path& folder, torch::nn::Module& root) {

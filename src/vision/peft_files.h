@@ -19,12 +19,16 @@ struct AdapterFiles {
   std::string source;             ///< names the folder in messages
 };
 
+/// adapter_model.safetensors or, where that isn't there, adapter_model.bin.
+std::filesystem::path adapter_weights_file(const std::filesystem::path& folder);
+
 /// @throws Error naming the file that is missing or broken, or the field that asks for what isn't supported
 AdapterFiles read_adapter(const std::filesystem::path& folder);
 
 /// Writes adapter_config.json and adapter_model.safetensors as PEFT 0.21 does. With the current naming, PEFT
-/// loads them onto a model of transformers 5; with the legacy one, onto older transformers. A new folder
-/// appears with both files in it or, where the writing fails in between, without its adapter_config.json.
+/// loads them onto a model of transformers 5; with the legacy one, onto older transformers (which SwiGLU's
+/// two halves can't have apart: gate_names.h). A new folder appears with both files in it or, where the
+/// writing fails in between, without its adapter_config.json.
 /// @param options  those that inject_lora was called with
 /// @throws Error naming the file that can't be written, or the adapted module that has no name in that naming
 void save_adapter(const std::filesystem::path& folder, torch::nn::Module& root, const LoraOptions& options,

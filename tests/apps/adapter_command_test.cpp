@@ -106,6 +106,16 @@ TEST_F(AdapterCommand, MergeWritesAPlainModelOfTheSameFeatures) {
   EXPECT_THAT(adapter("merge a --model model --output merged").output, HasSubstr("exists already"));
 }
 
+TEST_F(AdapterCommand, MergeKeepsTheTypeOfTheWeights) {
+  write("a", {.r = 2, .target_modules = {"query"}}, 1);
+  vision::save_dinov2(path("narrow"), *model_, {.crop_size = 42}, at::kBFloat16);
+  ASSERT_EQ(adapter("merge a --model narrow --output merged").exit_code, 0);
+  const SafetensorsFile file(path("merged/model.safetensors"));
+  for (const std::string& name : file.names())
+    EXPECT_EQ(file.tensor(name).scalar_type(), at::kBFloat16) << name;
+  EXPECT_EQ(Json::parse(read_file(path("merged/config.json")))["dtype"], "bfloat16");
+}
+
 TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
   write("plain", {.r = 2, .target_modules = {"query", "dense"}}, 1);
   write("chosen",
@@ -179,6 +189,16 @@ TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
   expect("combine a=heavy --output x", 2, "heavy");
   expect("combine a --type mean --output x", 2, "linear, cat or svd");
   expect("diff a", 2, "two folders");
+  expect("diff a nowhere", 2, "nowhere");
+  expect("combine a --rank 1 --output x", 2, "--type svd");
+  expect("combine a --type svd --rank 1000 --output x", 1, "rank 1000");
+  write("biased", {.r = 2, .target_modules = {"query"}, .bias = LoraBias::kAll}, 1);
+  write("saved", {.r = 2, .target_modules = {"query"}, .modules_to_save = {"layernorm"}}, 1);
+  for (const char* own : {"biased", "saved"}) {
+    expect(std::string("combine a ") + own + " --output x", 1, "of the base model of its own");
+    expect(std::string("diff a ") + own, 1,
+           own == std::string("biased") ? "bias: none and all" : "layernorm");
+  }
   expect("merge a --model a --output x", 1, "model.safetensors");
   EXPECT_FALSE(fs::exists(path("x")));
 }

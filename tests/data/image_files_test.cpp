@@ -5,6 +5,7 @@
 
 #include <opencv2/core.hpp>
 
+#include "core/error.h"
 #include "data/image_transform.h"
 #include "tests/data/fixtures.h"
 
@@ -133,6 +134,27 @@ void expect_upright(const std::string& file, int orientation, const std::string&
     const cv::Vec3b pixel = image.at<cv::Vec3b>(place / columns * 16 + 8, place % columns * 16 + 8);
     const int block = upright[static_cast<std::size_t>(orientation - 1)][static_cast<std::size_t>(place)];
     for (int c = 0; c < 3; ++c) EXPECT_NEAR(pixel[c], 20 + 40 * block, 3) << what << ", place " << place;
+  }
+}
+
+TEST(ImageFiles, BrokenOnesWithTransparencyAreErrors) {
+  const cv::Mat noise(40, 30, CV_8UC4);
+  cv::randu(noise, 0, 256);
+  for (const char* format : {".png", ".webp"}) {
+    const std::string whole = data::testing::encode(format, noise);
+    std::string turned = whole;
+    turned[turned.size() / 2] = static_cast<char>(~turned[turned.size() / 2]);
+    for (const std::string& bytes : {whole.substr(0, whole.size() / 2), turned}) {
+      for (const Alpha alpha : {Alpha::kWhite, Alpha::kDrop}) {
+        try {
+          const cv::Mat image = decode_image(data::testing::as_bytes(bytes), "broken", alpha);
+          EXPECT_EQ(image.size(), noise.size());  // a flipped bit may go unseen, as in WebP
+        } catch (const Error& error) {
+          EXPECT_THAT(error.what(), ::testing::HasSubstr("broken"));
+        }
+      }
+    }
+    EXPECT_THROW(decode_image(data::testing::as_bytes(whole.substr(0, whole.size() / 2)), "broken"), Error);
   }
 }
 

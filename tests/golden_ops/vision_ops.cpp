@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <map>
 #include <memory>
 
 #include "core/error.h"
@@ -7,6 +8,7 @@
 #include "vision/compressor.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
+#include "vision/lora_targets.h"
 #include "vision/peft_files.h"
 
 namespace tessera::golden {
@@ -58,12 +60,34 @@ void run_backbone(const GoldenCase& golden, vision::Dinov2Model& model, GoldenRe
   result.outputs["pooler_output"] = hidden_states.select(1, 0);
 }
 
+/// The reference's gradient is of SwiGLU's one inner matrix: the model's two become its halves.
+void lead_to_joined_gates(vision::Dinov2Model& model, GoldenResult& result) {
+  std::map<std::string, vision::LinearImpl*> linears;
+  for (const vision::NamedLinear& item : vision::named_linears(model)) linears[item.name] = item.linear;
+  const std::string gate_name = "gate_proj";
+  for (const auto& [name, gate] : linears) {
+    if (!name.ends_with(gate_name)) continue;
+    const std::string place = name.substr(0, name.size() - gate_name.size());
+    vision::LinearImpl* up = linears.at(place + "up_proj");
+    const auto join = [&, gate = gate](const char* kind, at::Tensor vision::LinearImpl::*parameter) {
+      at::Tensor& leaf = result.leaves.at("w." + place + "weights_in." + kind);
+      leaf = leaf.detach().clone().set_requires_grad(true);
+      const auto halves = leaf.chunk(2, 0);
+      gate->*parameter = halves[0];
+      up->*parameter = halves[1];
+    };
+    join("weight", &vision::LinearImpl::weight);
+    join("bias", &vision::LinearImpl::bias);
+  }
+}
+
 GoldenResult dinov2(const GoldenCase& golden) {
   GoldenResult result;
   const auto model = backbone(golden);
   for (const auto& [key, tensor] : vision::dinov2_tensors(*model)) {
     result.leaves["w." + key] = tensor;
   }
+  lead_to_joined_gates(*model, result);
   run_backbone(golden, *model, result);
   return result;
 }
@@ -77,6 +101,8 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
   const vision::LoraOptions options =
       vision::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
   for (const auto naming : {vision::ModuleNaming::kLegacy, vision::ModuleNaming::kCurrent}) {
+    // SwiGLU's two halves have no names of their own in the old naming.
+    if (naming == vision::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
     for (const auto& [key, tensor] : vision::adapter_tensors(*model, options, naming)) {
       if (golden.adapter.count(key) != 0) {
         result.leaves["adapter." + key] = tensor;

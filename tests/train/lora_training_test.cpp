@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "model/bundle.h"
 #include "model/parameter_table.h"
 #include "model/weights.h"
 #include "tests/train/runs.h"
@@ -101,6 +102,14 @@ TEST_F(OnATrainedBackbone, PissaResumesBitForBitAndGoesOnInAnotherRun) {
   train(pissa("pissa-resumed"), "latest");
   const fs::path checkpoint = small_->run_folder("pissa") / "checkpoints" / "latest";
   expect_same_checkpoint(checkpoint, small_->run_folder("pissa-resumed") / "checkpoints" / "latest");
+
+  // A bundle's backbone is the one before anything was taken out of it.
+  model::write_bundle(checkpoint, small_->root() / "bundle", {});
+  const at::Tensor picture = at::randint(0, 256, {2, 3, 42, 42}, at::kByte);
+  const model::LoadedModel bundled = model::load_model(small_->root() / "bundle");
+  const model::LoadedModel saved = model::load_model(checkpoint);
+  for (const model::LoadedModel* loaded : {&bundled, &saved}) loaded->model->set_training(false);
+  EXPECT_TRUE(torch::equal(bundled.model->encoder_tokens(picture), saved.model->encoder_tokens(picture)));
 
   Config next = config("next");
   next.lora.adapter = (checkpoint / "adapter").string();

@@ -74,6 +74,26 @@ TEST(Lora, BadOptionsAreErrorsThatNameThem) {
   EXPECT_THAT(message({}), HasSubstr("target_modules"));
 }
 
+TEST(Lora, NamesThatMeanNothingAreRefusedWhereAPersonWroteThem) {
+  const auto model = random_model();
+  const auto message = [&](const LoraOptions& options) {
+    return error_of([&] { refuse_unused_names(*model, options); });
+  };
+  EXPECT_NO_THROW(refuse_unused_names(*model, {.target_modules = {"query"},
+                                               .exclude_modules = {"0.attention.q_proj"},
+                                               .rank_pattern = {{"q_proj", 2}},
+                                               .alpha_pattern = {{"layer\\.1\\..*", 3}}}));
+  EXPECT_THAT(message({.target_modules = {"query"}, .exclude_modules = {"nosuch"}}),
+              AllOf(HasSubstr("exclude_modules"), HasSubstr("nosuch"), HasSubstr("fc1")));
+  EXPECT_THAT(message({.target_modules = {"query"}, .rank_pattern = {{"fc1", 2}}}),
+              AllOf(HasSubstr("rank_pattern"), HasSubstr("fc1"), HasSubstr("query")));
+  EXPECT_THAT(message({.target_modules = {"query"}, .alpha_pattern = {{"nosuch", 2}}}),
+              HasSubstr("alpha_pattern"));
+  EXPECT_THAT(message({.target_modules = ModuleSelection::from_text("query")}), HasSubstr("[query]"));
+  EXPECT_THAT(message({.target_modules = {"query"}, .layers_to_transform = {7}}),
+              AllOf(HasSubstr("layers_to_transform"), HasSubstr("0, 1, 2"), HasSubstr("7")));
+}
+
 TEST(Lora, FreshAdaptersChangeNothingAndOnlyTheyTrain) {
   const auto model = random_model();
   model->eval();

@@ -26,6 +26,7 @@ void write_exchange(const fs::path& folder, const Dinov2Config& config, const Lo
   }
   for (const auto& [name, naming] : {std::pair("adapter", ModuleNaming::kCurrent),
                                      std::pair("adapter_old_names", ModuleNaming::kLegacy)}) {
+    if (config.use_swiglu_ffn && naming == ModuleNaming::kLegacy) continue;  // one matrix of two there
     save_adapter(folder / name, *model, options,
                  {.naming = naming,
                   .base_model_class = config.hugging_face_class(),
@@ -68,6 +69,10 @@ TEST(PythonExchange, WritesFolders) {
     write_exchange(fs::path(place) / init_word(init), config,
                    {.r = 4, .target_modules = {"query", "fc1"}, .init = init});
   }
+  Dinov2Config gated = config;
+  gated.use_swiglu_ffn = true;
+  write_exchange(fs::path(place) / "swiglu", gated,
+                 {.r = 4, .lora_alpha = 6, .target_modules = {"all-linear"}, .use_dora = true});
   config.with_registers = true;
   config.num_register_tokens = 4;
   write_exchange(fs::path(place) / "registers_all_linear", config,
