@@ -30,6 +30,15 @@ const char* name_of(FeatureKind kind) {
   return "";
 }
 
+data::ImageProcessorOptions processor_of(const vision::Preprocessing& preprocessing) {
+  data::ImageProcessorOptions options;
+  options.shortest_edge = preprocessing.shortest_edge;
+  options.crop_size = {preprocessing.crop_size, preprocessing.crop_size};
+  std::copy_n(preprocessing.image_mean.begin(), 3, options.image_mean.begin());
+  std::copy_n(preprocessing.image_std.begin(), 3, options.image_std.begin());
+  return options;
+}
+
 /// What the two kinds of model share.
 class EncoderBase : public FeatureEncoder {
  public:
@@ -102,13 +111,7 @@ class Dinov2Encoder final : public EncoderBase {
     const fs::path beside = model.parent_path() / "preprocessor_config.json";
     if (fs::exists(beside)) return data::ImageProcessorOptions::load(beside);
     // As facebook's own evaluation has it, whose files come without one.
-    const vision::Preprocessing dinov2;
-    data::ImageProcessorOptions options;
-    options.shortest_edge = dinov2.shortest_edge;
-    options.crop_size = {dinov2.crop_size, dinov2.crop_size};
-    std::copy_n(dinov2.image_mean.begin(), 3, options.image_mean.begin());
-    std::copy_n(dinov2.image_std.begin(), 3, options.image_std.begin());
-    return options;
+    return processor_of(vision::Preprocessing());
   }
 
   at::Tensor features(const at::Tensor& images) override { return chosen(model_->forward(images)); }
@@ -138,12 +141,10 @@ class TesseraEncoder final : public EncoderBase {
  private:
   /// The transform of evaluation (data/image_transform.h).
   static data::ImageProcessorOptions processor_options(const DataConfig& config) {
-    data::ImageProcessorOptions options;
-    options.shortest_edge = config.image_size;
-    options.crop_size = {config.image_size, config.image_size};
-    std::copy_n(config.image_mean.begin(), 3, options.image_mean.begin());
-    std::copy_n(config.image_std.begin(), 3, options.image_std.begin());
-    return options;
+    return processor_of({.crop_size = config.image_size,
+                         .shortest_edge = config.image_size,
+                         .image_mean = config.image_mean,
+                         .image_std = config.image_std});
   }
 
   at::Tensor features(const at::Tensor& images) override {

@@ -1,10 +1,10 @@
-#include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "ops/attention_heads.h"
 #include "ops/attention_kernel.h"
 #include "ops/attention_scores.h"
 #include "ops/matrix_kernel.h"
@@ -23,6 +23,8 @@ namespace {
 using Input = AttentionInput<c10::BFloat16>;
 using Operand = AttentionOperand<c10::BFloat16>;
 using Rows = AttentionRows<c10::BFloat16>;
+using Pass = HeadPass<c10::BFloat16>;
+using Gradients = HeadGradients<c10::BFloat16>;
 
 constexpr std::int64_t kBytes = 64;
 constexpr std::int64_t kQueryBlock = kAttentionQueryBlock;
@@ -160,18 +162,12 @@ struct GradientScratch : Scratch {
   std::vector<float> value_gradients;
 };
 
-struct HeadPass {
-  const Input& input;
-  Rows query, key, value;
-  ScoreRule rule;
-};
-
 /// Rows of pairs as they lie in an operand.
 TESSERA_INLINE Left pairs_of(const c10::BFloat16* rows, std::int64_t stride) {
   return {reinterpret_cast<const float*>(rows), stride / 2, 1};
 }
 
-TESSERA_INLINE ScoreBlock block_scores(const HeadPass& pass, std::int64_t first, Scratch& scratch) {
+TESSERA_INLINE ScoreBlock block_scores(const Pass& pass, std::int64_t first, Scratch& scratch) {
   const std::int64_t padded = scratch.padded;
   const ScoreBlock block{scratch.scores.data(), first, std::min(kQueryBlock, pass.query.count - first),
                          pass.key.count, padded};
@@ -182,8 +178,8 @@ TESSERA_INLINE ScoreBlock block_scores(const HeadPass& pass, std::int64_t first,
   return block;
 }
 
-__attribute__((target("avx512f"))) void head_forward(const HeadPass& pass, const Rows& output,
-                                                     float* log_sums, Scratch& scratch) {
+__attribute__((target("avx512f"))) void head_forward(const Pass& pass, const Rows& output, float* log_sums,
+                                                     Scratch& scratch) {
   const std::int64_t padded = scratch.padded, size = pass.input.head_size;
   write_columns(pass.key, size, padded, scratch.key_columns);
   interleave_rows(pass.value.data, pass.value.stride, pass.value.count, size, scratch.value_pairs);
@@ -209,7 +205,7 @@ __attribute__((target("avx512f"))) void head_forward(const HeadPass& pass, const
 
 /// dS = P · (dP − Σ P · dP) · scale: the weights' and the scores' gradients' roundings, as the products that
 /// follow read them.
-TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums, const ScoreBlock& block,
+TESSERA_INLINE void score_gradients(const Pass& pass, const float* log_sums, const ScoreBlock& block,
                                     GradientScratch& scratch) {
   const std::int64_t padded = block.padded;
   for (std::int64_t i = 0; i < block.rows; ++i) {
@@ -240,13 +236,8 @@ TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums,
   }
 }
 
-struct HeadGradients {
-  Rows output, query, key, value;
-};
-
-__attribute__((target("avx512f"))) void head_backward(const HeadPass& pass, const float* log_sums,
-                                                      const HeadGradients& gradients,
-                                                      GradientScratch& scratch) {
+__attribute__((target("avx512f"))) void head_backward(const Pass& pass, const float* log_sums,
+                                                      const Gradients& gradients, GradientScratch& scratch) {
   const std::int64_t padded = scratch.padded, size = pass.input.head_size, keys = pass.key.count;
   write_columns(pass.key, size, padded, scratch.key_columns);
   write_columns(pass.value, size, padded, scratch.value_columns);
@@ -281,37 +272,17 @@ __attribute__((target("avx512f"))) void head_backward(const HeadPass& pass, cons
               gradients.value.stride);
 }
 
-HeadPass pass_of(const Input& input, std::int64_t batch, std::int64_t head) {
-  return {input, input.query.rows(batch, head), input.key.rows(batch, head), input.value.rows(batch, head),
-          ScoreRule::of(input, batch)};
-}
-
 }  // namespace
 
 template <>
 void attention_forward(const Input& input, const Operand& output, float* log_sums) {
-  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    Scratch scratch(input);
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
-      head_forward(pass_of(input, batch, head), output.rows(batch, head),
-                   log_sums + unit * input.query.tokens, scratch);
-    }
-  });
+  forward_heads<Scratch>(input, output, log_sums, head_forward);
 }
 
 template <>
 void attention_backward(const Input& input, const float* log_sums, const Operand& grad_output,
                         const AttentionGradients<c10::BFloat16>& gradients) {
-  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    GradientScratch scratch(input);
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
-      const HeadGradients of_head{grad_output.rows(batch, head), gradients.query.rows(batch, head),
-                                  gradients.key.rows(batch, head), gradients.value.rows(batch, head)};
-      head_backward(pass_of(input, batch, head), log_sums + unit * input.query.tokens, of_head, scratch);
-    }
-  });
+  backward_heads<GradientScratch>(input, log_sums, grad_output, gradients, head_backward);
 }
 
 #else

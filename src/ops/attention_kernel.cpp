@@ -1,11 +1,11 @@
 #include "ops/attention_kernel.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "ops/attention_heads.h"
 #include "ops/attention_scores.h"
 #include "ops/matrix_kernel.h"
 #include "ops/vectors.h"
@@ -16,6 +16,8 @@ namespace {
 using Input = AttentionInput<float>;
 using Operand = AttentionOperand<float>;
 using Rows = AttentionRows<float>;
+using Pass = HeadPass<float>;
+using Gradients = HeadGradients<float>;
 
 constexpr std::int64_t kQueryBlock = kAttentionQueryBlock;
 
@@ -53,16 +55,9 @@ TESSERA_INLINE void write_columns(const Rows& rows, std::int64_t head_size, std:
   }
 }
 
-/// What a head's passes share.
-struct HeadPass {
-  const Input& input;
-  Rows query, key, value;
-  ScoreRule rule;
-};
-
 /// Scores of a block of queries into scratch.scores.
 template <std::int64_t kBytes>
-TESSERA_INLINE ScoreBlock block_scores(const HeadPass& pass, std::int64_t first, Scratch& scratch) {
+TESSERA_INLINE ScoreBlock block_scores(const Pass& pass, std::int64_t first, Scratch& scratch) {
   const std::int64_t padded = scratch.padded;
   const ScoreBlock block{scratch.scores.data(), first, std::min(kQueryBlock, pass.query.count - first),
                          pass.key.count, padded};
@@ -74,7 +69,7 @@ TESSERA_INLINE ScoreBlock block_scores(const HeadPass& pass, std::int64_t first,
 }
 
 template <std::int64_t kBytes>
-TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, float* log_sums,
+TESSERA_INLINE void head_forward_with(const Pass& pass, const Rows& output, float* log_sums,
                                       Scratch& scratch) {
   using Target = RegistersOf<kBytes>;
   using Floats = typename Target::V::Values;
@@ -99,7 +94,7 @@ TESSERA_INLINE void head_forward_with(const HeadPass& pass, const Rows& output, 
 
 /// P = exp(score − log_sum); dS = P · (dP − Σ P · dP) · scale, which is the gradient of q·k.
 template <std::int64_t kBytes>
-TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums, const ScoreBlock& block,
+TESSERA_INLINE void score_gradients(const Pass& pass, const float* log_sums, const ScoreBlock& block,
                                     GradientScratch& scratch) {
   using Floats = typename Vectors<float, kBytes>::Values;
   for (std::int64_t i = 0; i < block.rows; ++i) {
@@ -115,13 +110,9 @@ TESSERA_INLINE void score_gradients(const HeadPass& pass, const float* log_sums,
   }
 }
 
-struct HeadGradients {
-  Rows output, query, key, value;
-};
-
 template <std::int64_t kBytes>
-TESSERA_INLINE void head_backward_with(const HeadPass& pass, const float* log_sums,
-                                       const HeadGradients& gradients, GradientScratch& scratch) {
+TESSERA_INLINE void head_backward_with(const Pass& pass, const float* log_sums, const Gradients& gradients,
+                                       GradientScratch& scratch) {
   using Target = RegistersOf<kBytes>;
   const std::int64_t padded = scratch.padded;
   const std::int64_t size = pass.input.head_size;
@@ -152,18 +143,12 @@ TESSERA_INLINE void head_backward_with(const HeadPass& pass, const float* log_su
   }
 }
 
-TESSERA_KERNEL(void, head_forward,
-               (const HeadPass& pass, const Rows& output, float* log_sums, Scratch& scratch),
+TESSERA_KERNEL(void, head_forward, (const Pass& pass, const Rows& output, float* log_sums, Scratch& scratch),
                (pass, output, log_sums, scratch))
 TESSERA_KERNEL(void, head_backward,
-               (const HeadPass& pass, const float* log_sums, const HeadGradients& gradients,
+               (const Pass& pass, const float* log_sums, const Gradients& gradients,
                 GradientScratch& scratch),
                (pass, log_sums, gradients, scratch))
-
-HeadPass pass_of(const Input& input, std::int64_t batch, std::int64_t head) {
-  return {input, input.query.rows(batch, head), input.key.rows(batch, head), input.value.rows(batch, head),
-          ScoreRule::of(input, batch)};
-}
 
 }  // namespace
 
@@ -176,28 +161,13 @@ bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
 
 template <>
 void attention_forward(const Input& input, const Operand& output, float* log_sums) {
-  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    Scratch scratch(input);
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
-      head_forward(pass_of(input, batch, head), output.rows(batch, head),
-                   log_sums + unit * input.query.tokens, scratch);
-    }
-  });
+  forward_heads<Scratch>(input, output, log_sums, head_forward);
 }
 
 template <>
 void attention_backward(const Input& input, const float* log_sums, const Operand& grad_output,
                         const AttentionGradients<float>& gradients) {
-  at::parallel_for(0, input.batch * input.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    GradientScratch scratch(input);
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t batch = unit / input.heads, head = unit % input.heads;
-      const HeadGradients of_head{grad_output.rows(batch, head), gradients.query.rows(batch, head),
-                                  gradients.key.rows(batch, head), gradients.value.rows(batch, head)};
-      head_backward(pass_of(input, batch, head), log_sums + unit * input.query.tokens, of_head, scratch);
-    }
-  });
+  backward_heads<GradientScratch>(input, log_sums, grad_output, gradients, head_backward);
 }
 
 }  // namespace tessera::ops

@@ -9,6 +9,7 @@
 #include "ops/activations.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
+#include "vision/packed_tensors.h"
 
 namespace tessera::vision {
 
@@ -16,19 +17,6 @@ namespace {
 
 torch::nn::LayerNorm layer_norm(const Dinov2Config& config) {
   return torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.hidden_size}).eps(config.layer_norm_eps));
-}
-
-/// Moves parameters of one shape into one piece of memory.
-void lay_together(const std::vector<at::Tensor*>& parameters) {
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> parts;
-  for (const at::Tensor* parameter : parameters) parts.push_back(*parameter);
-  const at::Tensor whole = at::cat(parts);
-  const std::int64_t size = parts.front().size(0);
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const auto first = static_cast<std::int64_t>(i) * size;
-    parameters[i]->set_data(whole.slice(0, first, first + size));
-  }
 }
 
 }  // namespace
@@ -143,45 +131,43 @@ void Dinov2AttentionImpl::pack() {
 
 namespace {
 
-/// Tensors that lie one behind another in one piece of memory.
-bool lie_together(const std::vector<at::Tensor>& parts) {
-  const auto follows = [](const at::Tensor& one, const at::Tensor& next) {
-    return one.is_contiguous() && next.is_contiguous() && one.storage().is_alias_of(next.storage()) &&
-           next.storage_offset() == one.storage_offset() + one.numel();
-  };
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    if (!follows(parts[i - 1], parts[i])) return false;
-  }
-  return true;
-}
-
-/// `count` as one, without gradient.
-at::Tensor together(const at::Tensor& first, std::int64_t count) {
-  std::vector<std::int64_t> sizes = first.sizes().vec();
-  sizes[0] *= count;
-  const at::Tensor plain = first.detach();
-  return plain.as_strided(sizes, plain.strides());
-}
-
 bool has_active_adapter(const LinearImpl& linear) { return linear.has_lora() && !linear.is_merged(); }
+
+bool is_frozen(const LinearImpl& linear) {
+  return !linear.weight.requires_grad() && !(linear.bias.defined() && linear.bias.requires_grad());
+}
+
+/// Whether the base products of modules of one shape, with biases or without, can be one.
+template <std::size_t kCount>
+bool form_one_product(const std::array<LinearImpl*, kCount>& linears) {
+  std::vector<at::Tensor> weights, biases;
+  for (const LinearImpl* linear : linears) {
+    if (!is_frozen(*linear)) return false;
+    weights.push_back(linear->weight);
+    if (linear->bias.defined()) biases.push_back(linear->bias);
+  }
+  return lie_together(weights) && lie_together(biases);
+}
+
+/// The base products of `count` modules from `first` on, side by side.
+at::Tensor one_product(const at::Tensor& input, const LinearImpl& first, std::int64_t count,
+                       FrozenCast& cast) {
+  return ops::linear(input, cast.of(together(first.weight, count)),
+                     first.bias.defined() ? together(first.bias, count) : at::Tensor());
+}
 
 }  // namespace
 
 bool Dinov2AttentionImpl::is_one_product() const {
-  const auto [query, key, value] = projections();
   for (const LinearImpl* linear : projections()) {
-    if (linear->weight.requires_grad() || (linear->bias.defined() && linear->bias.requires_grad()))
-      return false;
     // DoRA scales what the product gives, row by row.
     if (has_active_adapter(*linear) && linear->lora_options().dora) return false;
   }
-  return lie_together({query->weight, key->weight, value->weight}) &&
-         (!query->bias.defined() || lie_together({query->bias, key->bias, value->bias}));
+  return form_one_product(projections());
 }
 
 at::Tensor Dinov2AttentionImpl::projected_together(const at::Tensor& rows) {
-  return ops::linear(rows, cast_.of(together(query_->weight, 3)),
-                     query_->bias.defined() ? together(query_->bias, 3) : at::Tensor());
+  return one_product(rows, *query_, 3, cast_);
 }
 
 std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows) {
@@ -250,14 +236,10 @@ Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swi
 }
 
 std::pair<at::Tensor, at::Tensor> Dinov2MlpImpl::gate_and_up(const at::Tensor& hidden_states) {
-  bool is_one_product = lie_together({in_->weight, up_->weight}) && lie_together({in_->bias, up_->bias});
-  for (const LinearImpl* linear : {in_.get(), up_.get()}) {
-    is_one_product = is_one_product && !has_active_adapter(*linear) && !linear->weight.requires_grad() &&
-                     !linear->bias.requires_grad();
-  }
-  if (!is_one_product) return {in_->forward(hidden_states), up_->forward(hidden_states)};
-  const std::vector<at::Tensor> halves =
-      ops::linear(hidden_states, cast_.of(together(in_->weight, 2)), together(in_->bias, 2)).chunk(2, -1);
+  if (has_active_adapter(*in_) || has_active_adapter(*up_) ||
+      !form_one_product(std::array{in_.get(), up_.get()}))
+    return {in_->forward(hidden_states), up_->forward(hidden_states)};
+  const std::vector<at::Tensor> halves = one_product(hidden_states, *in_, 2, cast_).chunk(2, -1);
   return {halves[0], halves[1]};
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "vision/packed_tensors.h"
 
 namespace tessera::vision {
 
@@ -23,13 +24,7 @@ std::string exchanged(const std::string& key, const std::string& from, const std
 bool is_shared(const std::string& key) { return key.ends_with("lora_A.weight"); }
 
 at::Tensor joined(const at::Tensor& gate, const at::Tensor& up) {
-  const bool lie_together = gate.is_contiguous() && up.is_contiguous() && gate.sizes() == up.sizes() &&
-                            gate.storage().is_alias_of(up.storage()) &&
-                            up.storage_offset() == gate.storage_offset() + gate.numel();
-  if (!lie_together) return at::cat({gate, up});
-  std::vector<std::int64_t> sizes = gate.sizes().vec();
-  sizes[0] *= 2;
-  return gate.detach().as_strided(sizes, gate.strides());
+  return gate.sizes() == up.sizes() && lie_together({gate, up}) ? together(gate, 2) : at::cat({gate, up});
 }
 
 }  // namespace

@@ -3,22 +3,18 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "vision/module_names.h"
 #include "vision/module_pattern.h"
 
 namespace tessera::vision {
 
 namespace {
 
-/// PEFT's rule for rank_pattern and alpha_pattern, under either naming.
+/// Of the first pattern that names the module.
 template <typename Value>
 Value value_of(const std::vector<std::pair<std::string, Value>>& patterns, const char* field,
                const std::string& module, Value otherwise) {
   for (const auto& [key, value] : patterns) {
-    const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
-    for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
-      if (pattern.matches(rename_path(module, naming))) return value;
-    }
+    if (pattern_names(key, field, module)) return value;
   }
   return otherwise;
 }

@@ -142,10 +142,8 @@ void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options) {
   }
   const auto check = [&](const auto& patterns, const char* field) {
     for (const auto& [key, value] : patterns) {
-      const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
-      if (std::none_of(adapted.begin(), adapted.end(), [&](const NamedLinear& item) {
-            return in_either_naming(item.name,
-                                    [&](const std::string& name) { return pattern.matches(name); });
+      if (std::none_of(adapted.begin(), adapted.end(), [&, key = key](const NamedLinear& item) {
+            return pattern_names(key, field, item.name);
           }))
         fail("{}: \"{}\" matches no adapted module; there are {}", field, key,
              fmt::join(candidates(adapted), ", "));

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "vision/module_names.h"
 
 namespace tessera::vision {
 
@@ -64,6 +65,12 @@ std::optional<std::string> ModulePattern::group(const std::string& path, const c
   const PCRE2_SIZE* places = pcre2_get_ovector_pointer(data_of(data_));
   if (number < 0 || places[2 * number] == PCRE2_UNSET) return std::nullopt;
   return path.substr(places[2 * number], places[2 * number + 1] - places[2 * number]);
+}
+
+bool pattern_names(const std::string& key, const char* field, const std::string& module) {
+  const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
+  return pattern.matches(rename_path(module, ModuleNaming::kLegacy)) ||
+         pattern.matches(rename_path(module, ModuleNaming::kCurrent));
 }
 
 }  // namespace tessera::vision
