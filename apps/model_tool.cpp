@@ -84,6 +84,21 @@ void FailedImages::read(const std::string& file, std::int64_t size,
 
 int FailedImages::exit_code() const { return failures_.empty() ? kDone : kFailure; }
 
+void warn_of_cut_texts(const char* program, const inference::TrainedModel& evaluated,
+                       const std::vector<std::string>& texts) {
+  constexpr std::size_t kShown = 5;
+  const std::int64_t most = evaluated.config.language.max_tokens;
+  std::size_t cut = 0;
+  for (const std::string& text : texts) {
+    const std::size_t tokens = evaluated.tokenizer.encode(text).size();
+    if (tokens <= static_cast<std::size_t>(most) || ++cut > kShown) continue;
+    std::fprintf(stderr,
+                 "%s: warning: %s has %zu tokens; the model reads the first %lld (language.max_tokens)\n",
+                 program, quoted(text).c_str(), tokens, static_cast<long long>(most));
+  }
+  if (cut > kShown) std::fprintf(stderr, "%s: warning: so it is with %zu more\n", program, cut - kShown);
+}
+
 std::string dumped(const nlohmann::json& json) {
   return json.dump(2, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace) + "\n";
 }

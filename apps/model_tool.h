@@ -66,6 +66,10 @@ class FailedImages {
   nlohmann::json failures_ = nlohmann::json::array();
 };
 
+/// Says on standard error which texts are longer than the model reads, and at how many tokens they are cut.
+void warn_of_cut_texts(const char* program, const inference::TrainedModel& evaluated,
+                       const std::vector<std::string>& texts);
+
 /// JSON for a terminal or file; text that isn't UTF-8 does not stop it.
 std::string dumped(const nlohmann::json& json);
 

@@ -31,9 +31,13 @@ int run_action(const char* command, const char* about, const Action (&actions)[k
     return arguments.empty() ? kUsage : kDone;
   }
   for (const Action& action : actions) {
-    if (arguments[0] == action.name) return action.run({arguments.begin() + 1, arguments.end()});
+    if (arguments[0] != action.name) continue;
+    // What goes wrong in an action points at that action's own --help.
+    return run_program(fmt::format("tessera {} {}", command, action.name).c_str(), [&] {
+      return action.run({arguments.begin() + 1, arguments.end()});
+    });
   }
-  throw ConfigError(fmt::format("{0}: no action '{1}'; see tessera {0} --help", command, arguments[0]));
+  throw ConfigError(fmt::format("no action '{1}'; see tessera {0} --help", command, arguments[0]));
 }
 
 }  // namespace tessera::apps

@@ -41,6 +41,14 @@ ModuleNaming naming_from(const std::string& word) {
 
 const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
 
+/// As PyTorch has it: "float32".
+std::string word_of(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return "float32";
+  if (dtype == at::kHalf) return "float16";
+  if (dtype == at::kBFloat16) return "bfloat16";
+  return dtype == at::kDouble ? "float64" : toString(dtype);
+}
+
 std::string text_of(const options::variables_map& values, const char* name) {
   return values[name].as<std::string>();
 }
@@ -80,7 +88,7 @@ Json inspection(const AdapterFiles& files) {
   std::map<std::string, std::int64_t> dtypes;
   for (const auto& [key, tensor] : files.tensors) {
     parameters += tensor.numel();
-    ++dtypes[toString(tensor.scalar_type())];
+    ++dtypes[word_of(tensor.scalar_type())];
     if (key.find(".lora_") == std::string::npos) others += tensor.numel();
   }
   json["parameters"] = parameters;
@@ -182,20 +190,23 @@ int convert(const Words& arguments) {
       ("adapter", options::value<std::string>()->required(), "PEFT folder")
       ("naming", options::value<std::string>()->default_value("current"),
        "current: transformers 5 (q_proj, …); legacy: before (query, …)")
+      ("backbone-only", "of an adapter of a model with a head (Dinov2ForImageClassification) take what belongs to "
+       "the backbone, and leave the head out")
       ("output,o", options::value<std::string>()->required(), "the folder to make");
   // clang-format on
   const auto values = parse_options(
       "Renames the modules of an adapter, so that an adapter made with an older transformers loads in a "
       "current "
       "one, or\nthe other way round. The tensors stay what they are, byte for byte.\n\n"
-      "Usage: tessera adapter convert FOLDER --output FOLDER [--naming current|legacy]\n",
+      "Usage: tessera adapter convert FOLDER --output FOLDER [--naming current|legacy] [--backbone-only]\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
   const fs::path output = text_of(*values, "output");
   refuse_existing(output);
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
-  vision::write_adapter(output,
-                        vision::convert_adapter(vision::read_adapter(text_of(*values, "adapter")), naming));
+  AdapterFiles files = vision::read_adapter(text_of(*values, "adapter"));
+  if (values->count("backbone-only") != 0) files = vision::without_head(files);
+  vision::write_adapter(output, vision::convert_adapter(files, naming));
   std::cout << output.string() << "\n";
   return kDone;
 }

@@ -153,6 +153,7 @@ int embed_command(const std::vector<std::string>& arguments) {
   const ModelTool tool(*values);
   check_trained(tool, with_tokens);
 
+  warn_of_cut_texts("tessera embed", tool.evaluated(), texts);
   FailedImages failed("tessera embed");
   Embedder embedder(tool, with_tokens);
   for (const std::string& file : files) {

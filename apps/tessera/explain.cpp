@@ -76,6 +76,8 @@ int explain_command(const std::vector<std::string>& arguments) {
   if (files.empty()) throw ConfigError("name at least one image");
 
   const Explainer explainer(*values);
+  if (values->count("text") != 0)
+    warn_of_cut_texts("tessera explain", explainer.tool().evaluated(), {(*values)["text"].as<std::string>()});
   FailedImages failed("tessera explain");
   std::vector<inference::ExplainedImage> images;
   for (const std::string& file : files) {

@@ -12,7 +12,8 @@
 #include "command_line.h"
 #include "core/device.h"
 #include "core/error.h"
-#include "core/safetensors.h"
+#include "core/safetensors_rows.h"
+#include "core/stop_signal.h"
 #include "data/image_list.h"
 #include "inference/image_features.h"
 #include "model_tool.h"
@@ -107,14 +108,18 @@ inference::FeatureEncoderOptions encoder_options(const options::variables_map& v
   return result;
 }
 
-inference::FeatureListOptions list_options(const options::variables_map& values, ProgressLine& line) {
+inference::FeatureListOptions list_options(const options::variables_map& values, ProgressLine& line,
+                                           const StopSignal& stop) {
   inference::FeatureListOptions result;
   result.batch_size = count_of(values, "batch-size", 1);
   result.workers = count_of(values, "workers", 1);
-  result.dtype = word_of<c10::ScalarType>(
-      values, "dtype", {{"float32", c10::kFloat}, {"float16", c10::kHalf}, {"bfloat16", c10::kBFloat16}});
   result.skip_broken = values.count("skip-broken") != 0;
-  result.progress = [&line](const inference::FeatureProgress& progress) { line.show(progress); };
+  result.progress = [&line, &stop](const inference::FeatureProgress& progress) {
+    line.show(progress);
+    if (stop.received() == 0) return;
+    line.leave();
+    fail("stopped after {} of {} images; nothing was written", progress.done, progress.of);
+  };
   result.on_broken = [&line](const std::string& message) {
     line.leave();
     std::fprintf(stderr, "tessera features: skipped: %s\n", message.c_str());
@@ -166,6 +171,24 @@ options::options_description described_options() {
   return description;
 }
 
+c10::ScalarType dtype_of(const options::variables_map& values) {
+  return word_of<c10::ScalarType>(
+      values, "dtype", {{"float32", c10::kFloat}, {"float16", c10::kHalf}, {"bfloat16", c10::kBFloat16}});
+}
+
+std::vector<std::string> all_names(const data::ImageList& images) {
+  std::vector<std::string> names;
+  for (std::int64_t i = 0; i < images.size(); ++i) names.push_back(images.name(i));
+  return names;
+}
+
+StringMap metadata_of(const inference::FeatureEncoder& encoder, const std::vector<std::string>& names) {
+  StringMap metadata = encoder.description();
+  metadata["format"] = "pt";
+  metadata["images"] = nlohmann::json(names).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return metadata;
+}
+
 }  // namespace
 
 int features_command(const std::vector<std::string>& arguments) {
@@ -181,27 +204,25 @@ int features_command(const std::vector<std::string>& arguments) {
   check_output(output);
   const Compute compute = compute_of(*values);
   ProgressLine line;
-  const inference::FeatureListOptions list = list_options(*values, line);
+  const StopSignal stop;
+  const inference::FeatureListOptions list = list_options(*values, line, stop);
   const inference::FeatureEncoderOptions of_encoder = encoder_options(*values);
   const data::ImageList images = data::ImageList::open(words_of(*values, "images"));
   for (const std::string& damage : images.damage()) {
     std::fprintf(stderr, "tessera features: %s\n", damage.c_str());
   }
   const auto encoder = inference::FeatureEncoder::open(of_encoder, compute);
+  const std::string what = (*values)["what"].as<std::string>();
+  SafetensorsRows rows(output, what, dtype_of(*values),
+                       SafetensorsRows::metadata_size(metadata_of(*encoder, all_names(images))));
   line = ProgressLine();  // loading the model is not counted
-  const inference::ListFeatures result = inference::encode_list(*encoder, images, list);
+  const inference::EncodedList result =
+      inference::encode_list(*encoder, images, list, [&](const at::Tensor& some) { rows.append(some); });
   const double seconds = line.seconds();
   line.leave();
-
-  StringMap metadata = encoder->description();
-  metadata["format"] = "pt";
-  metadata["images"] =
-      nlohmann::json(result.names).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  const std::string what = (*values)["what"].as<std::string>();
-  write_safetensors(output, {{what, result.features}}, metadata);
+  rows.commit(metadata_of(*encoder, result.names));
   std::cout << fmt::format("{}: {} [{}] {}; {:.1f} images/s; {}\n", output, what,
-                           fmt::join(result.features.sizes().vec(), ", "),
-                           (*values)["dtype"].as<std::string>(),
+                           fmt::join(rows.shape(), ", "), (*values)["dtype"].as<std::string>(),
                            static_cast<double>(images.size()) / std::max(seconds, 1e-9), compute.describe());
   if (result.broken > 0) std::cout << fmt::format("{} broken images were skipped\n", result.broken);
   return kDone;

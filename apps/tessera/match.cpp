@@ -70,6 +70,7 @@ int match_command(const std::vector<std::string>& arguments) {
 
   const ModelTool tool(*values);
   const inference::TrainedModel evaluated = tool.evaluated();
+  warn_of_cut_texts("tessera match", evaluated, texts);
   FailedImages failed("tessera match");
   failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
     const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));

@@ -19,7 +19,8 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import (Dinov2Config, Dinov2ForImageClassification, Dinov2Model, Dinov2WithRegistersConfig,
+                          Dinov2WithRegistersModel)
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import Dinov2WithRegistersEmbeddings
 
@@ -178,13 +179,18 @@ def sorted_lists(config):
     return config
 
 
-def lora_case(folder, name, seed, size, lora, settings=None, registers=None, legacy_names=False, merged=False):
+def lora_case(folder, name, seed, size, lora, settings=None, registers=None, legacy_names=False, merged=False,
+              head=False):
     generator = torch.Generator().manual_seed(seed)
     # PiSSA and OLoRA take the weights apart in float32.
     base = build(settings or {}, generator, registers).float()
     config = config_object(base)
     weights = legacy_tensors({key: value.detach().clone() for key, value in base.named_parameters()})
-    model = get_peft_model(base, LoraConfig(**lora)).double().eval()
+    whole = base
+    if head:
+        whole = Dinov2ForImageClassification(base.config)
+        whole.dinov2 = base
+    model = get_peft_model(whole, LoraConfig(**lora)).double().eval()
     by_place = {value.data_ptr(): (key, value) for key, value in model.named_parameters()}
     parameters = {}
     for key, value in get_peft_model_state_dict(model).items():
@@ -198,7 +204,7 @@ def lora_case(folder, name, seed, size, lora, settings=None, registers=None, leg
     adapter = {key: value.detach().clone() for key, value in parameters.items()}
     if merged:
         model = model.merge_and_unload().eval()
-    pixels, outputs, cotangents = run(model, size, generator)
+    pixels, outputs, cotangents = run(base if head else model, size, generator)
     rename = legacy if legacy_names else lambda key: key
     if legacy_names:
         # As an older transformers, whose modules had the names of the files, saved the same adapter.
@@ -305,6 +311,10 @@ def main():
     lora_case(folder, "swiglu", 41, (16, 16), {**query, "target_modules": "all-linear", "use_dora": True,
                                                "rank_pattern": {"up_proj": 3}},
               {"use_swiglu_ffn": True, "num_hidden_layers": 1})
+    lora_case(folder, "of_classifier", 42, (16, 16), {
+        **query, "target_modules": r"dinov2\.encoder\.layer\.\d\.(attention\.q_proj|mlp\.fc1)",
+        "rank_pattern": {"dinov2.encoder.layer.1.attention.q_proj": 3}, "modules_to_save": ["dinov2.layernorm"]},
+        head=True)
     compressor_case(folder, "small", 31, (16, 12, 8))
     compressor_case(folder, "wide", 32, (24, 40, 10))
 

@@ -140,6 +140,12 @@ void AtomicFile::write(const void* data, std::size_t size) {
   }
 }
 
+void AtomicFile::seek(std::uint64_t position) {
+  if (::lseek(descriptor_, static_cast<off_t>(position), SEEK_SET) < 0) {
+    fail("{}: can't be written: {}", path_.string(), reason(errno));
+  }
+}
+
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0 && errno != EINVAL) {
     fail("{}: can't be flushed to disk: {}", path_.string(), reason(errno));

@@ -14,42 +14,16 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/safetensors_format.h"
 
 namespace tessera {
 
 namespace {
 
+using namespace safetensors_format;
 using Json = nlohmann::json;
 
-constexpr std::uint64_t kMaxHeaderSize = 100'000'000;  // the format's own limit
-constexpr std::uint64_t kLengthSize = 8;
 constexpr std::size_t kMaxRank = 64;
-constexpr const char* kMetadataKey = "__metadata__";
-
-struct DtypeName {
-  at::ScalarType dtype;
-  const char* name;
-};
-
-// In the order in which the reference writer stores them: alignment descending.
-constexpr std::array<DtypeName, 16> kDtypes{{
-    {at::kUInt64, "U64"},
-    {at::kLong, "I64"},
-    {at::kDouble, "F64"},
-    {at::kComplexFloat, "C64"},
-    {at::kFloat, "F32"},
-    {at::kUInt32, "U32"},
-    {at::kInt, "I32"},
-    {at::kBFloat16, "BF16"},
-    {at::kHalf, "F16"},
-    {at::kUInt16, "U16"},
-    {at::kShort, "I16"},
-    {at::kFloat8_e4m3fn, "F8_E4M3"},
-    {at::kFloat8_e5m2, "F8_E5M2"},
-    {at::kChar, "I8"},
-    {at::kByte, "U8"},
-    {at::kBool, "BOOL"},
-}};
 
 std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
   for (const auto& entry : kDtypes) {
@@ -58,13 +32,6 @@ std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
     }
   }
   return std::nullopt;
-}
-
-/// Position in kDtypes, or its size where the dtype has no name in the format.
-std::size_t dtype_rank(at::ScalarType dtype) {
-  const auto* found = std::find_if(kDtypes.begin(), kDtypes.end(),
-                                   [dtype](const DtypeName& entry) { return entry.dtype == dtype; });
-  return static_cast<std::size_t>(found - kDtypes.begin());
 }
 
 /// A parser's message may quote a whole token of the file.
@@ -341,15 +308,8 @@ std::vector<const NamedTensor*> file_order(const TensorMap& tensors, const std::
   std::vector<const NamedTensor*> order;
   for (const auto& named : tensors) {
     const auto& [name, tensor] = named;
-    if (name == kMetadataKey) {
-      fail("{}: a tensor can't be named '{}'", file, name);
-    }
     if (!tensor.defined() || tensor.layout() != at::kStrided) {
       fail("{}: tensor '{}' has no dense values to write", file, name);
-    }
-    if (dtype_rank(tensor.scalar_type()) == kDtypes.size()) {
-      fail("{}: tensor '{}': dtype {} has no name in the format", file, name,
-           c10::toString(tensor.scalar_type()));
     }
     order.push_back(&named);
   }
@@ -359,20 +319,26 @@ std::vector<const NamedTensor*> file_order(const TensorMap& tensors, const std::
   return order;
 }
 
-/// Length and JSON, padded with spaces so that the data begins at a multiple of 8.
-std::string make_header(const std::vector<const NamedTensor*>& order, const StringMap& metadata,
-                        const std::string& file) {
+}  // namespace
+
+std::string safetensors_format::header_of(const std::vector<HeaderEntry>& tensors, const StringMap& metadata,
+                                          const std::string& file, std::uint64_t size) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) {
     header[kMetadataKey] = metadata;
   }
   std::uint64_t offset = 0;
-  for (const NamedTensor* named : order) {
-    const auto& [name, tensor] = *named;
-    const std::uint64_t end = offset + static_cast<std::uint64_t>(tensor.numel()) * tensor.element_size();
-    header[name] = {{"dtype", kDtypes[dtype_rank(tensor.scalar_type())].name},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {offset, end}}};
+  for (const auto& [name, dtype, shape] : tensors) {
+    if (name == kMetadataKey) {
+      fail("{}: a tensor can't be named '{}'", file, name);
+    }
+    if (dtype_rank(dtype) == kDtypes.size()) {
+      fail("{}: tensor '{}': dtype {} has no name in the format", file, name, c10::toString(dtype));
+    }
+    const std::uint64_t end =
+        offset + static_cast<std::uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
+    header[name] = {
+        {"dtype", kDtypes[dtype_rank(dtype)].name}, {"shape", shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string json;
@@ -381,24 +347,29 @@ std::string make_header(const std::vector<const NamedTensor*>& order, const Stri
   } catch (const Json::exception& error) {
     fail("{}: the names or metadata can't be written as JSON: {}", file, shortened(error.what()));
   }
-  json.resize((json.size() + 7) / 8 * 8, ' ');
-  if (json.size() > kMaxHeaderSize) {
-    fail("{}: the header would have {} bytes, at most {} are allowed", file, json.size(), kMaxHeaderSize);
+  const std::uint64_t length = size == 0 ? (json.size() + 7) / 8 * 8 : size - kLengthSize;
+  const std::uint64_t allowed = std::min(length, kMaxHeaderSize);
+  if (json.size() > allowed || length > kMaxHeaderSize) {
+    fail("{}: the header would have {} bytes, at most {} are allowed", file, std::max(length, json.size()),
+         allowed);
   }
+  json.resize(length, ' ');
   std::string result;
-  for (std::uint64_t length = json.size(), i = 0; i < kLengthSize; ++i, length >>= 8) {
-    result.push_back(static_cast<char>(length & 0xff));
+  for (std::uint64_t rest = length, i = 0; i < kLengthSize; ++i, rest >>= 8) {
+    result.push_back(static_cast<char>(rest & 0xff));
   }
   return result + json;
 }
 
-}  // namespace
-
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors,
                        const StringMap& metadata) {
   const auto order = file_order(tensors, path.string());
+  std::vector<HeaderEntry> described;
+  for (const NamedTensor* named : order)
+    described.push_back({named->first, named->second.scalar_type(), named->second.sizes().vec()});
+  const std::string header = header_of(described, metadata, path.string());
   AtomicFile file(path);
-  file.write(make_header(order, metadata, path.string()));
+  file.write(header);
   for (const NamedTensor* named : order) {
     // One tensor at a time: a copy of all would double the memory of a large model.
     const at::Tensor dense = named->second.detach().resolve_conj().resolve_neg().to(at::kCPU).contiguous();

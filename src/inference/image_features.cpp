@@ -50,40 +50,30 @@ std::vector<PreparedImage> prepare_images(const FeatureEncoder& encoder, const d
   return prepared;
 }
 
-/// Rows of features, in memory for as many images as there are.
+/// Rows on their way out.
 class Rows {
  public:
-  Rows(std::int64_t count, c10::ScalarType dtype) : count_(count), dtype_(dtype) {}
+  explicit Rows(const std::function<void(const at::Tensor& rows)>& take) : take_(take) {}
 
   void add(const at::Tensor& features, const std::vector<std::string>& names) {
-    if (!rows_.defined()) {
-      std::vector<std::int64_t> shape = features.sizes().vec();
-      shape[0] = count_;
-      rows_ = at::empty(shape, dtype_);
-    }
-    if (features.sizes().slice(1) != rows_.sizes().slice(1)) {
+    const at::IntArrayRef shape = features.sizes().slice(1);
+    if (names_.empty()) shape_ = shape.vec();
+    if (shape != at::IntArrayRef(shape_)) {
       fail(
           "{}: its features have the shape [{}], those of the images before [{}]; with tokens, all images "
-          "have "
-          "to be of one size",
-          names.front(), fmt::join(features.sizes().slice(1).vec(), ", "),
-          fmt::join(rows_.sizes().slice(1).vec(), ", "));
+          "have to be of one size",
+          names.front(), fmt::join(shape.vec(), ", "), fmt::join(shape_, ", "));
     }
-    rows_.narrow(0, filled_, features.size(0)).copy_(features);
-    filled_ += features.size(0);
+    take_(features);
     names_.insert(names_.end(), names.begin(), names.end());
   }
 
-  ListFeatures result(std::int64_t broken) {
-    return {rows_.narrow(0, 0, filled_), std::move(names_), broken};
-  }
-  bool empty() const { return filled_ == 0; }
+  EncodedList result(std::int64_t broken) { return {std::move(names_), broken}; }
+  bool empty() const { return names_.empty(); }
 
  private:
-  std::int64_t count_;
-  c10::ScalarType dtype_;
-  at::Tensor rows_;
-  std::int64_t filled_ = 0;
+  const std::function<void(const at::Tensor& rows)>& take_;
+  std::vector<std::int64_t> shape_;  ///< of one row
   std::vector<std::string> names_;
 };
 
@@ -109,8 +99,9 @@ class Waiting {
 
 }  // namespace
 
-ListFeatures encode_list(FeatureEncoder& encoder, const data::ImageList& images,
-                         const FeatureListOptions& options) {
+EncodedList encode_list(FeatureEncoder& encoder, const data::ImageList& images,
+                        const FeatureListOptions& options,
+                        const std::function<void(const at::Tensor& rows)>& take) {
   const c10::NoGradGuard no_grad;
   const std::int64_t count = images.size();
   const auto prepare = [&](std::int64_t begin) {
@@ -119,7 +110,7 @@ ListFeatures encode_list(FeatureEncoder& encoder, const data::ImageList& images,
       return prepare_images(encoder, images, begin, end, options.workers);
     });
   };
-  Rows rows(count, options.dtype);
+  Rows rows(take);
   std::int64_t broken = 0;
   std::future<std::vector<PreparedImage>> next = prepare(0);
   for (std::int64_t begin = 0; begin < count; begin += options.batch_size) {

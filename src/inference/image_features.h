@@ -62,22 +62,22 @@ struct FeatureProgress {
 struct FeatureListOptions {
   std::int64_t batch_size = 32;
   std::int64_t workers = 2;  ///< threads that decode images while others are encoded
-  c10::ScalarType dtype = c10::kFloat;
   bool skip_broken = false;
   std::function<void(const FeatureProgress&)> progress;       ///< called after each batch
   std::function<void(const std::string& message)> on_broken;  ///< called where an image is skipped
 };
 
-struct ListFeatures {
-  at::Tensor features;             ///< [N, …], a row an image that could be read
-  std::vector<std::string> names;  ///< [N]
+struct EncodedList {
+  std::vector<std::string> names;  ///< of the rows
   std::int64_t broken = 0;
 };
 
-/// The features of many images, batch by batch; the result is held in memory.
+/// The features of many images, batch by batch.
+/// @param take  gets the rows as they come, [n, …] float32, one an image that could be read
 /// @throws Error naming the image that is broken (where they aren't skipped), or has another number of tokens
 ///         than those before; also where no image could be read
-ListFeatures encode_list(FeatureEncoder& encoder, const data::ImageList& images,
-                         const FeatureListOptions& options);
+EncodedList encode_list(FeatureEncoder& encoder, const data::ImageList& images,
+                        const FeatureListOptions& options,
+                        const std::function<void(const at::Tensor& rows)>& take);
 
 }  // namespace tessera::inference

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <torch/utils.h>
 
+#include "core/config_schema.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
@@ -72,6 +73,22 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
 }  // namespace
 
 std::string backbone_hash(const fs::path& path) { return file_hash(vision::find_weights_file(path)); }
+
+std::vector<std::string> unused_lora_keys(const Config& config, const Stage1Model& model) {
+  std::vector<std::string> lines;
+  if (config.lora.adapter.empty() || !model.has_lora()) return lines;
+  Config of_adapter;
+  of_adapter.lora = model.lora()->to_config();
+  for (const std::string& name : names_in_section("lora")) {
+    const ConfigKey& key = *find_config_key("lora." + name);
+    const std::string wanted = value_as_yaml(key, config), used = value_as_yaml(key, of_adapter);
+    if (key.path != "lora.adapter" && wanted != used && wanted != value_as_yaml(key, Config())) {
+      lines.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", key.path, wanted,
+                                  config.lora.adapter, used));
+    }
+  }
+  return lines;
+}
 
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,

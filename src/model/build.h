@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "core/config.h"
 #include "model/stage1_model.h"
@@ -27,6 +29,9 @@ struct BuiltModel {
 /// (--dry-run)
 /// @throws Error / ConfigError naming key, file or tensor
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary);
+
+/// A line for each key under `lora` that was set and counts for nothing, because lora.adapter says otherwise.
+std::vector<std::string> unused_lora_keys(const Config& config, const Stage1Model& model);
 
 /// Puts the parts of a model together: `backbone` (with adapters where `lora` is set) and `language` as they
 /// are, everything else (compressor, fusion, heads, memory, temperatures) fresh, initialised from run.seed.

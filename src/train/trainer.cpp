@@ -8,7 +8,6 @@
 #include <cmath>
 #include <sstream>
 
-#include "core/config_schema.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "eval/encode.h"
@@ -131,19 +130,6 @@ void Trainer::warn_of_changed_keys(const fs::path& resume_from) const {
   }
 }
 
-void Trainer::warn_of_unused_lora_keys() const {
-  if (config_.lora.adapter.empty() || !built_.model->has_lora()) return;
-  Config adapter;
-  adapter.lora = built_.model->lora()->to_config();
-  for (const std::string& name : names_in_section("lora")) {
-    const ConfigKey& key = *find_config_key("lora." + name);
-    const std::string wanted = value_as_yaml(key, config_), used = value_as_yaml(key, adapter);
-    if (key.path != "lora.adapter" && wanted != used && wanted != value_as_yaml(key, Config()))
-      logger_->warn("{}: {} does not count: the adapter {} says {}", key.path, wanted, config_.lora.adapter,
-                    used);
-  }
-}
-
 void Trainer::open_run(const fs::path& resume_from, bool log_to_terminal) {
   if (resume_from.empty() && !folder_.steps().empty()) {
     throw ConfigError(
@@ -181,7 +167,7 @@ void Trainer::open_run(const fs::path& resume_from, bool log_to_terminal) {
   if (const std::string note = training_step_->queue_note(training_data_->size()); !note.empty()) {
     logger_->warn("{}", note);
   }
-  warn_of_unused_lora_keys();
+  for (const std::string& note : model::unused_lora_keys(config_, *built_.model)) logger_->warn("{}", note);
   if (resume_from.empty()) {
     keep_random_backbone();
     if (!config_.init_from.empty()) {

@@ -10,6 +10,7 @@
 #include "core/config.h"
 #include "core/device.h"
 #include "core/logging.h"
+#include "core/stop_signal.h"
 #include "data/loader.h"
 #include "data/webdataset.h"
 #include "language/tokenizer.h"
@@ -19,7 +20,6 @@
 #include "train/observer.h"
 #include "train/phase_schedule.h"
 #include "train/run_folder.h"
-#include "train/stop_signal.h"
 #include "train/training_step.h"
 
 namespace tessera::train {
@@ -56,7 +56,6 @@ class Trainer {
   void build(const std::filesystem::path& resume_from);
   void open_run(const std::filesystem::path& resume_from, bool log_to_terminal);
   /// Keys of section lora that the user gave and the adapter of lora.adapter says otherwise.
-  void warn_of_unused_lora_keys() const;
   void warn_of_changed_keys(const std::filesystem::path& resume_from) const;
   void open_data();
   void start_phase(Phase phase, bool resuming);

@@ -76,6 +76,44 @@ std::vector<std::string> renamed_targets(const std::string& target, ModuleNaming
   return {target};
 }
 
+/// Whether a module of the adapter bears such a name, by PEFT's rule for lists.
+bool names_one(const std::string& target, const std::vector<AdaptedModule>& modules) {
+  return std::any_of(modules.begin(), modules.end(), [&](const AdaptedModule& module) {
+    const std::vector<std::string> names = names_of(module.name);
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return name == target || name.ends_with("." + target);
+    });
+  });
+}
+
+/// Whether a tensor belongs to a module that modules_to_save holds by this name.
+bool is_saved_by(const std::string& end, const TensorMap& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) {
+    const std::string path = bare(item.first);
+    if (path.find(".lora_") != std::string::npos) return false;
+    for (std::size_t at = path.find('.'); at != std::string::npos; at = path.find('.', at + 1)) {
+      const std::vector<std::string> names = names_of(path.substr(0, at));
+      if (std::any_of(names.begin(), names.end(),
+                      [&](const std::string& name) { return name.ends_with(end); }))
+        return true;
+    }
+    return false;
+  });
+}
+
+/// Dinov2ForImageClassification → Dinov2Model.
+void name_backbone_class(Json& config) {
+  if (config.contains("task_type") && config["task_type"] != "FEATURE_EXTRACTION")
+    config["task_type"] = nullptr;
+  const auto mapping = config.find("auto_mapping");
+  if (mapping == config.end() || !mapping->is_object()) return;
+  const Json name = mapping->value("base_model_class", Json());
+  if (!name.is_string()) return;
+  const std::string of_wrapper = name.get<std::string>();
+  const std::size_t at = of_wrapper.find("For");
+  if (at != std::string::npos) (*mapping)["base_model_class"] = of_wrapper.substr(0, at) + "Model";
+}
+
 /// Whether a list of names says which modules are adapted, and nothing else does.
 bool is_plain_list(const LoraOptions& options) {
   return options.target_modules.pattern.empty() && options.exclude_modules.empty() &&
@@ -165,6 +203,27 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   }
   converted.options = parse_adapter_config(config, files.source);
   return converted;
+}
+
+AdapterFiles without_head(const AdapterFiles& files) {
+  AdapterFiles backbone{files.options, files.config, {}, files.source};
+  for (const auto& item : files.tensors) {
+    if (!is_backbone_adapter({item})) continue;
+    const std::string path = bare(item.first);
+    backbone.tensors.emplace(kPrefix + path.substr(wrapper_prefix(path).size()), item.second);
+  }
+  if (backbone.tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
+  const std::vector<AdaptedModule> modules = adapted_modules(backbone);
+  std::vector<std::string>& targets = backbone.options.target_modules.names;
+  if (!files.options.target_modules.is_all_linear())
+    std::erase_if(targets, [&](const std::string& target) { return !names_one(target, modules); });
+  for (std::string& target : targets) target = target.substr(wrapper_prefix(target).size());
+  std::vector<std::string>& saved = backbone.options.modules_to_save;
+  std::erase_if(saved, [&](const std::string& end) { return !is_saved_by(end, backbone.tensors); });
+  if (files.options.target_modules.pattern.empty()) backbone.config["target_modules"] = targets;
+  backbone.config["modules_to_save"] = saved.empty() ? Json() : Json(saved);
+  name_backbone_class(backbone.config);
+  return backbone;
 }
 
 void write_adapter(const fs::path& folder, const AdapterFiles& files) {

@@ -35,6 +35,11 @@ at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module)
 /// @throws Error where a module has no name in that naming
 AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming);
 
+/// The part of an adapter of a class with a head (Dinov2ForImageClassification) that belongs to the backbone,
+/// as an adapter of the plain backbone: keys and targets without the wrapper's prefix, nothing of the head.
+/// @throws Error where nothing is left
+AdapterFiles without_head(const AdapterFiles& files);
+
 /// Writes both files. @throws Error where the folder exists already or can't be written
 void write_adapter(const std::filesystem::path& folder, const AdapterFiles& files);
 

@@ -21,6 +21,10 @@ struct WeightedAdapter {
   double weight = 1;
 };
 
+/// @param name  of the adapter in messages
+/// @throws Error where an adapter of these options can't be one of several that are added up
+void check_combinable(const LoraOptions& options, const std::string& name);
+
 /// Named adapters of one module tree, any number in memory, none or one in use. Taking another into use moves
 /// pointers, a few for each adapted module, and no number is copied; nothing of the base model is lost,
 /// whatever an adapter brings of its own for it (biases, modules_to_save, what PiSSA leaves of a weight).
@@ -33,10 +37,6 @@ struct WeightedAdapter {
 ///
 /// The tree must outlive the set and keep its modules. Adapters take part in the tree's parameters while they
 /// are in use alone.
-/// @param name  of the adapter in messages
-/// @throws Error where an adapter of these options can't be one of several that are added up
-void check_combinable(const LoraOptions& options, const std::string& name);
-
 class AdapterSet {
  public:
   /// @throws c10::Error where the tree carries adapters already

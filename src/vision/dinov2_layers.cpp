@@ -9,7 +9,6 @@
 #include "ops/activations.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
-#include "vision/packed_tensors.h"
 
 namespace tessera::vision {
 
@@ -120,7 +119,7 @@ Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config) : heads_(co
   value_ = projections->register_module("value", Linear(features, features, config.qkv_bias));
   auto output = register_module("output", std::make_shared<torch::nn::Module>());
   dense_ = output->register_module("dense", Linear(features, features));
-  pack();
+  Dinov2AttentionImpl::pack();
 }
 
 void Dinov2AttentionImpl::pack() {
@@ -149,11 +148,15 @@ bool form_one_product(const std::array<LinearImpl*, kCount>& linears) {
   return lie_together(weights) && lie_together(biases);
 }
 
-/// The base products of `count` modules from `first` on, side by side.
-at::Tensor one_product(const at::Tensor& input, const LinearImpl& first, std::int64_t count,
+/// The base products of such modules, side by side.
+template <std::size_t kCount>
+at::Tensor one_product(const at::Tensor& input, const std::array<LinearImpl*, kCount>& linears,
                        FrozenCast& cast) {
-  return ops::linear(input, cast.of(together(first.weight, count)),
-                     first.bias.defined() ? together(first.bias, count) : at::Tensor());
+  const LinearImpl& first = *linears[0];
+  std::int64_t version = 0;  // each of them may change alone
+  for (const LinearImpl* linear : linears) version += linear->weight._version();
+  return ops::linear(input, cast.of(together(first.weight, kCount), version),
+                     first.bias.defined() ? together(first.bias, kCount) : at::Tensor());
 }
 
 }  // namespace
@@ -167,7 +170,7 @@ bool Dinov2AttentionImpl::is_one_product() const {
 }
 
 at::Tensor Dinov2AttentionImpl::projected_together(const at::Tensor& rows) {
-  return one_product(rows, *query_, 3, cast_);
+  return one_product(rows, projections(), cast_);
 }
 
 std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows) {
@@ -229,17 +232,22 @@ Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swi
   in_ = register_module(gated_ ? "gate_proj" : "fc1", Linear(config.hidden_size, width));
   if (gated_) {
     up_ = register_module("up_proj", Linear(config.hidden_size, width));
-    lay_together({&in_->weight, &up_->weight});
-    lay_together({&in_->bias, &up_->bias});
   }
   out_ = register_module(gated_ ? "weights_out" : "fc2", Linear(width, config.hidden_size));
+  Dinov2MlpImpl::pack();
+}
+
+void Dinov2MlpImpl::pack() {
+  if (!gated_) return;
+  lay_together({&in_->weight, &up_->weight});
+  lay_together({&in_->bias, &up_->bias});
 }
 
 std::pair<at::Tensor, at::Tensor> Dinov2MlpImpl::gate_and_up(const at::Tensor& hidden_states) {
-  if (has_active_adapter(*in_) || has_active_adapter(*up_) ||
-      !form_one_product(std::array{in_.get(), up_.get()}))
+  const std::array pair = {in_.get(), up_.get()};
+  if (has_active_adapter(*in_) || has_active_adapter(*up_) || !form_one_product(pair))
     return {in_->forward(hidden_states), up_->forward(hidden_states)};
-  const std::vector<at::Tensor> halves = one_product(hidden_states, *in_, 2, cast_).chunk(2, -1);
+  const std::vector<at::Tensor> halves = one_product(hidden_states, pair, cast_).chunk(2, -1);
   return {halves[0], halves[1]};
 }
 

@@ -11,6 +11,7 @@
 #include "core/config.h"
 #include "vision/dinov2_config.h"
 #include "vision/linear.h"
+#include "vision/packed_tensors.h"
 
 namespace tessera::vision {
 
@@ -67,7 +68,7 @@ TORCH_MODULE(Dinov2Embeddings);
 ///
 /// The weights of query, key and value are parameters of their own that lie one behind another in memory, so
 /// that frozen they are one product, of which adapters' A sides are a second and their B sides added.
-class Dinov2AttentionImpl : public torch::nn::Module {
+class Dinov2AttentionImpl : public PackedModule {
  public:
   explicit Dinov2AttentionImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
@@ -79,8 +80,7 @@ class Dinov2AttentionImpl : public torch::nn::Module {
   std::array<LinearImpl*, 3> projections() const {
     return {query_.ptr().get(), key_.ptr().get(), value_.ptr().get()};
   }
-  /// Lays weights and biases one behind another.
-  void pack();
+  void pack() override;
   /// Query, key and value of [M, C] rows, [M, C] each, by one product and those of the adapters.
   std::array<at::Tensor, 3> projected(const at::Tensor& rows);
   at::Tensor projected_together(const at::Tensor& rows);
@@ -96,12 +96,13 @@ TORCH_MODULE(Dinov2Attention);
 
 /// fc2(gelu(fc1 x)), or with use_swiglu_ffn weights_out(silu(gate_proj x) · up_proj x), whose inner two are
 /// one product where nothing of them trains.
-class Dinov2MlpImpl : public torch::nn::Module {
+class Dinov2MlpImpl : public PackedModule {
  public:
   explicit Dinov2MlpImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
 
  private:
+  void pack() override;
   std::pair<at::Tensor, at::Tensor> gate_and_up(const at::Tensor& hidden_states);
 
   bool gated_;

@@ -37,27 +37,17 @@ Dinov2Config read_config(const fs::path& folder) {
   return Dinov2Config::from_json(read_json_file(path), path.string());
 }
 
-/// Of a wrapper class, for image classification and the like.
-std::size_t prefix_size(std::string_view name) {
-  for (const std::string_view prefix : {"dinov2.", "dinov2_with_registers."}) {
-    if (name.starts_with(prefix)) {
-      return prefix.size();
-    }
-  }
-  return 0;
-}
-
 /// Keys as load_dinov2 takes them → the parameters' paths.
 TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
   static const std::set<std::string> kWrapperHead = {"classifier.weight", "classifier.bias"};
   const bool wrapped = std::any_of(tensors.begin(), tensors.end(),
-                                   [](const auto& named) { return prefix_size(named.first) != 0; });
+                                   [](const auto& named) { return !wrapper_prefix(named.first).empty(); });
   TensorMap renamed;
   for (const auto& [name, tensor] : tensors) {
     if (wrapped && kWrapperHead.count(name) != 0) {
       continue;
     }
-    const std::string bare = name.substr(prefix_size(name));
+    const std::string bare = name.substr(wrapper_prefix(name).size());
     if (!renamed.emplace(path_here(bare), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }

@@ -5,17 +5,21 @@
 
 namespace tessera::vision {
 
-at::Tensor FrozenCast::of(const at::Tensor& weight) {
+bool FrozenCast::is_of(const at::Tensor& weight, std::int64_t version) const {
+  return source_ && source_->lock().get() == weight.storage().unsafeGetStorageImpl() &&
+         offset_ == weight.storage_offset() && version_ == version;
+}
+
+at::Tensor FrozenCast::of(const at::Tensor& weight, std::int64_t version) {
   const auto device = weight.device().type();
   if (weight.requires_grad() || !at::autocast::is_autocast_enabled(device)) return weight;
   const at::ScalarType type = at::autocast::get_autocast_dtype(device);
-  const bool is_known = cast_.defined() && source_ == weight.const_data_ptr() &&
-                        version_ == weight._version() && cast_.scalar_type() == type;
-  if (!is_known) {
+  if (!is_of(weight, version) || cast_.scalar_type() != type) {
     const at::NoGradGuard no_grad;
     cast_ = weight.to(type);
-    source_ = weight.const_data_ptr();
-    version_ = weight._version();
+    source_.emplace(weight.storage().getWeakStorageImpl());
+    offset_ = weight.storage_offset();
+    version_ = version;
   }
   return cast_;
 }

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/StorageImpl.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace tessera::vision {
 
@@ -11,12 +13,19 @@ namespace tessera::vision {
 class FrozenCast {
  public:
   /// @return the weight itself where it trains or no autocast is on
-  at::Tensor of(const at::Tensor& weight);
+  at::Tensor of(const at::Tensor& weight) { return of(weight, weight._version()); }
+  /// @param version  another one says that the weight has changed: for a view of several parameters, which
+  ///                 knows of changes to its own alone
+  at::Tensor of(const at::Tensor& weight, std::int64_t version);
 
  private:
+  bool is_of(const at::Tensor& weight, std::int64_t version) const;
+
   at::Tensor cast_;
-  const void* source_ = nullptr;
-  std::uint32_t version_ = 0;
+  /// Which memory it was made from. An address won't do: what was freed there may be another weight by now.
+  std::optional<c10::weak_intrusive_ptr<c10::StorageImpl>> source_;
+  std::int64_t offset_ = 0;
+  std::int64_t version_ = 0;
 };
 
 }  // namespace tessera::vision

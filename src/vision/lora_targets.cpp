@@ -21,15 +21,15 @@ bool is_suffix(const std::string& path, const std::string& target) {
                             path[path.size() - target.size() - 1] == '.');
 }
 
-/// Whether it holds for a path in one of the two namings.
+/// Whether it holds for one of the names that a module goes by.
 template <typename Predicate>
-bool in_either_naming(const std::string& path, const Predicate& predicate) {
-  return predicate(rename_path(path, ModuleNaming::kLegacy)) ||
-         predicate(rename_path(path, ModuleNaming::kCurrent));
+bool for_any_name(const std::string& path, const Predicate& predicate) {
+  const std::vector<std::string> names = names_of(path);
+  return std::any_of(names.begin(), names.end(), predicate);
 }
 
 bool matches(const std::string& path, const std::string& target) {
-  return in_either_naming(path, [&](const std::string& name) { return is_suffix(name, target); });
+  return for_any_name(path, [&](const std::string& name) { return is_suffix(name, target); });
 }
 
 bool matches_any(const std::string& path, const std::vector<std::string>& targets) {
@@ -44,8 +44,7 @@ class Selection {
     if (!selection.pattern.empty()) pattern_.emplace(selection.pattern, field);
   }
   bool takes(const std::string& path) const {
-    if (pattern_)
-      return in_either_naming(path, [&](const std::string& name) { return pattern_->matches(name); });
+    if (pattern_) return for_any_name(path, [&](const std::string& name) { return pattern_->matches(name); });
     return selection_.is_all_linear() || matches_any(path, selection_.names);
   }
 
@@ -83,7 +82,7 @@ class LayerNumbers {
 /// PEFT takes a module whose path merely ends in these letters.
 bool is_saved_whole(const std::string& path, const std::vector<std::string>& modules_to_save) {
   return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& end) {
-    return in_either_naming(path, [&](const std::string& name) { return name.ends_with(end); });
+    return for_any_name(path, [&](const std::string& name) { return name.ends_with(end); });
   });
 }
 

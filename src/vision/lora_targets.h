@@ -21,10 +21,10 @@ std::vector<NamedLinear> named_linears(torch::nn::Module& root);
 /// Those with an adapter.
 std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
 
-/// Those that the options mean, in the order of the tree, by PEFT's rules and under either of Hugging Face's
-/// namings (module_names.h): a target of a list matches the whole path or its last segments, a regular
-/// expression the whole path; exclude_modules, what modules_to_save holds and layers other than
-/// layers_to_transform are left out.
+/// Those that the options mean, in the order of the tree, by PEFT's rules and under any of the names
+/// that Hugging Face has for a module (module_names.h): a target of a list matches the whole path or its last
+/// segments, a regular expression the whole path; exclude_modules, what modules_to_save holds and layers
+/// other than layers_to_transform are left out.
 /// @throws Error listing the candidates where a target, or all of them together, match nothing
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options);
 

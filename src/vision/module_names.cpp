@@ -21,6 +21,8 @@ constexpr std::array<Alias, 5> kAliases = {{
     {"mlp.weights_out", "mlp.down_proj"},
 }};
 
+constexpr std::array<std::string_view, 2> kWrapperPrefixes = {"dinov2.", "dinov2_with_registers."};
+
 /// One matrix in legacy files (gate_names.h).
 constexpr std::array<std::string_view, 2> kHalves = {"mlp.gate_proj", "mlp.up_proj"};
 constexpr std::string_view kWhole = "mlp.weights_in";
@@ -52,6 +54,23 @@ std::string rename_path(const std::string& path, ModuleNaming naming) {
       return std::string(path).replace(at, alias.legacy.size(), alias.current);
   }
   return path;
+}
+
+std::string_view wrapper_prefix(std::string_view path) {
+  for (const std::string_view prefix : kWrapperPrefixes) {
+    if (path.starts_with(prefix)) return prefix;
+  }
+  return {};
+}
+
+std::vector<std::string> names_of(const std::string& path) {
+  std::vector<std::string> names;
+  for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
+    names.push_back(rename_path(path, naming));
+    for (const std::string_view prefix : kWrapperPrefixes)
+      names.push_back(std::string(prefix) + rename_path(path, naming));
+  }
+  return names;
 }
 
 std::string path_here(const std::string& path) {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace tessera::vision {
 
@@ -14,6 +16,14 @@ enum class ModuleNaming { kLegacy, kCurrent };
 /// already has it, or that holds none of these modules, stays as it is. In the legacy naming gate_proj and
 /// up_proj are both weights_in; the current one has no single name for weights_in, which then stays.
 std::string rename_path(const std::string& path, ModuleNaming naming);
+
+/// What a class with a head (Dinov2ForImageClassification) puts before the backbone's paths: "dinov2." or
+/// "dinov2_with_registers."; empty where a path or key begins with neither.
+std::string_view wrapper_prefix(std::string_view path);
+
+/// Every name that a module here goes by in adapters: in both namings, plain and behind each wrapper's
+/// prefix.
+std::vector<std::string> names_of(const std::string& path);
 
 /// From either naming to the path of the module or parameter here.
 std::string path_here(const std::string& path);

@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 
 #include "core/error.h"
@@ -69,8 +70,9 @@ std::optional<std::string> ModulePattern::group(const std::string& path, const c
 
 bool pattern_names(const std::string& key, const char* field, const std::string& module) {
   const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
-  return pattern.matches(rename_path(module, ModuleNaming::kLegacy)) ||
-         pattern.matches(rename_path(module, ModuleNaming::kCurrent));
+  const std::vector<std::string> names = names_of(module);
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return pattern.matches(name); });
 }
 
 }  // namespace tessera::vision

@@ -26,8 +26,8 @@ class ModulePattern {
   std::shared_ptr<void> code_, data_;  ///< PCRE2's, whose header stays in the .cpp
 };
 
-/// PEFT's rule for the keys of rank_pattern and alpha_pattern: whether the module's path, in either naming,
-/// ends in what the expression says.
+/// PEFT's rule for the keys of rank_pattern and alpha_pattern: whether one of the module's names
+/// (names_of) ends in what the expression says.
 bool pattern_names(const std::string& key, const char* field, const std::string& module);
 
 }  // namespace tessera::vision

@@ -9,6 +9,7 @@ void lay_together(const std::vector<at::Tensor*>& parameters) {
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> parts;
   for (const at::Tensor* parameter : parameters) parts.push_back(*parameter);
+  if (lie_together(parts)) return;
   const at::Tensor whole = at::cat(parts);
   const std::int64_t size = parts.front().size(0);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -33,6 +34,21 @@ at::Tensor together(const at::Tensor& first, std::int64_t count) {
   sizes[0] *= count;
   const at::Tensor plain = first.detach();
   return plain.as_strided(sizes, plain.strides());
+}
+
+void PackedModule::to(torch::Device device, torch::Dtype dtype, bool non_blocking) {
+  Module::to(device, dtype, non_blocking);
+  pack();
+}
+
+void PackedModule::to(torch::Dtype dtype, bool non_blocking) {
+  Module::to(dtype, non_blocking);
+  pack();
+}
+
+void PackedModule::to(torch::Device device, bool non_blocking) {
+  Module::to(device, non_blocking);
+  pack();
 }
 
 }  // namespace tessera::vision

@@ -41,11 +41,14 @@ std::string adapters_inside(const fs::path& folder) {
   return found.empty() ? "" : fmt::format("; there is one in {}", fmt::join(found, ", "));
 }
 
+std::string bare(const std::string& key) {
+  return key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
+}
+
 /// PEFT's key → the parameter's path here.
 std::string parameter_path(const std::string& key) {
-  static const std::string kWrapper = "dinov2.";
-  std::string path = key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
-  if (path.starts_with(kWrapper)) path = path.substr(kWrapper.size());
+  std::string path = bare(key);
+  path = path.substr(wrapper_prefix(path).size());
   if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
   if (path.ends_with(kMagnitude + ".weight")) path.resize(path.size() - std::string(".weight").size());
   return path_here(path);
@@ -105,17 +108,60 @@ void check_injected(torch::nn::Module& root, const LoraOptions& options, const s
   }
 }
 
+/// A parameter's path here → PEFT's, still in the naming of the modules here.
+class PeftPaths {
+ public:
+  explicit PeftPaths(torch::nn::Module& root) {
+    for (const NamedLinear& item : adapted_linears(root)) adapted_biases_.insert(item.name + kBias);
+  }
+  std::string of(const std::string& path) const {
+    if (adapted_biases_.count(path) == 0) return path;
+    return path.substr(0, path.size() - kBias.size()) + kBaseBias;
+  }
+
+ private:
+  std::set<std::string> adapted_biases_;
+};
+
+/// Of a parameter that the file should have: the key in the words that its other keys are made of.
+std::string expected_key(const TensorMap& tensors, const PeftPaths& paths, const std::string& parameter) {
+  const bool is_legacy = std::any_of(tensors.begin(), tensors.end(), [](const auto& item) {
+    return rename_path(item.first, ModuleNaming::kCurrent) != item.first;
+  });
+  std::string wrapper;
+  for (const auto& [key, tensor] : tensors) {
+    if (const std::string_view prefix = wrapper_prefix(bare(key)); !prefix.empty()) wrapper = prefix;
+  }
+  return kPrefix + wrapper +
+         rename_path(paths.of(parameter), is_legacy ? ModuleNaming::kLegacy : ModuleNaming::kCurrent);
+}
+
+/// For the end of a message about an adapter that doesn't fit.
+std::string hint_about_a_head(const TensorMap& tensors) {
+  const bool wrapped = std::any_of(tensors.begin(), tensors.end(), [](const auto& item) {
+    return !wrapper_prefix(bare(item.first)).empty();
+  });
+  if (!wrapped || is_backbone_adapter(tensors)) return {};
+  return "\n  (the adapter is of a DINOv2 with a head; tessera adapter convert --backbone-only leaves the "
+         "head "
+         "out)";
+}
+
 }  // namespace
 
+bool is_backbone_adapter(const TensorMap& tensors) {
+  return std::none_of(tensors.begin(), tensors.end(), [](const auto& item) {
+    const std::string path = bare(item.first);
+    const std::string_view root = std::string_view(path).substr(wrapper_prefix(path).size());
+    return !(root.starts_with("encoder.") || root.starts_with("embeddings.") ||
+             root.starts_with("layernorm."));
+  });
+}
+
 TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming) {
-  std::set<std::string> adapted_biases;
-  for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + kBias);
+  const PeftPaths paths(root);
   TensorMap tensors;
-  for (const auto& [name, tensor] : adapter_parameters(root, options)) {
-    std::string path = name;
-    if (adapted_biases.count(name) != 0) path = path.substr(0, path.size() - kBias.size()) + kBaseBias;
-    tensors[path] = tensor;
-  }
+  for (const auto& [name, tensor] : adapter_parameters(root, options)) tensors[paths.of(name)] = tensor;
   if (naming == ModuleNaming::kLegacy) join_gates(tensors, "adapter");
   TensorMap named;
   for (const auto& [path, tensor] : tensors) named[kPrefix + rename_path(path, naming)] = tensor;
@@ -148,18 +194,18 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
     }
   }
   split_gates(by_path);
-  copy_into_parameters(adapter_parameters(root, options), by_path, {}, source);
+  const PeftPaths paths(root);
+  copy_into_parameters(adapter_parameters(root, options), by_path, {}, source,
+                       [&](const std::string& name) { return expected_key(tensors, paths, name); });
 }
 
 LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
                          const std::string& source) {
   const LoraOptions options = parse_adapter_config(adapter_config, source);
-  if (adapted_linears(root).empty()) {
-    try {
-      inject_lora(root, options, /*seed=*/0);
-    } catch (const Error& error) {
-      fail("{}: {}", source, error.what());
-    }
+  try {
+    if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
+  } catch (const Error& error) {
+    fail("{}: {}{}", source, error.what(), hint_about_a_head(tensors));
   }
   copy_adapter(options, tensors, root, source);
   return options;

@@ -19,6 +19,9 @@ struct AdapterFiles {
   std::string source;             ///< names the folder in messages
 };
 
+/// Whether an adapter's tensors all belong to the backbone, and none to the head of a class that wraps it.
+bool is_backbone_adapter(const TensorMap& tensors);
+
 /// adapter_model.safetensors or, where that isn't there, adapter_model.bin.
 std::filesystem::path adapter_weights_file(const std::filesystem::path& folder);
 
@@ -34,8 +37,9 @@ AdapterFiles read_adapter(const std::filesystem::path& folder);
 void save_adapter(const std::filesystem::path& folder, torch::nn::Module& root, const LoraOptions& options,
                   const AdapterDescription& description = {});
 
-/// Reads a folder in either naming. Adapters are injected where there are none; else r, scaling and the
-/// adapted modules must be those of the file. (An adapter's dropout then stays as it is.)
+/// Reads a folder in either naming, with a wrapper's prefix or without. Adapters are injected where there are
+/// none; else r, scaling and the adapted modules must be those of the file. (An adapter's dropout then stays
+/// as it is.)
 /// @throws Error naming file and field where the adapter asks for something that isn't supported
 ///         (parse_adapter_config), or listing the tensors that are missing, unexpected or of another shape
 LoraOptions load_adapter(const std::filesystem::path& folder, torch::nn::Module& root);

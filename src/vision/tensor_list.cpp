@@ -35,7 +35,9 @@ bool is_float(at::ScalarType dtype) {
 }  // namespace
 
 void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
-                          const std::vector<std::string>& optional, const std::string& source) {
+                          const std::vector<std::string>& optional, const std::string& source,
+                          const std::function<std::string(const std::string&)>& name_in_file) {
+  const auto shown = [&](const std::string& name) { return name_in_file ? name_in_file(name) : name; };
   std::vector<std::string> missing;
   std::vector<std::string> unexpected;
   std::vector<std::string> other_shape;
@@ -44,20 +46,20 @@ void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
       if (std::find(optional.begin(), optional.end(), name) == optional.end()) {
-        missing.push_back(name);
+        missing.push_back(shown(name));
       }
     } else if (found->second.sizes() != parameter.sizes()) {
-      other_shape.push_back(fmt::format("{} (expected [{}], found [{}])", name,
+      other_shape.push_back(fmt::format("{} (expected [{}], found [{}])", shown(name),
                                         fmt::join(parameter.sizes(), ", "),
                                         fmt::join(found->second.sizes(), ", ")));
     } else if (!is_float(found->second.scalar_type())) {
-      other_type.push_back(fmt::format("{} (expected a float type, found {})", name,
+      other_type.push_back(fmt::format("{} (expected a float type, found {})", shown(name),
                                        c10::toString(found->second.scalar_type())));
     }
   }
   for (const auto& [name, tensor] : tensors) {
     if (parameters.count(name) == 0) {
-      unexpected.push_back(name);
+      unexpected.push_back(shown(name));
     }
   }
   const std::string complaints = list("missing", missing) + list("unexpected", unexpected) +

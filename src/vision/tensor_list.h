@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <map>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,10 +14,12 @@ namespace tessera::vision {
 /// sides have the same names and shapes and that every tensor is of a float type. Nothing is written where
 /// they don't.
 ///
-/// @param optional  parameters that may be absent; they become zero
-/// @param source    names the file in messages
+/// @param optional      parameters that may be absent; they become zero
+/// @param source        names the file in messages
+/// @param name_in_file  a parameter's name → the one that messages show; empty: the same
 /// @throws Error listing every tensor that is missing, unexpected, of another shape or of another type
 void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
-                          const std::vector<std::string>& optional, const std::string& source);
+                          const std::vector<std::string>& optional, const std::string& source,
+                          const std::function<std::string(const std::string&)>& name_in_file = {});
 
 }  // namespace tessera::vision

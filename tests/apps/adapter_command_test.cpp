@@ -12,6 +12,7 @@
 #include "core/files.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
+#include "vision/adapter_files.h"
 #include "vision/adapter_set.h"
 #include "vision/dinov2_weights.h"
 
@@ -19,7 +20,9 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using Json = nlohmann::json;
 using vision::LoraOptions;
 using vision::ModuleNaming;
@@ -139,6 +142,56 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
   }
   const Json config = Json::parse(read_file(path("plain-old/adapter_config.json")));
   EXPECT_EQ(config["target_modules"], Json({"dense", "query"}));
+}
+
+TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
+  write("plain",
+        {.r = 2,
+         .target_modules = {"query", "fc1"},
+         .rank_pattern = {{"fc1", 3}},
+         .modules_to_save = {"norm1"}},
+        1);
+  // As PEFT saves it of a Dinov2ForImageClassification.
+  vision::AdapterFiles wrapped = vision::read_adapter(path("plain"));
+  TensorMap tensors;
+  for (const auto& [key, tensor] : wrapped.tensors) {
+    const std::string prefix = "base_model.model.";
+    tensors[prefix + "dinov2." + key.substr(prefix.size())] = tensor;
+  }
+  wrapped.tensors = tensors;
+  wrapped.config["auto_mapping"] = {{"base_model_class", "Dinov2ForImageClassification"}};
+  vision::write_adapter(path("wrapped"), wrapped);
+  EXPECT_TRUE(at::equal(features("model", "wrapped"), features("model", "plain")));
+
+  wrapped.tensors["base_model.model.classifier.weight"] = at::ones({3, 64});
+  wrapped.tensors["base_model.model.classifier.bias"] = at::ones({3});
+  wrapped.config["modules_to_save"] = {"classifier", "norm1"};
+  vision::write_adapter(path("headed"), wrapped);
+  for (auto& [key, tensor] : TensorMap(wrapped.tensors)) {
+    if (key.find("classifier") != std::string::npos) wrapped.tensors.erase(key);
+  }
+  wrapped.tensors["base_model.model.classifier.lora_A.weight"] = at::ones({2, 64});
+  wrapped.tensors["base_model.model.classifier.lora_B.weight"] = at::ones({3, 2});
+  wrapped.config["modules_to_save"] = {"norm1"};
+  wrapped.config["target_modules"] = Json::array({"classifier"});
+  for (const auto& [key, tensor] : tensors) {
+    const std::string ending = ".lora_A.weight";
+    if (key.ends_with(ending))
+      wrapped.config["target_modules"].push_back(key.substr(17, key.size() - 17 - ending.size()));
+  }
+  vision::write_adapter(path("adapted-head"), wrapped);
+  for (const std::string name : {"headed", "adapted-head"}) {
+    const Finished refused = adapter(fmt::format("merge {} --model model --output x", name));
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_THAT(refused.output, AllOf(HasSubstr("classifier"), HasSubstr("--backbone-only")));
+    const Finished converted = adapter(fmt::format("convert {0} --backbone-only --output {0}-bare", name));
+    ASSERT_EQ(converted.exit_code, 0) << converted.output;
+    EXPECT_TRUE(at::equal(features("model", name + "-bare"), features("model", "plain")));
+    EXPECT_EQ(adapter(fmt::format("diff {}-bare plain", name)).exit_code, 0);
+    const Json config = Json::parse(read_file(path(name + "-bare/adapter_config.json")));
+    EXPECT_EQ(config["auto_mapping"]["base_model_class"], "Dinov2Model");
+    EXPECT_THAT(config.dump(), Not(HasSubstr("classifier")));
+  }
 }
 
 TEST_F(AdapterCommand, CombineAddsUpAndDiffTellsApart) {

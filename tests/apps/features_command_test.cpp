@@ -207,6 +207,24 @@ TEST_F(FeaturesCommand, ABrokenImageStopsItOrIsSkipped) {
   EXPECT_EQ(features("--skip-broken --images " + place("broken.jpg")).exit_code, 1);
 }
 
+TEST_F(FeaturesCommand, ASignalStopsItAndNothingIsLeft) {
+  const fs::path folder = place("stopped");
+  fs::create_directory(folder);
+  std::string list;  // of minutes of work
+  for (int i = 0; i < 100'000; ++i) list += picture(0) + "\n";
+  write_file_atomically(place("long.txt"), list);
+  const std::string script = fmt::format(
+      "cd {}; {} features --model {} --output out.safetensors --images @{} --batch-size 1 --device cpu & "
+      "pid=$!; "
+      "until ls .out.safetensors.tmp-* 2> /dev/null; do sleep 0.01; done; kill -TERM $pid; wait $pid; echo "
+      "code $?",
+      folder.string(), TESSERA_TOOL, place("model"), place("long.txt"));
+  const Finished finished = run_to_end("timeout 60 bash -c '" + script + "'");
+  EXPECT_THAT(finished.output, HasSubstr("nothing was written"));
+  EXPECT_THAT(finished.output, HasSubstr("code 1"));
+  EXPECT_TRUE(fs::is_empty(folder));
+}
+
 TEST_F(FeaturesCommand, ImagesOfSeveralSizesHavePooledFeaturesButNoTokens) {
   const fs::path uncropped = place("uncropped");
   fs::copy(place("model"), uncropped);

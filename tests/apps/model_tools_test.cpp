@@ -200,6 +200,29 @@ TEST_F(ModelTools, MatchSortsTextsAndTakesAnEmptyOne) {
   EXPECT_EQ(tessera(fmt::format("match {} a --model {}", broken(), checkpoint())).exit_code, 1);
 }
 
+TEST_F(ModelTools, SayWhereATextIsCut) {
+  std::string text = "a circle";
+  for (int i = 0; i < 60; ++i) text += " above a square";
+  const std::string model = " --model " + checkpoint();
+  for (const std::string& words :
+       {fmt::format("match {} '{}' 'a circle'", picture(0), text),
+        fmt::format("embed --text '{}' --text 'a circle' --output {}", text, place("long.safetensors")),
+        fmt::format("explain {} --text '{}' --words circle --output {}", picture(0), text, place("long"))}) {
+    const Finished finished = tessera(words + model);
+    EXPECT_EQ(finished.exit_code, 0) << finished.output;
+    EXPECT_THAT(finished.output, HasSubstr("warning: 'a circle above")) << words;
+    EXPECT_THAT(finished.output, Not(HasSubstr("warning: 'a circle'"))) << words;
+  }
+  std::string lines;
+  for (int i = 0; i < 7; ++i) lines += text + "\n";
+  write_file_atomically(place("lines.txt"), lines);
+  EXPECT_THAT(
+      tessera(fmt::format("embed --texts {} --output {}", place("lines.txt"), place("lines.safetensors")) +
+              model)
+          .output,
+      HasSubstr("so it is with 2 more"));
+}
+
 TEST_F(ModelTools, EmbedAgreesWithMatch) {
   const std::string output = place("embeddings.safetensors");
   write_file_atomically(place("texts.txt"), "a small red circle\n\na large blue square left of green\n");

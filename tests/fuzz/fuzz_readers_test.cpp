@@ -105,9 +105,15 @@ TEST(FuzzReaders, Pickles) {
 
 TEST(FuzzReaders, AdapterConfigurations) {
   expect_some_of_each(read_or_refuse(
-      {R"({"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["query", "value"]})",
-       R"({"peft_type": "LORA", "target_modules": "all-linear", "use_rslora": true, "lora_dropout": 0.1,
-           "bias": "none", "rank_pattern": {}, "modules_to_save": null, "inference_mode": true})"},
+      {R"json({"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["query", "value"]})json",
+       R"json({"peft_type": "LORA", "target_modules": "all-linear", "use_rslora": true, "lora_dropout": 0.1,
+           "bias": "none", "rank_pattern": {}, "modules_to_save": null, "inference_mode": true})json",
+       R"json({"peft_type": "LORA", "r": 2, "target_modules": ".*\\.(?P<layer>[01])\\.(attention\\.[qk]_proj|mlp\\.fc\\d)",
+           "exclude_modules": "encoder\\.layer\\.1\\.mlp\\.(?!fc2).*", "rank_pattern": {"fc1": 3, "layer\\.1.*": 2},
+           "alpha_pattern": {".*": 5}, "use_dora": true, "init_lora_weights": "pissa",
+           "auto_mapping": {"base_model_class": "Dinov2ForImageClassification"}})json",
+       R"json({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "layers_to_transform": [0, 1],
+           "layers_pattern": ["layer"], "bias": "lora_only", "modules_to_save": ["classifier", "norm1"]})json"},
       accepts_adapter_config));
 }
 

@@ -8,9 +8,11 @@
 #include "core/error.h"
 #include "core/pytorch_file.h"
 #include "core/safetensors.h"
+#include "vision/adapter_files.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/facebook_weights.h"
+#include "vision/lora_targets.h"
 #include "vision/peft_files.h"
 
 namespace tessera {
@@ -33,6 +35,51 @@ void load(const TensorMap& tensors) {
   const vision::FacebookWeights weights = vision::from_facebook(tensors, "file");
   vision::Dinov2Model model(weights.config);
   vision::load_dinov2_tensors(model, weights.tensors, "file");
+}
+
+vision::Dinov2Config small_config() {
+  vision::Dinov2Config config;
+  config.hidden_size = 8;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 1;
+  config.image_size = 28;
+  return config;
+}
+
+/// Those of an adapter of a classifier.
+TensorMap adapter_tensors_of_rank_2() {
+  TensorMap tensors = {{"base_model.model.classifier.bias", at::ones({3})},
+                       {"base_model.model.dinov2.encoder.layer.0.norm1.weight", at::ones({8})}};
+  for (const char* module : {"encoder.layer.0.attention.q_proj", "encoder.layer.1.attention.q_proj"}) {
+    tensors[fmt::format("base_model.model.dinov2.{}.lora_A.weight", module)] = at::ones({2, 8});
+    tensors[fmt::format("base_model.model.dinov2.{}.lora_B.weight", module)] = at::ones({8, 2});
+  }
+  return tensors;
+}
+
+/// Where nothing but an Error may come of it, and one may well.
+template <typename Use>
+void try_out(const Use& use) {
+  try {
+    use();
+  } catch (const Error&) {
+  }
+}
+
+/// What is done with an adapter's configuration: names and expressions looked up, the adapter rewritten.
+void use(const vision::AdapterFiles& files) {
+  static vision::Dinov2Model model(small_config());
+  try_out([&] {
+    for (const vision::NamedLinear& item : vision::match_targets(model, files.options)) {
+      files.options.rank_of(item.name);
+      files.options.alpha_of(item.name);
+    }
+  });
+  try_out([&] { vision::refuse_unused_names(model, files.options); });
+  try_out([&] { vision::parameters_beside_adapters(model, files.options); });
+  try_out([&] { vision::adapted_modules(files); });
+  try_out([&] { vision::convert_adapter(files, vision::ModuleNaming::kLegacy); });
+  try_out([&] { vision::convert_adapter(vision::without_head(files), vision::ModuleNaming::kCurrent); });
 }
 
 }  // namespace
@@ -60,13 +107,16 @@ bool accepts_pytorch_file(std::string_view bytes, const std::filesystem::path& s
 }
 
 bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&) {
-  const auto json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  static const TensorMap tensors = adapter_tensors_of_rank_2();
+  const auto json = nlohmann::ordered_json::parse(bytes, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return false;
+  vision::AdapterFiles files{{}, json, tensors, "adapter_config.json"};
   try {
-    vision::parse_adapter_config(json, "adapter_config.json");
+    files.options = vision::parse_adapter_config(json, files.source);
   } catch (const Error&) {
     return false;
   }
+  use(files);
   return true;
 }
 

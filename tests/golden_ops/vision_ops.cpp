@@ -9,6 +9,7 @@
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/lora_targets.h"
+#include "vision/module_names.h"
 #include "vision/peft_files.h"
 
 namespace tessera::golden {
@@ -103,10 +104,12 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
   for (const auto naming : {vision::ModuleNaming::kLegacy, vision::ModuleNaming::kCurrent}) {
     // SwiGLU's two halves have no names of their own in the old naming.
     if (naming == vision::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
-    for (const auto& [key, tensor] : vision::adapter_tensors(*model, options, naming)) {
-      if (golden.adapter.count(key) != 0) {
-        result.leaves["adapter." + key] = tensor;
-      }
+    const TensorMap tensors = vision::adapter_tensors(*model, options, naming);
+    for (const auto& [key, value] : golden.adapter) {
+      static const std::string kPrefix = "base_model.model.";
+      const std::string path = key.substr(std::min(key.size(), kPrefix.size()));
+      const auto found = tensors.find(kPrefix + path.substr(vision::wrapper_prefix(path).size()));
+      if (found != tensors.end()) result.leaves["adapter." + key] = found->second;
     }
   }
   if (golden.params.value("merged", false)) {

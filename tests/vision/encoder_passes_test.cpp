@@ -125,6 +125,23 @@ TEST(EncoderPasses, ABlockWithoutGradientRunsAsItIs) {
   EXPECT_FALSE(features.requires_grad());
 }
 
+TEST(EncoderPasses, AnotherTypeOrDeviceLeavesTheOneProduct) {
+  for (const bool swiglu : {false, true}) {
+    Dinov2Config config = small_config();
+    config.use_swiglu_ffn = swiglu;
+    const auto model = adapted({.r = 2, .target_modules = {"query"}}, config);
+    model->eval();
+    const at::Tensor pixels = random_pixels();
+    const at::Tensor features = model->forward(pixels);
+    model->to(at::kDouble);
+    for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_TRUE(attention->is_one_product());
+    EXPECT_LT((model->forward(pixels.to(at::kDouble)) - features).abs().max().item<double>(), 1e-4);
+    model->to(at::kCPU, at::kFloat);
+    for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_TRUE(attention->is_one_product());
+    EXPECT_TRUE(at::equal(model->forward(pixels), features));
+  }
+}
+
 class CpuAutocast {
  public:
   CpuAutocast() {
@@ -147,8 +164,39 @@ TEST(EncoderPasses, AFrozenWeightIsCastOnceAndAgainWhenItHasChanged) {
   EXPECT_TRUE(cast.of(weight).is_same(once));
   weight.mul_(2);
   EXPECT_TRUE(at::equal(cast.of(weight), weight.to(at::kBFloat16)));
+  // Another weight where a freed one has been.
+  std::vector<float> memory(16, 1);
+  for (const float value : {1.0F, 2.0F}) {
+    std::fill(memory.begin(), memory.end(), value);
+    const at::Tensor there = at::from_blob(memory.data(), {4, 4});
+    EXPECT_EQ(cast.of(there)[0][0].item<float>(), value);
+  }
   weight.requires_grad_();
   EXPECT_TRUE(cast.of(weight).is_same(weight));
+}
+
+TEST(EncoderPasses, AMergeOfAnyOfTheThreeIsSeenUnderAutocast) {
+  const at::Tensor pixels = random_pixels();
+  for (const char* target : {"query", "key", "value", "up_proj"}) {
+    Dinov2Config config = small_config();
+    config.use_swiglu_ffn = true;
+    const auto model = adapted({.r = 2, .lora_alpha = 8, .target_modules = {target}}, config);
+    model->eval();
+    const at::NoGradGuard no_grad;
+    const CpuAutocast autocast;
+    const at::Tensor unmerged = model->forward(pixels);
+    for (const NamedLinear& item : adapted_linears(*model)) item.linear->merge();
+    const at::Tensor merged = model->forward(pixels);
+    for (const NamedLinear& item : adapted_linears(*model)) {
+      item.linear->unmerge();
+      item.linear->use_adapter(nullptr);
+    }
+    const at::Tensor plain = model->forward(pixels);
+    const auto apart = [](const at::Tensor& a, const at::Tensor& b) {
+      return (a - b).abs().mean().item<double>();
+    };
+    EXPECT_LT(apart(merged, unmerged), 0.2 * apart(plain, unmerged)) << target;
+  }
 }
 
 TEST(EncoderPasses, CheckpointingUnderAutocastGivesTheSameGradients) {

@@ -264,11 +264,17 @@ TEST(PeftFiles, WhatDoesNotFitIsListed) {
   const auto loaded = random_model();
   const std::string message = error_of([&] { load_adapter(valid_config(), tensors, *loaded, "folder"); });
   for (const char* part :
-       {"folder", "missing: encoder.layer.0.attention.attention.query.lora_B.weight",
-        "unexpected: encoder.layer.0.attention.attention.query.lora_magnitude_vector",
-        "encoder.layer.1.attention.attention.query.lora_A.weight (expected [4, 16], found [3, 16])"}) {
+       {"folder", "missing: base_model.model.encoder.layer.0.attention.attention.query.lora_B.weight",
+        "unexpected: base_model.model.encoder.layer.0.attention.attention.query.lora_magnitude_vector",
+        "base_model.model.encoder.layer.1.attention.attention.query.lora_A.weight (expected [4, 16], found "
+        "[3, 16])"}) {
     EXPECT_THAT(message, HasSubstr(part));
   }
+  // Under the names that the file has.
+  TensorMap current = adapter_tensors(*model, kOptions, ModuleNaming::kCurrent);
+  current.erase("base_model.model.encoder.layer.0.attention.q_proj.lora_B.weight");
+  EXPECT_THAT(error_of([&] { load_adapter(valid_config(), current, *random_model(), "folder"); }),
+              HasSubstr("missing: base_model.model.encoder.layer.0.attention.q_proj.lora_B.weight"));
 }
 
 TEST(PeftFiles, AnAdapterThatIsThereMustBeTheFiles) {
@@ -287,7 +293,7 @@ TEST(PeftFiles, AnAdapterThatIsThereMustBeTheFiles) {
   options = kOptions;
   options.target_modules = {"query"};
   EXPECT_THAT(message(options),
-              HasSubstr("unexpected: encoder.layer.0.attention.attention.value.lora_A.weight"));
+              HasSubstr("unexpected: base_model.model.encoder.layer.0.attention.v_proj.lora_A.weight"));
   const auto same = adapted_model();
   {
     const at::NoGradGuard no_grad;

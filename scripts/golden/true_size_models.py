@@ -1,6 +1,6 @@
 """Models and adapters of DINOv2's true shapes with random weights, for check_against_python.py.
 
-    python scripts/golden/make_models.py FOLDER [SIZE...]        (small, base, large, giant; default: the first three)
+    python scripts/golden/true_size_models.py FOLDER [SIZE...]        (small, base, large, giant; default: the first three)
 
 FOLDER/SIZE is a Hugging Face folder with safetensors (giant: in shards), SIZE-bin the same weights as pytorch_model.bin,
 SIZE.pth under the names of facebookresearch/dinov2, SIZE-adapter a PEFT adapter. Norms, biases and position embeddings

@@ -1,8 +1,8 @@
 #pragma once
 
-namespace tessera::train {
+namespace tessera {
 
-/// Turns SIGTERM and SIGINT into a request that the training loop sees between two steps; a second signal of
+/// Turns SIGTERM and SIGINT into a request that a loop sees between two of its steps; a second signal of
 /// the same kind ends the process at once. The default handlers are back after destruction. One at a time.
 class StopSignal {
  public:
@@ -15,4 +15,4 @@ class StopSignal {
   int received() const;
 };
 
-}  // namespace tessera::train
+}  // namespace tessera

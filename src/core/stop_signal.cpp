@@ -1,8 +1,8 @@
-#include "train/stop_signal.h"
+#include "core/stop_signal.h"
 
 #include <csignal>
 
-namespace tessera::train {
+namespace tessera {
 
 namespace {
 
@@ -33,4 +33,4 @@ StopSignal::~StopSignal() {
 
 int StopSignal::received() const { return received_signal; }
 
-}  // namespace tessera::train
+}  // namespace tessera
