@@ -5,6 +5,7 @@
 FOLDER/checkpoints/values.pth and its siblings hold all that core's reader has to know (tests/core/pytorch_file_test.cpp),
 facebook_*.pth models with the names of facebookresearch/dinov2, facebook_*.safetensors beside them pixels and the
 features that transformers' model of the same weights computes in float64 (tests/vision/facebook_weights_test.cpp).
+hugging_face and llama are folders of older versions of transformers, with what its models compute from them.
 """
 
 import collections
@@ -15,6 +16,7 @@ import sys
 import make_vision  # sets up torch's order of summation first
 import torch
 from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 NARROW = {"hidden_size": 64, "num_attention_heads": 1, "image_size": 8, "patch_size": 2, "mlp_ratio": 1}
 SWIGLU = {"use_swiglu_ffn": True, "num_hidden_layers": 1}
@@ -106,6 +108,27 @@ def hugging_face_folder(folder, seed):
     path.chmod(0o644)
 
 
+def llama_folder(folder, seed):
+    """A LlamaForCausalLM as an older transformers saved it: torch.save's file, the tied head and rotary tables in it."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                         max_position_embeddings=16, tie_word_embeddings=True, pad_token_id=0, bos_token_id=2,
+                         eos_token_id=3)
+    model = LlamaForCausalLM(config).eval()
+    tensors = {name: tensor.half().float() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(tensors)
+    tables = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
+    config.save_pretrained(folder)
+    torch.save({**{name: tensor.half() for name, tensor in tensors.items()}, **tables}, folder / "pytorch_model.bin")
+    ids = torch.tensor([[2, 5, 7, 11, 13, 17, 3], [2, 6, 8, 9, 20, 21, 3]])
+    with torch.no_grad():
+        logits = model.double()(input_ids=ids).logits
+    path = folder / "expected.safetensors"
+    save_file({"input_ids": ids, "logits": logits.float().contiguous()}, path)
+    path.chmod(0o644)
+
+
 def as_trained(tensors):
     """As facebook's training leaves its teacher: the backbone beside the heads, and numbers beside both."""
     beside = {"dino_head.last_layer.weight": torch.ones(2, 3), "ibot_head.last_layer.weight": torch.ones(2, 3)}
@@ -153,6 +176,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     value_files(folder)
     hugging_face_folder(folder / "hugging_face", 4)
+    llama_folder(folder / "llama", 5)
     features_case(folder, "plain", 1, (10, 6), torch.float16)
     features_case(folder, "registers_chunked", 2, (10, 12), torch.float16, registers=4, chunk=1)
     features_case(folder, "swiglu_teacher", 3, (8, 8), torch.bfloat16, SWIGLU, wrap=as_trained)

@@ -256,7 +256,8 @@ std::vector<ConfigKey> language_keys() {
       text(
           "language.weights", TextKind::kInputPathOrRandom,
           [](Config & c) -> auto& { return c.language.weights; },
-          "Hugging Face LlamaForCausalLM folder; random: drawn from the seed"),
+          "Hugging Face LlamaForCausalLM folder (.safetensors or .bin, also in shards); random: drawn from "
+          "the seed"),
       integer(
           "language.vocab_size", {5, 1 << 24}, [](Config & c) -> auto& { return c.language.vocab_size; },
           "Rows of the token embedding; at least the tokenizer's pieces"),

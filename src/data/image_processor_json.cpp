@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/files.h"
+#include "core/json_file.h"
 #include "data/image_processor.h"
 
 namespace tessera::data {
@@ -182,11 +182,7 @@ ImageProcessorOptions ImageProcessorOptions::load(const std::filesystem::path& p
   if (!std::filesystem::exists(file)) {
     fail("{}: no such file; it says how images are resized and normalised for the model", file.string());
   }
-  try {
-    return from_json(json::parse(read_file(file)), file.string());
-  } catch (const json::exception& error) {
-    fail("{}: not valid JSON: {}", file.string(), error.what());
-  }
+  return from_json(read_json_file(file), file.string());
 }
 
 json ImageProcessorOptions::to_json() const {

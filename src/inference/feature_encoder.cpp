@@ -6,12 +6,12 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/weights_file.h"
 #include "inference/image_features.h"
 #include "model/build.h"
 #include "model/weights.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"
-#include "vision/weights_file.h"
 
 namespace tessera::inference {
 namespace {
@@ -184,7 +184,7 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
         fmt::format("--model: {} is an adapter; name the model that it belongs to, and it as --adapter",
                     options.model.string()));
   }
-  vision::find_weights_file(options.model);  // before its processor is missed
+  find_weights_file(options.model);  // before its processor is missed
   return std::make_unique<Dinov2Encoder>(options, compute);
 }
 

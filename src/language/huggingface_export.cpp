@@ -4,8 +4,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_file.h"
 #include "core/publish_folder.h"
 #include "core/safetensors.h"
+#include "core/weights_file.h"
 
 namespace tessera::language {
 namespace {
@@ -33,14 +35,6 @@ void write_files(const LanguageModel& model, const Tokenizer& tokenizer, const f
   write_safetensors(folder / "model.safetensors", weights, {{"format", "pt"}});
 }
 
-json read_json(const fs::path& path) {
-  try {
-    return json::parse(read_file(path));
-  } catch (const json::parse_error& error) {
-    fail("{}: not JSON: {}", path.string(), error.what());
-  }
-}
-
 }  // namespace
 
 void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer, const fs::path& folder) {
@@ -53,16 +47,11 @@ void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer, c
 
 LanguageModel load_hugging_face(const fs::path& folder) {
   const fs::path config_path = folder / "config.json";
-  const fs::path weights_path = folder / "model.safetensors";
-  const auto config = LanguageModelConfig::from_hugging_face(read_json(config_path), config_path.string());
-  if (!fs::exists(weights_path) && fs::exists(folder / "model.safetensors.index.json")) {
-    fail(
-        "{}: the weights are split over several files, which isn't supported; save them as one "
-        "model.safetensors",
-        folder.string());
-  }
+  const auto config =
+      LanguageModelConfig::from_hugging_face(read_json_file(config_path), config_path.string());
+  const fs::path weights_path = find_weights_file(folder);
   LanguageModel model(config, /*seed=*/0);
-  load_language_model_weights(model, SafetensorsFile(weights_path).tensors(), weights_path.string());
+  load_language_model_weights(model, read_weights(weights_path), weights_path.string());
   return model;
 }
 

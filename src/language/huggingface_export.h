@@ -14,8 +14,8 @@ namespace tessera::language {
 void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer,
                        const std::filesystem::path& folder);
 
-/// Reads a LlamaForCausalLM folder (config.json and one model.safetensors, any floating dtype) into float32
-/// weights.
+/// Reads a LlamaForCausalLM folder (config.json and weights as core/weights_file.h finds them, of any
+/// floating dtype) into float32 weights.
 /// @throws Error naming file and field or tensors where the model isn't one that LanguageModel computes, or
 ///         weights are missing, unexpected or mis-shaped
 LanguageModel load_hugging_face(const std::filesystem::path& folder);

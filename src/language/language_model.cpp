@@ -117,6 +117,9 @@ void load_language_model_weights(LanguageModel& model, const TensorMap& weights,
   at::NoGradGuard no_grad;
   const TensorMap parameters = language_model_weights(model);
   TensorMap given = weights;
+  // Older transformers wrote down what follows from rope_theta.
+  std::erase_if(given,
+                [](const auto& item) { return item.first.ends_with(".self_attn.rotary_emb.inv_freq"); });
   if (model->config().tie_word_embeddings && given.count(kHead) != 0 && given.count(kEmbedding) != 0) {
     if (!at::equal(given.at(kHead), given.at(kEmbedding))) {
       fail("{}: the model's embedding is tied (tie_word_embeddings), but {} differs from {}", source, kHead,

@@ -7,11 +7,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
+#include "core/weights_file.h"
 #include "language/huggingface_export.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"
-#include "vision/weights_file.h"
 
 namespace tessera::model {
 
@@ -72,7 +72,7 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
 
 }  // namespace
 
-std::string backbone_hash(const fs::path& path) { return file_hash(vision::find_weights_file(path)); }
+std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_file(path)); }
 
 std::vector<std::string> unused_lora_keys(const Config& config, const Stage1Model& model) {
   std::vector<std::string> lines;

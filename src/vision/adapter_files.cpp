@@ -207,10 +207,10 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
 
 AdapterFiles without_head(const AdapterFiles& files) {
   AdapterFiles backbone{files.options, files.config, {}, files.source};
-  for (const auto& item : files.tensors) {
-    if (!is_backbone_adapter({item})) continue;
-    const std::string path = bare(item.first);
-    backbone.tensors.emplace(kPrefix + path.substr(wrapper_prefix(path).size()), item.second);
+  for (const auto& [key, tensor] : files.tensors) {
+    const std::string path = bare(key);
+    if (is_in_backbone(path))
+      backbone.tensors.emplace(kPrefix + path.substr(wrapper_prefix(path).size()), tensor);
   }
   if (backbone.tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
   const std::vector<AdaptedModule> modules = adapted_modules(backbone);

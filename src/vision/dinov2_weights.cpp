@@ -12,12 +12,12 @@
 #include "core/files.h"
 #include "core/json_file.h"
 #include "core/publish_folder.h"
+#include "core/weights_file.h"
 #include "vision/facebook_weights.h"
 #include "vision/gate_names.h"
 #include "vision/lora.h"
 #include "vision/module_names.h"
 #include "vision/tensor_list.h"
-#include "vision/weights_file.h"
 
 namespace tessera::vision {
 

@@ -63,6 +63,11 @@ std::string_view wrapper_prefix(std::string_view path) {
   return {};
 }
 
+bool is_in_backbone(std::string_view path) {
+  const std::string_view plain = path.substr(wrapper_prefix(path).size());
+  return plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("layernorm.");
+}
+
 std::vector<std::string> names_of(const std::string& path) {
   std::vector<std::string> names;
   for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {

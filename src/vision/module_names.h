@@ -21,6 +21,9 @@ std::string rename_path(const std::string& path, ModuleNaming naming);
 /// "dinov2_with_registers."; empty where a path or key begins with neither.
 std::string_view wrapper_prefix(std::string_view path);
 
+/// Whether a path, plain or behind such a prefix, leads into the backbone and not into a head.
+bool is_in_backbone(std::string_view path);
+
 /// Every name that a module here goes by in adapters: in both namings, plain and behind each wrapper's
 /// prefix.
 std::vector<std::string> names_of(const std::string& path);

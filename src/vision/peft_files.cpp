@@ -5,15 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <system_error>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_file.h"
+#include "core/weights_file.h"
 #include "vision/gate_names.h"
 #include "vision/tensor_list.h"
-#include "vision/weights_file.h"
 
 namespace tessera::vision {
 
@@ -138,25 +139,16 @@ std::string expected_key(const TensorMap& tensors, const PeftPaths& paths, const
 
 /// For the end of a message about an adapter that doesn't fit.
 std::string hint_about_a_head(const TensorMap& tensors) {
-  const bool wrapped = std::any_of(tensors.begin(), tensors.end(), [](const auto& item) {
-    return !wrapper_prefix(bare(item.first)).empty();
-  });
-  if (!wrapped || is_backbone_adapter(tensors)) return {};
-  return "\n  (the adapter is of a DINOv2 with a head; tessera adapter convert --backbone-only leaves the "
-         "head "
-         "out)";
+  bool is_wrapped = false, has_head = false;
+  for (const auto& [key, tensor] : tensors) {
+    is_wrapped |= !wrapper_prefix(bare(key)).empty();
+    has_head |= !is_in_backbone(bare(key));
+  }
+  if (!is_wrapped || !has_head) return {};
+  return "\n  (it is of a DINOv2 with a head, which tessera adapter convert --backbone-only leaves out)";
 }
 
 }  // namespace
-
-bool is_backbone_adapter(const TensorMap& tensors) {
-  return std::none_of(tensors.begin(), tensors.end(), [](const auto& item) {
-    const std::string path = bare(item.first);
-    const std::string_view root = std::string_view(path).substr(wrapper_prefix(path).size());
-    return !(root.starts_with("encoder.") || root.starts_with("embeddings.") ||
-             root.starts_with("layernorm."));
-  });
-}
 
 TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming) {
   const PeftPaths paths(root);
@@ -188,15 +180,19 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
                   const std::string& source) {
   check_injected(root, options, source);
   TensorMap by_path;
+  std::map<std::string, std::string> keys;
   for (const auto& [key, tensor] : tensors) {
     if (!by_path.emplace(parameter_path(key), tensor).second) {
       fail("{}: {} is there under two names", source, key);
     }
+    keys[parameter_path(key)] = key;
   }
   split_gates(by_path);
   const PeftPaths paths(root);
-  copy_into_parameters(adapter_parameters(root, options), by_path, {}, source,
-                       [&](const std::string& name) { return expected_key(tensors, paths, name); });
+  copy_into_parameters(adapter_parameters(root, options), by_path, {}, source, [&](const std::string& name) {
+    const auto found = keys.find(name);
+    return found != keys.end() ? found->second : expected_key(tensors, paths, name);
+  });
 }
 
 LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,

@@ -19,9 +19,6 @@ struct AdapterFiles {
   std::string source;             ///< names the folder in messages
 };
 
-/// Whether an adapter's tensors all belong to the backbone, and none to the head of a class that wraps it.
-bool is_backbone_adapter(const TensorMap& tensors);
-
 /// adapter_model.safetensors or, where that isn't there, adapter_model.bin.
 std::filesystem::path adapter_weights_file(const std::filesystem::path& folder);
 

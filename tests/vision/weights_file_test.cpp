@@ -1,4 +1,4 @@
-#include "vision/weights_file.h"
+#include "core/weights_file.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-#include "vision/weights_file.h"
+#include "core/weights_file.h"
 
 #include <fmt/ranges.h>
 
@@ -9,7 +9,7 @@
 #include "core/json_file.h"
 #include "core/pytorch_file.h"
 
-namespace tessera::vision {
+namespace tessera {
 
 namespace {
 
@@ -72,7 +72,7 @@ TensorMap read_shards(const fs::path& index_path) {
 fs::path find_weights_file(const fs::path& path) {
   if (!fs::exists(path)) {
     fail(
-        "{}: no such file or folder (expected a Hugging Face DINOv2 folder, or a file of weights: "
+        "{}: no such file or folder (expected a Hugging Face folder, or a file of weights: "
         ".safetensors, .bin, .pth or .pt)",
         path.string());
   }
@@ -87,4 +87,4 @@ TensorMap read_weights(const fs::path& file) {
   return file.string().ends_with(kIndexEnding) ? read_shards(file) : read_one(file);
 }
 
-}  // namespace tessera::vision
+}  // namespace tessera

@@ -5,10 +5,11 @@
 
 #include "core/safetensors.h"
 
-namespace tessera::vision {
+namespace tessera {
 
-/// The file that a path to weights means: the path itself where it is a file; in a folder the first there is
-/// of model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json.
+/// The file that a path to a model's weights means: the path itself where it is a file; in a folder the first
+/// there is of model.safetensors, model.safetensors.index.json, pytorch_model.bin,
+/// pytorch_model.bin.index.json.
 /// @throws Error saying what is accepted, where there is none
 std::filesystem::path find_weights_file(const std::filesystem::path& path);
 
@@ -17,4 +18,4 @@ std::filesystem::path find_weights_file(const std::filesystem::path& path);
 /// @throws Error naming the file and what is wrong with it, or saying what is accepted
 TensorMap read_weights(const std::filesystem::path& file);
 
-}  // namespace tessera::vision
+}  // namespace tessera
