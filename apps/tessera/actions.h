@@ -37,7 +37,7 @@ int run_action(const char* command, const char* about, const Action (&actions)[k
       return action.run({arguments.begin() + 1, arguments.end()});
     });
   }
-  throw ConfigError(fmt::format("no action '{1}'; see tessera {0} --help", command, arguments[0]));
+  throw ConfigError(fmt::format("no action '{}'; see tessera {} --help", arguments[0], command));
 }
 
 }  // namespace tessera::apps

@@ -268,7 +268,7 @@ int combine(const Words& arguments) {
     const auto [folder, weight] = weighted(word);
     files.push_back(vision::read_adapter(folder));
     vision::check_combinable(files.back().options, folder);
-    files.back() = vision::convert_adapter(files.back(), ModuleNaming::kCurrent);
+    files.back() = vision::convert_adapter(vision::without_wrapper(files.back()), ModuleNaming::kCurrent);
     parts.push_back({fmt::format("{} ({})", folder, parts.size() + 1), weight});
   }
   std::vector<const AdapterFiles*> all;
@@ -293,13 +293,14 @@ int combine(const Words& arguments) {
 /// One of two adapters that are compared.
 struct Side {
   std::string folder;
-  AdapterFiles files;  ///< in the current naming
+  AdapterFiles files;  ///< in the current naming, without a wrapper's prefix
   std::map<std::string, AdaptedModule> modules;
   TensorMap others;  ///< tensors beside A and B
 
   explicit Side(const std::string& folder)
       : folder(folder),
-        files(vision::convert_adapter(vision::read_adapter(folder), ModuleNaming::kCurrent)),
+        files(vision::convert_adapter(vision::without_wrapper(vision::read_adapter(folder)),
+                                      ModuleNaming::kCurrent)),
         others(files.tensors) {
     for (const AdaptedModule& module : vision::adapted_modules(files)) modules[module.name] = module;
     std::erase_if(others, [](const auto& item) {

@@ -116,7 +116,7 @@ inference::FeatureListOptions list_options(const options::variables_map& values,
   result.skip_broken = values.count("skip-broken") != 0;
   result.progress = [&line, &stop](const inference::FeatureProgress& progress) {
     line.show(progress);
-    if (stop.received() == 0) return;
+    if (stop.received() == 0 || progress.done == progress.of) return;
     line.leave();
     fail("stopped after {} of {} images; nothing was written", progress.done, progress.of);
   };
@@ -129,13 +129,19 @@ inference::FeatureListOptions list_options(const options::variables_map& values,
 
 /// Before hours of work, not after them.
 void check_output(const std::string& output) {
-  const std::filesystem::path folder = std::filesystem::absolute(output).parent_path();
-  if (!std::filesystem::is_directory(folder)) {
-    throw ConfigError(fmt::format("--output {}: there is no folder {}", output, folder.string()));
-  }
-  if (std::filesystem::is_directory(output)) {
-    throw ConfigError(fmt::format("--output {}: expected a file to write, found a folder", output));
-  }
+  namespace fs = std::filesystem;
+  const auto refuse = [&](const std::string& why) {
+    throw ConfigError(fmt::format("--output {}: {}", quoted(output), why));
+  };
+  if (output.empty()) refuse("expected the name of a file");
+  std::error_code error;
+  const fs::path folder = fs::absolute(output).parent_path();
+  if (!fs::is_directory(folder, error)) refuse(fmt::format("there is no folder {}", folder.string()));
+  const fs::file_status status = fs::status(output, error);
+  if (error && status.type() != fs::file_type::not_found) refuse(error.message());
+  if (fs::is_directory(status)) refuse("expected a file to write, found a folder");
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    refuse("expected a file to write, found something else");
 }
 
 options::options_description described_options() {
@@ -183,9 +189,14 @@ std::vector<std::string> all_names(const data::ImageList& images) {
 }
 
 StringMap metadata_of(const inference::FeatureEncoder& encoder, const std::vector<std::string>& names) {
+  const auto as_json = [](const nlohmann::json& value) {
+    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
   StringMap metadata = encoder.description();
   metadata["format"] = "pt";
-  metadata["images"] = nlohmann::json(names).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  metadata["images"] = as_json(names);
+  // A path may hold bytes that are no UTF-8, which the format doesn't take.
+  for (auto& [field, value] : metadata) value = nlohmann::json::parse(as_json(value)).get<std::string>();
   return metadata;
 }
 
@@ -223,8 +234,11 @@ int features_command(const std::vector<std::string>& arguments) {
   rows.commit(metadata_of(*encoder, result.names));
   std::cout << fmt::format("{}: {} [{}] {}; {:.1f} images/s; {}\n", output, what,
                            fmt::join(rows.shape(), ", "), (*values)["dtype"].as<std::string>(),
-                           static_cast<double>(images.size()) / std::max(seconds, 1e-9), compute.describe());
-  if (result.broken > 0) std::cout << fmt::format("{} broken images were skipped\n", result.broken);
+                           static_cast<double>(result.names.size()) / std::max(seconds, 1e-9),
+                           compute.describe());
+  if (result.broken > 0)
+    std::cout << fmt::format("{} broken image{} skipped\n", result.broken,
+                             result.broken == 1 ? " was" : "s were");
   return kDone;
 }
 

@@ -166,6 +166,7 @@ int write_action(const Words& arguments) {
   const std::int64_t limit =
       values->count("limit") != 0 ? count_of(*values, "limit", 1) : std::numeric_limits<std::int64_t>::max();
   if (values->count("image") != 0) {
+    warn_of_cut_texts("tessera memory write", evaluated, {(*values)["caption"].as<std::string>()});
     writer.add_image((*values)["image"].as<std::string>(), (*values)["caption"].as<std::string>(),
                      (*values)["id"].as<std::string>());
   } else if (values->count("tsv") != 0) {

@@ -64,6 +64,16 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
   return folder.empty() ? std::filesystem::path(".") : folder;
 }
 
+/// Where a path leads that is about to be replaced. A device or a pipe must not become a file.
+std::filesystem::path place_to_write(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) return path;
+  if (!std::filesystem::is_regular_file(status))
+    fail("{}: can't be written: it is no regular file", path.string());
+  return std::filesystem::is_symlink(path) ? std::filesystem::canonical(path) : path;
+}
+
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
@@ -105,7 +115,7 @@ std::string file_hash(const std::filesystem::path& path) {
   return hash.hex_digest();
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(place_to_write(path)) {
   // Unique among the threads and processes that may write the same file.
   static std::atomic<std::uint64_t> serial{0};
   temporary_ = folder_of(path_) /

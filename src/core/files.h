@@ -22,10 +22,10 @@ std::string file_hash(const std::filesystem::path& path);
 
 /// A file that comes into being whole or not at all: what is written goes to a temporary file in the same
 /// folder, which commit() flushes to disk and renames. Without commit() the destructor removes it, and the
-/// old file stays. Everything throws Error naming the file.
+/// old file stays. A symbolic link is followed. Everything throws Error naming the file.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  explicit AtomicFile(const std::filesystem::path& path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

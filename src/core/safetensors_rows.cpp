@@ -31,7 +31,12 @@ SafetensorsRows::SafetensorsRows(std::filesystem::path path, std::string name, a
       dtype_(dtype),
       header_size_(aligned(kLengthSize + metadata_size + 6 * name_.size() + kRestOfHeader)),
       file_(path_) {
-  header_of({{name_, dtype_, {0}}}, {}, path_.string());  // complains before the work, not after it
+  // Complains before the work, not after it.
+  header_of({{name_, dtype_, {0}}}, {}, path_.string());
+  if (header_size_ - kLengthSize > kMaxHeaderSize) {
+    fail("{}: names and metadata would take {} bytes, the format allows {}; write several files",
+         path_.string(), header_size_, kMaxHeaderSize);
+  }
   file_.seek(header_size_);
 }
 

@@ -17,8 +17,8 @@ at::Tensor prompt_ids(const TrainedModel& evaluated, const std::string& prompt) 
   ids.pop_back();  // eos
   const std::int64_t longest = evaluated.config.language.max_tokens;
   if (static_cast<std::int64_t>(ids.size()) >= longest) {
-    fail("the prompt '{}' has {} tokens: it leaves no room in captions of language.max_tokens = {}", prompt,
-         ids.size(), longest);
+    fail("the prompt {} has {} tokens: it leaves no room in captions of language.max_tokens = {}",
+         quoted(prompt), ids.size(), longest);
   }
   return at::tensor(ids, at::kLong).unsqueeze(0);
 }

@@ -1,7 +1,10 @@
 #include "model/build.h"
 
 #include <ATen/Context.h>
+#include <fmt/ranges.h>
 #include <torch/utils.h>
+
+#include <set>
 
 #include "core/config_schema.h"
 #include "core/error.h"
@@ -70,24 +73,49 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
                                 config.data.image_size, backbone.patch_size()));
 }
 
+/// Whether these keys mean just the modules that have an adapter.
+bool selects_the_adapted(const LoraConfig& config, torch::nn::Module& encoder) {
+  std::set<std::string> meant, adapted;
+  for (const vision::NamedLinear& item : vision::adapted_linears(encoder)) adapted.insert(item.name);
+  try {
+    for (const vision::NamedLinear& item :
+         vision::match_targets(encoder, vision::LoraOptions::from_config(config)))
+      meant.insert(item.name);
+  } catch (const Error&) {
+    return false;  // a name that means nothing
+  }
+  return meant == adapted;
+}
+
 }  // namespace
 
 std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_file(path)); }
 
-std::vector<std::string> unused_lora_keys(const Config& config, const Stage1Model& model) {
-  std::vector<std::string> lines;
-  if (config.lora.adapter.empty() || !model.has_lora()) return lines;
+AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
+  AdapterNotes notes;
+  if (config.lora.adapter.empty() || !model.has_lora()) return notes;
   Config of_adapter;
   of_adapter.lora = model.lora()->to_config();
+  const std::set<std::string> selecting = {"target_modules", "exclude_modules", "layers_to_transform",
+                                           "layers_pattern"};
+  const bool same_modules = selects_the_adapted(config.lora, model.vision());
+  std::vector<std::string> instead;
   for (const std::string& name : names_in_section("lora")) {
     const ConfigKey& key = *find_config_key("lora." + name);
     const std::string wanted = value_as_yaml(key, config), used = value_as_yaml(key, of_adapter);
-    if (key.path != "lora.adapter" && wanted != used && wanted != value_as_yaml(key, Config())) {
-      lines.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", key.path, wanted,
-                                  config.lora.adapter, used));
+    if (name == "adapter" || wanted == used || (same_modules && selecting.count(name) != 0)) continue;
+    if (wanted == value_as_yaml(key, Config())) {
+      instead.push_back(fmt::format("{}: {}", name, used));
+    } else {
+      notes.unused.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", key.path, wanted,
+                                         config.lora.adapter, used));
     }
   }
-  return lines;
+  if (!instead.empty()) {
+    notes.in_place_of_defaults =
+        fmt::format("adapter {}, in place of defaults: {}", config.lora.adapter, fmt::join(instead, ", "));
+  }
+  return notes;
 }
 
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
@@ -135,6 +163,12 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
 
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary) {
   BuiltModel built;
+  if (!config.lora.adapter.empty() && config.vision.trainable != TrainableChoice::kLora) {
+    throw ConfigError(
+        "lora.adapter: counts with vision.trainable: lora alone; for an encoder with an adapter that stays "
+        "as it "
+        "is, merge it into the weights (tessera adapter merge)");
+  }
   language::LanguageModel language = build_language(config);
   check_vocabulary(config, language, vocabulary);
   auto backbone = build_backbone(config, built.backbone);

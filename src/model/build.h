@@ -30,8 +30,12 @@ struct BuiltModel {
 /// @throws Error / ConfigError naming key, file or tensor
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary);
 
-/// A line for each key under `lora` that was set and counts for nothing, because lora.adapter says otherwise.
-std::vector<std::string> unused_lora_keys(const Config& config, const Stage1Model& model);
+/// What lora.adapter's own options do to a configuration.
+struct AdapterNotes {
+  std::vector<std::string> unused;   ///< a line a key that isn't at its default and counts for nothing
+  std::string in_place_of_defaults;  ///< a line; empty: nothing is
+};
+AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model);
 
 /// Puts the parts of a model together: `backbone` (with adapters where `lora` is set) and `language` as they
 /// are, everything else (compressor, fusion, heads, memory, temperatures) fresh, initialised from run.seed.

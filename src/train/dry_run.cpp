@@ -36,8 +36,9 @@ std::string dry_run_report(const Config& config) {
   const Compute compute = choose_compute(config.run);
   const model::BuiltModel built = model::build_model(config, std::nullopt);
   std::string report = fmt::format("dry run of {} on {}\n", config.run.name, compute.describe());
-  for (const std::string& line : model::unused_lora_keys(config, *built.model))
-    report += fmt::format("warning: {}\n", line);
+  const model::AdapterNotes notes = model::notes_on_adapter(config, *built.model);
+  for (const std::string& line : notes.unused) report += fmt::format("warning: {}\n", line);
+  if (!notes.in_place_of_defaults.empty()) report += notes.in_place_of_defaults + "\n";
   // Steps don't matter for which phases there are; any number of them will do.
   const PhaseSchedule schedule(config.schedule, built.model->has_lora(), 1);
   for (const Phase phase : {Phase::kOnly, Phase::kLoraFrozen, Phase::kLoraTrains}) {

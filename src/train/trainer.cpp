@@ -167,7 +167,9 @@ void Trainer::open_run(const fs::path& resume_from, bool log_to_terminal) {
   if (const std::string note = training_step_->queue_note(training_data_->size()); !note.empty()) {
     logger_->warn("{}", note);
   }
-  for (const std::string& note : model::unused_lora_keys(config_, *built_.model)) logger_->warn("{}", note);
+  const model::AdapterNotes notes = model::notes_on_adapter(config_, *built_.model);
+  for (const std::string& line : notes.unused) logger_->warn("{}", line);
+  if (!notes.in_place_of_defaults.empty()) logger_->info("{}", notes.in_place_of_defaults);
   if (resume_from.empty()) {
     keep_random_backbone();
     if (!config_.init_from.empty()) {

@@ -55,7 +55,6 @@ class Trainer {
  private:
   void build(const std::filesystem::path& resume_from);
   void open_run(const std::filesystem::path& resume_from, bool log_to_terminal);
-  /// Keys of section lora that the user gave and the adapter of lora.adapter says otherwise.
   void warn_of_changed_keys(const std::filesystem::path& resume_from) const;
   void open_data();
   void start_phase(Phase phase, bool resuming);

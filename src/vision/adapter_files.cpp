@@ -76,30 +76,21 @@ std::vector<std::string> renamed_targets(const std::string& target, ModuleNaming
   return {target};
 }
 
-/// Whether a module of the adapter bears such a name, by PEFT's rule for lists.
-bool names_one(const std::string& target, const std::vector<AdaptedModule>& modules) {
-  return std::any_of(modules.begin(), modules.end(), [&](const AdaptedModule& module) {
-    const std::vector<std::string> names = names_of(module.name);
-    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-      return name == target || name.ends_with("." + target);
-    });
-  });
+/// Whether a module of that path bears such a name, by PEFT's rule for lists.
+bool bears(const std::string& path, const std::string& target) {
+  return path == target || path.ends_with("." + target);
 }
 
 /// Whether a tensor belongs to a module that modules_to_save holds by this name.
-bool is_saved_by(const std::string& end, const TensorMap& tensors) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) {
-    const std::string path = bare(item.first);
-    if (path.find(".lora_") != std::string::npos) return false;
-    for (std::size_t at = path.find('.'); at != std::string::npos; at = path.find('.', at + 1)) {
-      const std::vector<std::string> names = names_of(path.substr(0, at));
-      if (std::any_of(names.begin(), names.end(),
-                      [&](const std::string& name) { return name.ends_with(end); }))
-        return true;
-    }
-    return false;
-  });
+bool is_saved_by(const std::string& end, const std::string& path) {
+  if (path.find(".lora_") != std::string::npos) return false;
+  for (std::size_t at = path.find('.'); at != std::string::npos; at = path.find('.', at + 1)) {
+    if (path.substr(0, at).ends_with(end)) return true;
+  }
+  return false;
 }
+
+std::string without_prefix(const std::string& path) { return path.substr(wrapper_prefix(path).size()); }
 
 /// Dinov2ForImageClassification → Dinov2Model.
 void name_backbone_class(Json& config) {
@@ -122,13 +113,7 @@ bool is_plain_list(const LoraOptions& options) {
 
 }  // namespace
 
-ModuleNaming naming_of(const AdapterFiles& files) {
-  for (const auto& [key, tensor] : files.tensors) {
-    if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
-      return ModuleNaming::kLegacy;
-  }
-  return ModuleNaming::kCurrent;
-}
+ModuleNaming naming_of(const AdapterFiles& files) { return files.options.names.value().naming; }
 
 std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
   std::vector<AdaptedModule> modules;
@@ -163,67 +148,111 @@ at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module)
          module.scaling;
 }
 
+namespace {
+
+/// Modules → targets, ranks and α for each of them, where more than a list of names says which they are.
+/// @param rename  a module's name → those that it has in the result
+template <typename Rename>
+void name_each_module(Json& config, const LoraOptions& options, const std::vector<AdaptedModule>& modules,
+                      const Rename& rename) {
+  std::vector<std::string> targets;
+  Json ranks = Json::object(), alphas = Json::object();
+  for (const AdaptedModule& module : modules) {
+    for (const std::string& name : rename(module.name)) {
+      if (std::find(targets.begin(), targets.end(), name) == targets.end()) targets.push_back(name);
+      if (module.r != options.r) ranks[name] = module.r;
+      if (module.alpha != options.lora_alpha) alphas[name] = module.alpha;
+    }
+  }
+  config["target_modules"] = targets;
+  config["rank_pattern"] = ranks;
+  config["alpha_pattern"] = alphas;
+  for (const char* field : {"exclude_modules", "layers_to_transform", "layers_pattern"})
+    config[field] = nullptr;
+}
+
+}  // namespace
+
 AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
-  AdapterFiles converted{files.options, files.config, {}, files.source};
-  TensorMap tensors = files.tensors;
+  TensorMap tensors = files.tensors, renamed;
   if (naming == ModuleNaming::kCurrent) {
     split_gates(tensors);
   } else {
     join_gates(tensors, files.source);
   }
   for (const auto& [key, tensor] : tensors) {
-    const std::string renamed = rename_path(key, naming);
-    if (!converted.tensors.emplace(renamed, tensor).second)
+    if (!renamed.emplace(rename_path(key, naming), tensor).second)
       fail("{}: {} is there under two names", files.source, key);
   }
-  Json& config = converted.config;
-  if (is_plain_list(files.options)) {
-    if (!files.options.target_modules.is_all_linear()) {
-      std::set<std::string> targets;
-      for (const std::string& target : files.options.target_modules.names) {
-        for (const std::string& renamed : renamed_targets(target, naming)) targets.insert(renamed);
-      }
-      config["target_modules"] = targets;
-    }
-  } else {
-    std::vector<std::string> targets;
-    Json ranks = Json::object(), alphas = Json::object();
-    for (const AdaptedModule& module : adapted_modules(files)) {
-      for (const std::string& name : renamed_targets(module.name, naming)) {
-        if (std::find(targets.begin(), targets.end(), name) == targets.end()) targets.push_back(name);
-        if (module.r != files.options.r) ranks[name] = module.r;
-        if (module.alpha != files.options.lora_alpha) alphas[name] = module.alpha;
-      }
+  Json config = files.config;
+  const std::vector<AdaptedModule> modules = adapted_modules(files);
+  if (!is_plain_list(files.options)) {
+    name_each_module(config, files.options, modules,
+                     [&](const std::string& name) { return renamed_targets(name, naming); });
+  } else if (!files.options.target_modules.is_all_linear()) {
+    std::set<std::string> targets;
+    for (const std::string& target : files.options.target_modules.names) {
+      // One that means nothing in its own naming might mean something in the other.
+      if (std::none_of(modules.begin(), modules.end(),
+                       [&](const AdaptedModule& module) { return bears(module.name, target); }))
+        continue;
+      for (const std::string& name : renamed_targets(target, naming)) targets.insert(name);
     }
     config["target_modules"] = targets;
-    config["rank_pattern"] = ranks;
-    config["alpha_pattern"] = alphas;
-    for (const char* field : {"exclude_modules", "layers_to_transform", "layers_pattern"})
-      config[field] = nullptr;
   }
-  converted.options = parse_adapter_config(config, files.source);
-  return converted;
+  return AdapterFiles::of(std::move(config), std::move(renamed), files.source);
+}
+
+AdapterFiles without_wrapper(const AdapterFiles& files) {
+  if (files.options.names.value().prefix.empty()) return files;
+  TensorMap tensors;
+  for (const auto& [key, tensor] : files.tensors) {
+    if (!tensors.emplace(kPrefix + without_prefix(bare(key)), tensor).second)
+      fail("{}: {} is there under two names", files.source, key);
+  }
+  Json config = files.config;
+  const LoraOptions& options = files.options;
+  const auto plain = [](std::vector<std::string> names) {
+    for (std::string& name : names) name = without_prefix(name);
+    return names;
+  };
+  if (!is_plain_list(options)) {
+    name_each_module(config, options, adapted_modules(files),
+                     [](const std::string& name) { return std::vector{without_prefix(name)}; });
+  } else if (!options.target_modules.is_all_linear()) {
+    config["target_modules"] = plain(options.target_modules.names);
+  }
+  if (!options.modules_to_save.empty()) config["modules_to_save"] = plain(options.modules_to_save);
+  name_backbone_class(config);
+  return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
 }
 
 AdapterFiles without_head(const AdapterFiles& files) {
-  AdapterFiles backbone{files.options, files.config, {}, files.source};
-  for (const auto& [key, tensor] : files.tensors) {
-    const std::string path = bare(key);
-    if (is_in_backbone(path))
-      backbone.tensors.emplace(kPrefix + path.substr(wrapper_prefix(path).size()), tensor);
+  const AdapterFiles whole = without_wrapper(files);
+  TensorMap tensors = whole.tensors;
+  std::erase_if(tensors, [](const auto& item) { return !is_in_backbone(bare(item.first)); });
+  if (tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
+  Json config = whole.config;
+  const LoraOptions& options = whole.options;
+  std::vector<AdaptedModule> modules = adapted_modules(whole);
+  std::erase_if(modules, [](const AdaptedModule& module) { return !is_in_backbone(module.name); });
+  if (!is_plain_list(options)) {
+    name_each_module(config, options, modules, [](const std::string& name) { return std::vector{name}; });
+  } else if (!options.target_modules.is_all_linear()) {
+    std::vector<std::string> targets = options.target_modules.names;
+    std::erase_if(targets, [&](const std::string& target) {
+      return std::none_of(modules.begin(), modules.end(),
+                          [&](const AdaptedModule& module) { return bears(module.name, target); });
+    });
+    config["target_modules"] = targets;
   }
-  if (backbone.tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
-  const std::vector<AdaptedModule> modules = adapted_modules(backbone);
-  std::vector<std::string>& targets = backbone.options.target_modules.names;
-  if (!files.options.target_modules.is_all_linear())
-    std::erase_if(targets, [&](const std::string& target) { return !names_one(target, modules); });
-  for (std::string& target : targets) target = target.substr(wrapper_prefix(target).size());
-  std::vector<std::string>& saved = backbone.options.modules_to_save;
-  std::erase_if(saved, [&](const std::string& end) { return !is_saved_by(end, backbone.tensors); });
-  if (files.options.target_modules.pattern.empty()) backbone.config["target_modules"] = targets;
-  backbone.config["modules_to_save"] = saved.empty() ? Json() : Json(saved);
-  name_backbone_class(backbone.config);
-  return backbone;
+  std::vector<std::string> saved = options.modules_to_save;
+  std::erase_if(saved, [&](const std::string& end) {
+    return std::none_of(tensors.begin(), tensors.end(),
+                        [&](const auto& item) { return is_saved_by(end, bare(item.first)); });
+  });
+  config["modules_to_save"] = saved.empty() ? Json() : Json(saved);
+  return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
 }
 
 void write_adapter(const fs::path& folder, const AdapterFiles& files) {

@@ -21,7 +21,7 @@ struct AdaptedModule {
   double update_norm = 0;  ///< Frobenius norm of ΔW = s·B·A
 };
 
-/// The naming that an adapter's keys have; the current one where both say the same.
+/// The naming that an adapter's keys have; the current one where they don't tell.
 ModuleNaming naming_of(const AdapterFiles& files);
 
 /// In the order of the names; layers by their number.
@@ -35,6 +35,9 @@ at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module)
 /// @throws Error where a module has no name in that naming
 AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming);
 
+/// The same adapter with keys, targets and modules_to_save as in the plain backbone, without the prefix of a
+/// class that wraps it (Dinov2ForImageClassification); what it has of a head stays.
+AdapterFiles without_wrapper(const AdapterFiles& files);
 /// The part of an adapter of a class with a head (Dinov2ForImageClassification) that belongs to the backbone,
 /// as an adapter of the plain backbone: keys and targets without the wrapper's prefix, nothing of the head.
 /// @throws Error where nothing is left

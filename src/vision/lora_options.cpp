@@ -12,9 +12,9 @@ namespace {
 /// Of the first pattern that names the module.
 template <typename Value>
 Value value_of(const std::vector<std::pair<std::string, Value>>& patterns, const char* field,
-               const std::string& module, Value otherwise) {
+               const std::string& module, const std::optional<ModuleNames>& names, Value otherwise) {
   for (const auto& [key, value] : patterns) {
-    if (pattern_names(key, field, module)) return value;
+    if (pattern_names(key, field, module, names)) return value;
   }
   return otherwise;
 }
@@ -65,11 +65,11 @@ double LoraOptions::scaling() const {
 }
 
 std::int64_t LoraOptions::rank_of(const std::string& module) const {
-  return value_of(rank_pattern, "rank_pattern", module, r);
+  return value_of(rank_pattern, "rank_pattern", module, names, r);
 }
 
 double LoraOptions::alpha_of(const std::string& module) const {
-  return value_of(alpha_pattern, "alpha_pattern", module, lora_alpha);
+  return value_of(alpha_pattern, "alpha_pattern", module, names, lora_alpha);
 }
 
 double LoraOptions::scaling_of(const std::string& module) const {

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/config.h"
+#include "vision/module_names.h"
 
 namespace tessera::vision {
 
@@ -29,6 +31,10 @@ struct LoraOptions {
   LoraBias bias = LoraBias::kNone;
   std::vector<std::string> modules_to_save;  ///< ends of the paths of modules that train whole
   LoraInit init = LoraInit::kUniform;
+  /// Of an adapter from a file: the names that its lists and expressions mean. Such a list may also hold what
+  /// means no module, as in PEFT. Empty: somebody wrote them down, in any of a module's names, and is told of
+  /// one that means nothing.
+  std::optional<ModuleNames> names;
 
   static LoraOptions from_config(const LoraConfig& config);
   LoraConfig to_config() const;  ///< with no `adapter`

@@ -23,33 +23,34 @@ bool is_suffix(const std::string& path, const std::string& target) {
 
 /// Whether it holds for one of the names that a module goes by.
 template <typename Predicate>
-bool for_any_name(const std::string& path, const Predicate& predicate) {
-  const std::vector<std::string> names = names_of(path);
-  return std::any_of(names.begin(), names.end(), predicate);
+bool for_any_name(const std::string& path, const std::optional<ModuleNames>& names,
+                  const Predicate& predicate) {
+  const std::vector<std::string> called = names_of(path, names);
+  return std::any_of(called.begin(), called.end(), predicate);
 }
 
-bool matches(const std::string& path, const std::string& target) {
-  return for_any_name(path, [&](const std::string& name) { return is_suffix(name, target); });
-}
-
-bool matches_any(const std::string& path, const std::vector<std::string>& targets) {
-  return std::any_of(targets.begin(), targets.end(),
-                     [&](const std::string& target) { return matches(path, target); });
+bool matches(const std::string& path, const std::string& target, const std::optional<ModuleNames>& names) {
+  return for_any_name(path, names, [&](const std::string& name) { return is_suffix(name, target); });
 }
 
 /// A ModuleSelection with its expression compiled.
 class Selection {
  public:
-  Selection(const ModuleSelection& selection, const char* field) : selection_(selection) {
+  Selection(const ModuleSelection& selection, const char* field, const std::optional<ModuleNames>& names)
+      : selection_(selection), names_(names) {
     if (!selection.pattern.empty()) pattern_.emplace(selection.pattern, field);
   }
   bool takes(const std::string& path) const {
-    if (pattern_) return for_any_name(path, [&](const std::string& name) { return pattern_->matches(name); });
-    return selection_.is_all_linear() || matches_any(path, selection_.names);
+    if (pattern_)
+      return for_any_name(path, names_, [&](const std::string& name) { return pattern_->matches(name); });
+    return selection_.is_all_linear() ||
+           std::any_of(selection_.names.begin(), selection_.names.end(),
+                       [&](const std::string& target) { return matches(path, target, names_); });
   }
 
  private:
   const ModuleSelection& selection_;
+  const std::optional<ModuleNames>& names_;
   std::optional<ModulePattern> pattern_;
 };
 
@@ -80,19 +81,35 @@ class LayerNumbers {
 };
 
 /// PEFT takes a module whose path merely ends in these letters.
-bool is_saved_whole(const std::string& path, const std::vector<std::string>& modules_to_save) {
+bool is_saved_whole(const std::string& path, const std::vector<std::string>& modules_to_save,
+                    const std::optional<ModuleNames>& names) {
   return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& end) {
-    return for_any_name(path, [&](const std::string& name) { return name.ends_with(end); });
+    return for_any_name(path, names, [&](const std::string& name) { return name.ends_with(end); });
   });
 }
 
 /// Whether a module lies in one that is saved whole, or is one.
-bool is_within_saved(const std::string& path, const std::vector<std::string>& modules_to_save) {
-  for (std::size_t end = path.find('.'); !modules_to_save.empty(); end = path.find('.', end + 1)) {
-    if (is_saved_whole(path.substr(0, end), modules_to_save)) return true;
+bool is_within_saved(const std::string& path, const LoraOptions& options) {
+  for (std::size_t end = path.find('.'); !options.modules_to_save.empty(); end = path.find('.', end + 1)) {
+    if (is_saved_whole(path.substr(0, end), options.modules_to_save, options.names)) return true;
     if (end == std::string::npos) break;
   }
   return false;
+}
+
+/// By its rule "embeddings" means embeddings and the patch_embeddings inside it, of which PEFT then makes a
+/// file that it can't read.
+void refuse_nested(const std::vector<std::string>& modules, const LoraOptions& options) {
+  for (const std::string& path : modules) {
+    const std::string outer = path.substr(0, std::min(path.rfind('.'), path.size()));
+    const std::string last = path.substr(path.rfind('.') + 1);
+    for (const std::string& end : options.modules_to_save) {
+      if (outer.size() < path.size() && last.size() > end.size() && last.ends_with(end) &&
+          is_within_saved(outer, options))
+        fail("modules_to_save: \"{}\" names {} and a module that it lies in, which PEFT can't read back", end,
+             path);
+    }
+  }
 }
 
 /// What a reader of the message could have written: the last segments, in both namings.
@@ -135,14 +152,14 @@ void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options) {
   const std::vector<NamedLinear> linears = named_linears(root), adapted = match_targets(root, options);
   for (const std::string& name : options.exclude_modules.names) {
     if (std::none_of(linears.begin(), linears.end(),
-                     [&](const NamedLinear& item) { return matches(item.name, name); }))
+                     [&](const NamedLinear& item) { return matches(item.name, name, options.names); }))
       fail("exclude_modules: \"{}\" matches no linear module; there are {}", name,
            fmt::join(candidates(linears), ", "));
   }
   const auto check = [&](const auto& patterns, const char* field) {
     for (const auto& [key, value] : patterns) {
       if (std::none_of(adapted.begin(), adapted.end(), [&, key = key](const NamedLinear& item) {
-            return pattern_names(key, field, item.name);
+            return pattern_names(key, field, item.name, options.names);
           }))
         fail("{}: \"{}\" matches no adapted module; there are {}", field, key,
              fmt::join(candidates(adapted), ", "));
@@ -155,10 +172,10 @@ void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options) {
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options) {
   std::vector<NamedLinear> linears = named_linears(root);
   const ModuleSelection& wanted = options.target_modules;
-  if (!wanted.is_all_linear()) {
+  if (!wanted.is_all_linear() && !options.names) {
     for (const std::string& target : wanted.names) {
       const bool found = std::any_of(linears.begin(), linears.end(),
-                                     [&](const NamedLinear& item) { return matches(item.name, target); });
+                                     [&](const NamedLinear& item) { return matches(item.name, target, {}); });
       if (!found) {
         fail(
             "target_modules: \"{}\" matches no linear module; there are {} (or \"all-linear\" alone for all)",
@@ -166,14 +183,13 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
       }
     }
   }
-  const Selection targets(wanted, "target_modules");
-  const Selection excluded(options.exclude_modules, "exclude_modules");
+  const Selection targets(wanted, "target_modules", options.names);
+  const Selection excluded(options.exclude_modules, "exclude_modules", options.names);
   const LayerNumbers layers(options);
   std::vector<NamedLinear> meant;
   std::set<std::int64_t> layers_left_out;
   for (const NamedLinear& item : linears) {
-    if (!targets.takes(item.name) || excluded.takes(item.name) ||
-        is_within_saved(item.name, options.modules_to_save))
+    if (!targets.takes(item.name) || excluded.takes(item.name) || is_within_saved(item.name, options))
       continue;
     if (layers.take(item.name)) {
       meant.push_back(item);
@@ -186,7 +202,7 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
          fmt::join(options.layers_to_transform, ", "));
   }
   const bool is_name = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
-    return !wanted.pattern.empty() && matches(item.name, wanted.pattern);
+    return !wanted.pattern.empty() && matches(item.name, wanted.pattern, options.names);
   });
   if (meant.empty()) {
     fail("target_modules: {} matches no linear module{}{}; there are {}",
@@ -209,17 +225,18 @@ std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, con
   }
   for (const std::string& end : options.modules_to_save) {
     if (std::none_of(modules.begin(), modules.end(),
-                     [&](const std::string& path) { return is_saved_whole(path, {end}); }))
+                     [&](const std::string& path) { return is_saved_whole(path, {end}, options.names); }))
       fail("modules_to_save: \"{}\" names no module; there are {}", end,
            fmt::join(last_segments(modules), ", "));
   }
+  refuse_nested(modules, options);
   std::set<std::string> adapted_biases;
   for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + ".bias");
   std::vector<std::string> names;
   for (const auto& item : root.named_parameters()) {
     const std::string& name = item.key();
     if (is_lora_parameter(name)) continue;
-    const bool saved = is_within_saved(name.substr(0, name.rfind('.')), options.modules_to_save);
+    const bool saved = is_within_saved(name.substr(0, name.rfind('.')), options);
     const bool is_bias = name.ends_with(".bias");
     const bool trains = options.bias == LoraBias::kAll        ? is_bias
                         : options.bias == LoraBias::kLoraOnly ? adapted_biases.count(name) != 0

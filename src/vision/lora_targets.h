@@ -21,8 +21,8 @@ std::vector<NamedLinear> named_linears(torch::nn::Module& root);
 /// Those with an adapter.
 std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
 
-/// Those that the options mean, in the order of the tree, by PEFT's rules and under any of the names
-/// that Hugging Face has for a module (module_names.h): a target of a list matches the whole path or its last
+/// Those that the options mean, in the order of the tree, by PEFT's rules and under the names that the
+/// options mean (LoraOptions::names): a target of a list matches the whole path or its last
 /// segments, a regular expression the whole path; exclude_modules, what modules_to_save holds and layers
 /// other than layers_to_transform are left out.
 /// @throws Error listing the candidates where a target, or all of them together, match nothing
@@ -35,7 +35,7 @@ void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options);
 
 /// The parameters of the base model that train and are saved with the adapter: those of modules_to_save, and
 /// the biases that `bias` asks for. Names are the tree's.
-/// @throws Error listing the candidates where modules_to_save names nothing
+/// @throws Error listing the candidates where modules_to_save names nothing, or a module and one inside it
 std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, const LoraOptions& options);
 
 }  // namespace tessera::vision

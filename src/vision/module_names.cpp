@@ -68,14 +68,19 @@ bool is_in_backbone(std::string_view path) {
   return plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("layernorm.");
 }
 
-std::vector<std::string> names_of(const std::string& path) {
-  std::vector<std::string> names;
-  for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
-    names.push_back(rename_path(path, naming));
-    for (const std::string_view prefix : kWrapperPrefixes)
-      names.push_back(std::string(prefix) + rename_path(path, naming));
+std::vector<std::string> names_of(const std::string& path, const std::optional<ModuleNames>& names) {
+  const std::string plain = path.substr(wrapper_prefix(path).size());
+  if (names) {
+    const std::string name = rename_path(plain, names->naming);
+    return {is_in_backbone(plain + ".") ? names->prefix + name : name};
   }
-  return names;
+  std::vector<std::string> all;
+  for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
+    all.push_back(rename_path(plain, naming));
+    for (const std::string_view prefix : kWrapperPrefixes)
+      all.push_back(std::string(prefix) + rename_path(plain, naming));
+  }
+  return all;
 }
 
 std::string path_here(const std::string& path) {

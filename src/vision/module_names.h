@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,9 +25,16 @@ std::string_view wrapper_prefix(std::string_view path);
 /// Whether a path, plain or behind such a prefix, leads into the backbone and not into a head.
 bool is_in_backbone(std::string_view path);
 
-/// Every name that a module here goes by in adapters: in both namings, plain and behind each wrapper's
-/// prefix.
-std::vector<std::string> names_of(const std::string& path);
+/// How the model that an adapter was made on calls its modules.
+struct ModuleNames {
+  ModuleNaming naming = ModuleNaming::kCurrent;
+  std::string prefix;  ///< a wrapper's, or empty
+};
+
+/// The names that a module goes by: the one that `names` means, or where that is empty any that Hugging Face
+/// has for it, in both namings, plain and behind each wrapper's prefix.
+/// @param path  in any of them
+std::vector<std::string> names_of(const std::string& path, const std::optional<ModuleNames>& names);
 
 /// From either naming to the path of the module or parameter here.
 std::string path_here(const std::string& path);

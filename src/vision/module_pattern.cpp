@@ -7,7 +7,6 @@
 #include <array>
 
 #include "core/error.h"
-#include "vision/module_names.h"
 
 namespace tessera::vision {
 
@@ -68,10 +67,11 @@ std::optional<std::string> ModulePattern::group(const std::string& path, const c
   return path.substr(places[2 * number], places[2 * number + 1] - places[2 * number]);
 }
 
-bool pattern_names(const std::string& key, const char* field, const std::string& module) {
+bool pattern_names(const std::string& key, const char* field, const std::string& module,
+                   const std::optional<ModuleNames>& names) {
   const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
-  const std::vector<std::string> names = names_of(module);
-  return std::any_of(names.begin(), names.end(),
+  const std::vector<std::string> called = names_of(module, names);
+  return std::any_of(called.begin(), called.end(),
                      [&](const std::string& name) { return pattern.matches(name); });
 }
 

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include "vision/module_names.h"
+
 namespace tessera::vision {
 
 /// A regular expression over module paths, in Perl's syntax, which for these is Python's (PCRE2: named
@@ -28,6 +30,7 @@ class ModulePattern {
 
 /// PEFT's rule for the keys of rank_pattern and alpha_pattern: whether one of the module's names
 /// (names_of) ends in what the expression says.
-bool pattern_names(const std::string& key, const char* field, const std::string& module);
+bool pattern_names(const std::string& key, const char* field, const std::string& module,
+                   const std::optional<ModuleNames>& names);
 
 }  // namespace tessera::vision

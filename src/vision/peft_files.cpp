@@ -124,17 +124,27 @@ class PeftPaths {
   std::set<std::string> adapted_biases_;
 };
 
-/// Of a parameter that the file should have: the key in the words that its other keys are made of.
-std::string expected_key(const TensorMap& tensors, const PeftPaths& paths, const std::string& parameter) {
-  const bool is_legacy = std::any_of(tensors.begin(), tensors.end(), [](const auto& item) {
-    return rename_path(item.first, ModuleNaming::kCurrent) != item.first;
-  });
-  std::string wrapper;
+/// How the model that the tensors are of calls its modules.
+ModuleNames names_in(const TensorMap& tensors) {
+  ModuleNames names;
   for (const auto& [key, tensor] : tensors) {
-    if (const std::string_view prefix = wrapper_prefix(bare(key)); !prefix.empty()) wrapper = prefix;
+    if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
+      names.naming = ModuleNaming::kLegacy;
+    if (const std::string_view prefix = wrapper_prefix(bare(key)); !prefix.empty()) names.prefix = prefix;
   }
-  return kPrefix + wrapper +
-         rename_path(paths.of(parameter), is_legacy ? ModuleNaming::kLegacy : ModuleNaming::kCurrent);
+  return names;
+}
+
+/// Of a parameter that the file should have: the key in the words that its other keys are made of.
+std::string expected_key(const ModuleNames& names, const PeftPaths& paths, const std::string& parameter) {
+  return kPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
+}
+
+/// What PEFT writes twice, under a key of its own wrapper: with bias "all", the biases of modules_to_save and
+/// of the modules that these stand in for.
+bool is_repetition(const std::string& key) {
+  return key.find(".original_module.") != std::string::npos ||
+         key.find(".modules_to_save.") != std::string::npos;
 }
 
 /// For the end of a message about an adapter that doesn't fit.
@@ -182,6 +192,7 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
   TensorMap by_path;
   std::map<std::string, std::string> keys;
   for (const auto& [key, tensor] : tensors) {
+    if (options.bias == LoraBias::kAll && is_repetition(key)) continue;
     if (!by_path.emplace(parameter_path(key), tensor).second) {
       fail("{}: {} is there under two names", source, key);
     }
@@ -189,15 +200,21 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
   }
   split_gates(by_path);
   const PeftPaths paths(root);
-  copy_into_parameters(adapter_parameters(root, options), by_path, {}, source, [&](const std::string& name) {
-    const auto found = keys.find(name);
-    return found != keys.end() ? found->second : expected_key(tensors, paths, name);
-  });
+  const ModuleNames names = names_in(tensors);
+  try {
+    copy_into_parameters(adapter_parameters(root, options), by_path, {}, source,
+                         [&](const std::string& name) {
+                           const auto found = keys.find(name);
+                           return found != keys.end() ? found->second : expected_key(names, paths, name);
+                         });
+  } catch (const Error& error) {
+    fail("{}{}", error.what(), hint_about_a_head(tensors));
+  }
 }
 
 LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
                          const std::string& source) {
-  const LoraOptions options = parse_adapter_config(adapter_config, source);
+  const LoraOptions options = AdapterFiles::of(adapter_config, tensors, source).options;
   try {
     if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
   } catch (const Error& error) {
@@ -207,6 +224,13 @@ LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, t
   return options;
 }
 
+AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source) {
+  AdapterFiles files{parse_adapter_config(config, source), std::move(config), std::move(tensors),
+                     std::move(source)};
+  files.options.names = names_in(files.tensors);
+  return files;
+}
+
 AdapterFiles read_adapter(const fs::path& folder) {
   const auto refuse = [&](const char* file) {
     fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
@@ -214,12 +238,9 @@ AdapterFiles read_adapter(const fs::path& folder) {
   };
   if (!fs::exists(folder / kConfigFile)) refuse(kConfigFile);
   if (!fs::exists(adapter_weights_file(folder))) refuse(kWeightsFile);
-  AdapterFiles files;
-  files.source = folder.string();
-  files.config = read_json_file<Json>(folder / kConfigFile);
-  files.options = parse_adapter_config(files.config, folder.string());
-  files.tensors = read_weights(adapter_weights_file(folder));
-  return files;
+  const Json config = read_json_file<Json>(folder / kConfigFile);
+  parse_adapter_config(config, folder.string());  // before anything is said of the tensors
+  return AdapterFiles::of(config, read_weights(adapter_weights_file(folder)), folder.string());
 }
 
 fs::path adapter_weights_file(const fs::path& folder) {

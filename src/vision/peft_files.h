@@ -13,7 +13,10 @@ namespace tessera::vision {
 
 /// The two files of a PEFT folder, read and not yet put into a model.
 struct AdapterFiles {
-  LoraOptions options;
+  /// @throws Error as parse_adapter_config does
+  static AdapterFiles of(nlohmann::ordered_json config, TensorMap tensors, std::string source);
+
+  LoraOptions options;            ///< with the names that the tensors' keys say
   nlohmann::ordered_json config;  ///< as it stands in the file
   TensorMap tensors;              ///< under the file's keys
   std::string source;             ///< names the folder in messages

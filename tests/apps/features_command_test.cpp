@@ -201,7 +201,7 @@ TEST_F(FeaturesCommand, ABrokenImageStopsItOrIsSkipped) {
   const Finished skipped = features(images + " --skip-broken");
   EXPECT_EQ(skipped.exit_code, 0);
   EXPECT_THAT(skipped.output, HasSubstr("skipped: " + place("broken.jpg")));
-  EXPECT_THAT(skipped.output, HasSubstr("1 broken images were skipped"));
+  EXPECT_THAT(skipped.output, HasSubstr("1 broken image was skipped"));
   EXPECT_EQ(written(images + " --skip-broken").size(0), 2);
   EXPECT_EQ(names(), (std::vector<std::string>{picture(0), picture(2)}));
   EXPECT_EQ(features("--skip-broken --images " + place("broken.jpg")).exit_code, 1);
@@ -254,8 +254,23 @@ TEST_F(FeaturesCommand, MistakesAreNamed) {
     const Finished finished = run_to_end(fmt::format("{} features --model {} --output {}{}", TESSERA_TOOL,
                                                      place("model"), place(output), images));
     EXPECT_EQ(finished.exit_code, 2) << finished.output;
-    EXPECT_THAT(finished.output, HasSubstr("--output " + place(output)));
+    EXPECT_THAT(finished.output, HasSubstr("--output '" + place(output)));
   }
+  fs::create_symlink("linked.safetensors", place("link"));
+  write_file_atomically(place("linked.safetensors"), "old");
+  run_to_end("mkfifo " + place("pipe"));
+  for (const std::string& output : {place("pipe"), std::string("''")}) {
+    const Finished finished = run_to_end(
+        fmt::format("{} features --model {} --output {}{}", TESSERA_TOOL, place("model"), output, images));
+    EXPECT_EQ(finished.exit_code, 2) << finished.output;
+    EXPECT_THAT(finished.output, HasSubstr("--output '"));
+  }
+  EXPECT_EQ(run_to_end(fmt::format("{} features --model {} --output {}{}", TESSERA_TOOL, place("model"),
+                                   place("link"), images))
+                .exit_code,
+            0);
+  EXPECT_TRUE(fs::is_symlink(place("link")));
+  EXPECT_EQ(SafetensorsFile(place("linked.safetensors")).names(), std::vector<std::string>{"pooled"});
   for (const char* place_of : {"nowhere.jpg", "nowhere.tar", "adapter"}) {
     const Finished finished = features("--images " + place(place_of));
     EXPECT_EQ(finished.exit_code, 1) << finished.output;

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -67,6 +68,18 @@ TEST_F(Files, WithoutCommitTheOldFileStaysAndNothingIsLeftBehind) {
   }
   EXPECT_EQ(read_file(path("a")), "old");
   EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(Files, LinksAreFollowedAndWhatIsNoFileIsLeftAlone) {
+  write_file_atomically(path("file"), "old");
+  std::filesystem::create_symlink("file", path("link"));
+  write_file_atomically(path("link"), "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(path("link")));
+  EXPECT_EQ(read_file(path("file")), "new");
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  expect_error_naming(path("pipe"), [&] { write_file_atomically(path("pipe"), "x"); });
+  EXPECT_TRUE(std::filesystem::is_fifo(path("pipe")));
+  EXPECT_EQ(entries(), 3u);
 }
 
 TEST_F(Files, TwoWritersOfOneFileDoNotDisturbEachOther) {

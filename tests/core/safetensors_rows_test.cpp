@@ -59,6 +59,8 @@ TEST_F(SafetensorsRowsTest, AppearAtTheEndOrNotAtAll) {
   EXPECT_THAT(files(), IsEmpty());
   EXPECT_THAT(error_of([&] { SafetensorsRows(path_, "__metadata__", at::kFloat, 0); }), HasSubstr("named"));
   EXPECT_THAT(error_of([&] { SafetensorsRows(path_, "x", at::kQInt8, 0); }), HasSubstr("dtype"));
+  EXPECT_THAT(error_of([&] { SafetensorsRows(path_, "x", at::kFloat, 100'000'000); }),
+              HasSubstr("several files"));
   EXPECT_THAT(error_of([&] { SafetensorsRows(folder_.path() / "no" / "x", "x", at::kFloat, 0); }),
               HasSubstr("can't be written"));
 }

@@ -110,13 +110,13 @@ bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&
   static const TensorMap tensors = adapter_tensors_of_rank_2();
   const auto json = nlohmann::ordered_json::parse(bytes, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return false;
-  vision::AdapterFiles files{{}, json, tensors, "adapter_config.json"};
+  std::optional<vision::AdapterFiles> files;
   try {
-    files.options = vision::parse_adapter_config(json, files.source);
+    files = vision::AdapterFiles::of(json, tensors, "adapter_config.json");
   } catch (const Error&) {
     return false;
   }
-  use(files);
+  use(*files);
   return true;
 }
 

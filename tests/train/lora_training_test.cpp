@@ -5,6 +5,7 @@
 #include "model/bundle.h"
 #include "model/parameter_table.h"
 #include "model/weights.h"
+#include "tests/core/error_of.h"
 #include "tests/train/runs.h"
 #include "tests/train/small_run.h"
 #include "train/dry_run.h"
@@ -118,6 +119,9 @@ TEST_F(OnATrainedBackbone, PissaResumesBitForBitAndGoesOnInAnotherRun) {
   next.schedule.lora_warmup_epochs = 0;
   const std::string note = "lora.r: 9 does not count: the adapter " + next.lora.adapter + " says 4";
   EXPECT_THAT(dry_run_report(next), HasSubstr("\nwarning: " + note));
+  EXPECT_THAT(dry_run_report(next), HasSubstr("in place of defaults: "));
+  next.lora.target_modules = {"q_proj", "v_proj"};  // the same by their other names
+  EXPECT_THAT(dry_run_report(next), Not(HasSubstr("lora.target_modules")));
   Trainer trainer(next, kQuiet);
   EXPECT_THAT(log("next"), HasSubstr(note));
   const model::LoadedModel first = model::load_model(checkpoint);
@@ -149,6 +153,14 @@ TEST_F(LoraTraining, RandomWeightsAreNotTakenApart) {
     EXPECT_THAT(error.what(), HasSubstr("lora.init_lora_weights: \"pissa\""));
   }
   EXPECT_FALSE(fs::exists(small_->run_folder("random-pissa")));
+}
+
+TEST_F(LoraTraining, AnAdapterForAnEncoderThatTakesNoneIsRefused) {
+  Config config = small_->config("no-lora");
+  config.vision.trainable = TrainableChoice::kNone;
+  config.lora.adapter = "somewhere";
+  EXPECT_THAT(error_of([&] { train(config); }),
+              HasSubstr("lora.adapter: counts with vision.trainable: lora"));
 }
 
 }  // namespace

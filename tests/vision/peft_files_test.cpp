@@ -108,6 +108,7 @@ TEST(PeftFiles, ScalingOfRsloraAndHalfPrecision) {
   json config = valid_config();
   config["lora_alpha"] = 4;
   config["use_rslora"] = true;
+  config["target_modules"] = {"q_proj", "v_proj"};
   const auto loaded = random_model();
   load_adapter(config, tensors, *loaded, "file");
   for (const NamedLinear& item : adapted_linears(*loaded)) {
@@ -273,7 +274,9 @@ TEST(PeftFiles, WhatDoesNotFitIsListed) {
   // Under the names that the file has.
   TensorMap current = adapter_tensors(*model, kOptions, ModuleNaming::kCurrent);
   current.erase("base_model.model.encoder.layer.0.attention.q_proj.lora_B.weight");
-  EXPECT_THAT(error_of([&] { load_adapter(valid_config(), current, *random_model(), "folder"); }),
+  json config = valid_config();
+  config["target_modules"] = {"q_proj", "v_proj"};
+  EXPECT_THAT(error_of([&] { load_adapter(config, current, *random_model(), "folder"); }),
               HasSubstr("missing: base_model.model.encoder.layer.0.attention.q_proj.lora_B.weight"));
 }
 
@@ -301,6 +304,61 @@ TEST(PeftFiles, AnAdapterThatIsThereMustBeTheFiles) {
   }
   load_adapter(valid_config(), tensors, *same, "folder");
   EXPECT_GT(lora_parameters(*same).begin()->second.abs().max().item<double>(), 0);
+}
+
+/// In a file, lists and expressions mean the names that its model's modules had, and no others.
+TEST(PeftFiles, PatternsMeanTheNamesOfTheFilesOwnModel) {
+  const std::string prefix = "base_model.model.";
+  const auto scaling = [&](const std::string& wrapper, const std::string& module, const json& fields) {
+    json config = {{"peft_type", "LORA"}, {"r", 4}, {"lora_alpha", 4}, {"target_modules", {module}}};
+    config.update(fields);
+    const auto model = random_model();
+    TensorMap tensors;
+    for (const auto& [key, tensor] :
+         adapter_tensors(*adapted_model({.r = 4, .target_modules = {module}}),
+                         {.r = 4, .target_modules = {module}}, ModuleNaming::kCurrent))
+      tensors[prefix + wrapper + key.substr(prefix.size())] = tensor;
+    load_adapter(config, tensors, *model, "file");
+    return adapted_linears(*model)[0].linear->lora_options().scaling;
+  };
+  const auto alpha = [](const char* pattern) { return json{{"alpha_pattern", {{pattern, 64}}}}; };
+  EXPECT_EQ(scaling("", "q_proj", alpha("q_proj")), 16);
+  EXPECT_EQ(scaling("", "q_proj", alpha("query")), 1);
+  EXPECT_EQ(scaling("", "q_proj", alpha("dinov2.encoder.layer.0.attention.q_proj")), 1);
+  EXPECT_EQ(scaling("dinov2.", "q_proj", alpha("dinov2.encoder.layer.0.attention.q_proj")), 16);
+  EXPECT_EQ(scaling("dinov2.", "q_proj", alpha("^encoder.layer.0.attention.q_proj")), 1);
+  // What means nothing there, as the other naming's words, is passed over.
+  EXPECT_EQ(scaling("", "q_proj", {{"exclude_modules", {"query"}}}), 1);
+  EXPECT_EQ(scaling("", "q_proj", {{"target_modules", {"q_proj", "value", "qkv"}}}), 1);
+  EXPECT_EQ(scaling("", "q_proj", {{"target_modules", ".*(q_proj|value)"}}), 1);
+  EXPECT_EQ(scaling("dinov2.", "fc1",
+                    {{"target_modules", {"dinov2.encoder.layer.0.mlp.fc1", "fc1", "classifier"}}}),
+            1);
+}
+
+/// With bias "all", PEFT writes the biases of modules_to_save twice more.
+TEST(PeftFiles, BiasesOfModulesToSaveMayComeThreeTimes) {
+  const LoraOptions options{
+      .r = 2, .target_modules = {"query"}, .bias = LoraBias::kAll, .modules_to_save = {"layernorm"}};
+  const auto model = adapted_model(options);
+  TensorMap tensors = adapter_tensors(*model, options, ModuleNaming::kCurrent);
+  const at::Tensor bias = tensors.at("base_model.model.layernorm.bias");
+  tensors["base_model.model.layernorm.modules_to_save.bias"] = bias;
+  tensors["base_model.model.layernorm.original_module.bias"] = at::zeros_like(bias);
+  const json config = {{"peft_type", "LORA"},          {"r", 2},        {"lora_alpha", 8},
+                       {"target_modules", {"q_proj"}}, {"bias", "all"}, {"modules_to_save", {"layernorm"}}};
+  const auto loaded = random_model();
+  load_adapter(config, tensors, *loaded, "file");
+  EXPECT_TRUE(at::equal(
+      adapter_tensors(*loaded, options, ModuleNaming::kCurrent).at("base_model.model.layernorm.bias"), bias));
+}
+
+TEST(PeftFiles, ModulesInsideOneAnotherAreNotSavedWhole) {
+  EXPECT_THAT(error_of([&] {
+                inject_lora(*random_model(), {.target_modules = {"query"}, .modules_to_save = {"embeddings"}},
+                            1);
+              }),
+              HasSubstr("\"embeddings\" names embeddings.patch_embeddings"));
 }
 
 TEST(PeftFiles, ATargetThatTheModelLacksIsNamed) {
