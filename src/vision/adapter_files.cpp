@@ -105,10 +105,17 @@ void name_backbone_class(Json& config) {
   if (at != std::string::npos) (*mapping)["base_model_class"] = of_wrapper.substr(0, at) + "Model";
 }
 
-/// Whether a list of names says which modules are adapted, and nothing else does.
-bool is_plain_list(const LoraOptions& options) {
-  return options.target_modules.pattern.empty() && options.exclude_modules.empty() &&
-         options.layers_to_transform.empty() && options.is_uniform();
+/// Whether a list of names, or all-linear, says which modules are adapted, and nothing else does.
+bool is_plain_list(const LoraOptions& options, const std::vector<AdaptedModule>& modules) {
+  const ModuleSelection& wanted = options.target_modules;
+  if (!wanted.pattern.empty() || !options.exclude_modules.empty() || !options.layers_to_transform.empty() ||
+      !options.is_uniform())
+    return false;
+  return wanted.is_all_linear() ||
+         std::all_of(modules.begin(), modules.end(), [&](const AdaptedModule& module) {
+           return std::any_of(wanted.names.begin(), wanted.names.end(),
+                              [&](const std::string& target) { return bears(module.name, target); });
+         });
 }
 
 }  // namespace
@@ -186,12 +193,13 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   }
   Json config = files.config;
   const std::vector<AdaptedModule> modules = adapted_modules(files);
-  if (!is_plain_list(files.options)) {
+  const ModuleSelection& wanted = files.options.target_modules;
+  if (!is_plain_list(files.options, modules)) {
     name_each_module(config, files.options, modules,
                      [&](const std::string& name) { return renamed_targets(name, naming); });
-  } else if (!files.options.target_modules.is_all_linear()) {
+  } else if (!wanted.is_all_linear()) {
     std::set<std::string> targets;
-    for (const std::string& target : files.options.target_modules.names) {
+    for (const std::string& target : wanted.names) {
       // One that means nothing in its own naming might mean something in the other.
       if (std::none_of(modules.begin(), modules.end(),
                        [&](const AdaptedModule& module) { return bears(module.name, target); }))
@@ -216,8 +224,9 @@ AdapterFiles without_wrapper(const AdapterFiles& files) {
     for (std::string& name : names) name = without_prefix(name);
     return names;
   };
-  if (!is_plain_list(options)) {
-    name_each_module(config, options, adapted_modules(files),
+  const std::vector<AdaptedModule> modules = adapted_modules(files);
+  if (!is_plain_list(options, modules)) {
+    name_each_module(config, options, modules,
                      [](const std::string& name) { return std::vector{without_prefix(name)}; });
   } else if (!options.target_modules.is_all_linear()) {
     config["target_modules"] = plain(options.target_modules.names);
@@ -236,7 +245,7 @@ AdapterFiles without_head(const AdapterFiles& files) {
   const LoraOptions& options = whole.options;
   std::vector<AdaptedModule> modules = adapted_modules(whole);
   std::erase_if(modules, [](const AdaptedModule& module) { return !is_in_backbone(module.name); });
-  if (!is_plain_list(options)) {
+  if (!is_plain_list(options, modules)) {
     name_each_module(config, options, modules, [](const std::string& name) { return std::vector{name}; });
   } else if (!options.target_modules.is_all_linear()) {
     std::vector<std::string> targets = options.target_modules.names;

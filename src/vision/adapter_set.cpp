@@ -119,10 +119,11 @@ void AdapterSet::load(const std::string& name, const std::filesystem::path& fold
 void AdapterSet::load(const std::string& name, const AdapterFiles& files) {
   check_new(name);
   const std::string present = in_use_;
-  adapters_.emplace(name, make(files.options, /*seed=*/0));
+  const LoraOptions options = options_for(root_, files);
+  adapters_.emplace(name, make(options, /*seed=*/0));
   try {
     use(name);
-    copy_adapter(files.options, files.tensors, root_, files.source);
+    copy_adapter(options, files.tensors, root_, files.source);
   } catch (...) {
     remove(name);
     use(present);

@@ -140,6 +140,24 @@ std::string expected_key(const ModuleNames& names, const PeftPaths& paths, const
   return kPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
 }
 
+/// Whether the options mean just the modules that the tensors adapt.
+bool means_the_adapted(torch::nn::Module& root, const LoraOptions& options, const TensorMap& tensors) {
+  static const std::string kA = ".lora_A.weight";
+  TensorMap by_path;
+  for (const auto& [key, tensor] : tensors) {
+    if (key.ends_with(kA)) by_path.emplace(parameter_path(key), tensor);
+  }
+  split_gates(by_path);
+  std::set<std::string> meant, adapted;
+  for (const auto& [path, tensor] : by_path) adapted.insert(path.substr(0, path.size() - kA.size()));
+  try {
+    for (const NamedLinear& item : match_targets(root, options)) meant.insert(item.name);
+  } catch (const Error&) {
+    return false;
+  }
+  return meant == adapted;
+}
+
 /// What PEFT writes twice, under a key of its own wrapper: with bias "all", the biases of modules_to_save and
 /// of the modules that these stand in for.
 bool is_repetition(const std::string& key) {
@@ -214,7 +232,7 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
 
 LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
                          const std::string& source) {
-  const LoraOptions options = AdapterFiles::of(adapter_config, tensors, source).options;
+  const LoraOptions options = options_for(root, AdapterFiles::of(adapter_config, tensors, source));
   try {
     if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
   } catch (const Error& error) {
@@ -229,6 +247,14 @@ AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source
                      std::move(source)};
   files.options.names = names_in(files.tensors);
   return files;
+}
+
+LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files) {
+  LoraOptions in_any_names = files.options;
+  in_any_names.names.reset();
+  const bool is_mixed = !means_the_adapted(root, files.options, files.tensors) &&
+                        means_the_adapted(root, in_any_names, files.tensors);
+  return is_mixed ? in_any_names : files.options;
 }
 
 AdapterFiles read_adapter(const fs::path& folder) {

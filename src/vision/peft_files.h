@@ -28,6 +28,10 @@ std::filesystem::path adapter_weights_file(const std::filesystem::path& folder);
 /// @throws Error naming the file that is missing or broken, or the field that asks for what isn't supported
 AdapterFiles read_adapter(const std::filesystem::path& folder);
 
+/// An adapter's options for a model: as they are, or where somebody has renamed the tensors and not what
+/// configures them, with names that fit both.
+LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files);
+
 /// Writes adapter_config.json and adapter_model.safetensors as PEFT 0.21 does. With the current naming, PEFT
 /// loads them onto a model of transformers 5; with the legacy one, onto older transformers (which SwiGLU's
 /// two halves can't have apart: gate_names.h). A new folder appears with both files in it or, where the

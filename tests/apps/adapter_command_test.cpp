@@ -144,6 +144,19 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
   EXPECT_EQ(config["target_modules"], Json({"dense", "query"}));
 }
 
+TEST_F(AdapterCommand, TensorsMayBeRenamedWithoutTheirConfiguration) {
+  write("a", {.r = 2, .target_modules = {"query", "fc1"}}, 1);
+  vision::AdapterFiles files = vision::read_adapter(path("a"));
+  files.config["target_modules"] = {"query", "fc1"};
+  vision::write_adapter(path("mixed"), files);
+  EXPECT_TRUE(at::equal(features("model", "mixed"), features("model", "a")));
+  for (const char* naming : {"current", "legacy"}) {
+    ASSERT_EQ(adapter(fmt::format("convert mixed --naming {0} --output {0}", naming)).exit_code, 0);
+    EXPECT_TRUE(at::equal(features("model", naming), features("model", "a")));
+  }
+  EXPECT_EQ(adapter("diff mixed a").exit_code, 0);
+}
+
 TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
   write("plain",
         {.r = 2,

@@ -331,6 +331,8 @@ TEST(PeftFiles, PatternsMeanTheNamesOfTheFilesOwnModel) {
   EXPECT_EQ(scaling("", "q_proj", {{"exclude_modules", {"query"}}}), 1);
   EXPECT_EQ(scaling("", "q_proj", {{"target_modules", {"q_proj", "value", "qkv"}}}), 1);
   EXPECT_EQ(scaling("", "q_proj", {{"target_modules", ".*(q_proj|value)"}}), 1);
+  // Tensors that somebody has renamed, and not their configuration.
+  EXPECT_EQ(scaling("", "q_proj", {{"target_modules", {"query"}}, {"alpha_pattern", {{"query", 64}}}}), 16);
   EXPECT_EQ(scaling("dinov2.", "fc1",
                     {{"target_modules", {"dinov2.encoder.layer.0.mlp.fc1", "fc1", "classifier"}}}),
             1);
