@@ -41,14 +41,6 @@ ModuleNaming naming_from(const std::string& word) {
 
 const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
 
-/// As PyTorch has it: "float32".
-std::string word_of(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return "float32";
-  if (dtype == at::kHalf) return "float16";
-  if (dtype == at::kBFloat16) return "bfloat16";
-  return dtype == at::kDouble ? "float64" : toString(dtype);
-}
-
 std::string text_of(const options::variables_map& values, const char* name) {
   return values[name].as<std::string>();
 }
@@ -88,7 +80,7 @@ Json inspection(const AdapterFiles& files) {
   std::map<std::string, std::int64_t> dtypes;
   for (const auto& [key, tensor] : files.tensors) {
     parameters += tensor.numel();
-    ++dtypes[word_of(tensor.scalar_type())];
+    ++dtypes[c10::getDtypeNames(tensor.scalar_type()).first];
     if (key.find(".lora_") == std::string::npos) others += tensor.numel();
   }
   json["parameters"] = parameters;
@@ -100,7 +92,7 @@ Json inspection(const AdapterFiles& files) {
                                {"scaling", module.scaling},
                                {"in_features", module.in_features},
                                {"out_features", module.out_features},
-                               {"update_norm", module.update_norm}});
+                               {"update_norm", vision::weight_update(files, module).norm().item<double>()}});
   }
   return json;
 }
@@ -333,7 +325,7 @@ void compare_modules(const Side& one, const Side& other, double tolerance, Lines
           fmt::format("{}: [{}] and [{}]", name, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", ")));
       continue;
     }
-    const double norm = std::max(module.update_norm, found->second.update_norm);
+    const double norm = std::max(a.norm().item<double>(), b.norm().item<double>());
     const double apart = norm > 0 ? (a - b).norm().item<double>() / norm : 0;
     if (!(apart <= tolerance))
       lines.push_back(fmt::format("{}: r {} and {}, updates {:.3g} of the greater norm ({:.5g}) apart", name,

@@ -108,18 +108,11 @@ inference::FeatureEncoderOptions encoder_options(const options::variables_map& v
   return result;
 }
 
-inference::FeatureListOptions list_options(const options::variables_map& values, ProgressLine& line,
-                                           const StopSignal& stop) {
+inference::FeatureListOptions list_options(const options::variables_map& values, ProgressLine& line) {
   inference::FeatureListOptions result;
   result.batch_size = count_of(values, "batch-size", 1);
   result.workers = count_of(values, "workers", 1);
   result.skip_broken = values.count("skip-broken") != 0;
-  result.progress = [&line, &stop](const inference::FeatureProgress& progress) {
-    line.show(progress);
-    if (stop.received() == 0 || progress.done == progress.of) return;
-    line.leave();
-    fail("stopped after {} of {} images; nothing was written", progress.done, progress.of);
-  };
   result.on_broken = [&line](const std::string& message) {
     line.leave();
     std::fprintf(stderr, "tessera features: skipped: %s\n", message.c_str());
@@ -215,8 +208,8 @@ int features_command(const std::vector<std::string>& arguments) {
   check_output(output);
   const Compute compute = compute_of(*values);
   ProgressLine line;
-  const StopSignal stop;
-  const inference::FeatureListOptions list = list_options(*values, line, stop);
+  inference::FeatureListOptions list = list_options(*values, line);
+  const c10::ScalarType dtype = dtype_of(*values);
   const inference::FeatureEncoderOptions of_encoder = encoder_options(*values);
   const data::ImageList images = data::ImageList::open(words_of(*values, "images"));
   for (const std::string& damage : images.damage()) {
@@ -224,7 +217,14 @@ int features_command(const std::vector<std::string>& arguments) {
   }
   const auto encoder = inference::FeatureEncoder::open(of_encoder, compute);
   const std::string what = (*values)["what"].as<std::string>();
-  SafetensorsRows rows(output, what, dtype_of(*values),
+  const StopSignal stop;  // from here on there is a file to take away
+  list.progress = [&](const inference::FeatureProgress& progress) {
+    line.show(progress);
+    if (stop.received() == 0 || progress.done == progress.of) return;
+    line.leave();
+    fail("stopped after {} of {} images; nothing was written", progress.done, progress.of);
+  };
+  SafetensorsRows rows(output, what, dtype,
                        SafetensorsRows::metadata_size(metadata_of(*encoder, all_names(images))));
   line = ProgressLine();  // loading the model is not counted
   const inference::EncodedList result =

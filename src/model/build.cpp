@@ -73,20 +73,6 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
                                 config.data.image_size, backbone.patch_size()));
 }
 
-/// Whether these keys mean just the modules that have an adapter.
-bool selects_the_adapted(const LoraConfig& config, torch::nn::Module& encoder) {
-  std::set<std::string> meant, adapted;
-  for (const vision::NamedLinear& item : vision::adapted_linears(encoder)) adapted.insert(item.name);
-  try {
-    for (const vision::NamedLinear& item :
-         vision::match_targets(encoder, vision::LoraOptions::from_config(config)))
-      meant.insert(item.name);
-  } catch (const Error&) {
-    return false;  // a name that means nothing
-  }
-  return meant == adapted;
-}
-
 }  // namespace
 
 std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_file(path)); }
@@ -98,7 +84,10 @@ AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
   of_adapter.lora = model.lora()->to_config();
   const std::set<std::string> selecting = {"target_modules", "exclude_modules", "layers_to_transform",
                                            "layers_pattern"};
-  const bool same_modules = selects_the_adapted(config.lora, model.vision());
+  std::set<std::string> adapted;
+  for (const vision::NamedLinear& item : vision::adapted_linears(model.vision())) adapted.insert(item.name);
+  const bool same_modules =
+      vision::means_just(model.vision(), vision::LoraOptions::from_config(config.lora), adapted);
   std::vector<std::string> instead;
   for (const std::string& name : names_in_section("lora")) {
     const ConfigKey& key = *find_config_key("lora." + name);
@@ -166,8 +155,7 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
   if (!config.lora.adapter.empty() && config.vision.trainable != TrainableChoice::kLora) {
     throw ConfigError(
         "lora.adapter: counts with vision.trainable: lora alone; for an encoder with an adapter that stays "
-        "as it "
-        "is, merge it into the weights (tessera adapter merge)");
+        "as it is, merge it into the weights (tessera adapter merge)");
   }
   language::LanguageModel language = build_language(config);
   check_vocabulary(config, language, vocabulary);

@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "core/publish_folder.h"
 #include "vision/gate_names.h"
+#include "vision/lora_targets.h"
 
 namespace tessera::vision {
 
@@ -18,12 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-const std::string kPrefix = "base_model.model.";
 const std::string kA = ".lora_A.weight", kB = ".lora_B.weight";
-
-std::string bare(const std::string& key) {
-  return key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
-}
 
 /// "layer.10" comes behind "layer.9".
 bool comes_before(const std::string& a, const std::string& b) {
@@ -52,8 +48,9 @@ bool comes_before(const std::string& a, const std::string& b) {
 }
 
 const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module, const std::string& which) {
-  const auto found = std::find_if(files.tensors.begin(), files.tensors.end(),
-                                  [&](const auto& item) { return bare(item.first) == module + which; });
+  const auto found = std::find_if(files.tensors.begin(), files.tensors.end(), [&](const auto& item) {
+    return without_peft_prefix(item.first) == module + which;
+  });
   if (found == files.tensors.end()) fail("{}: {}{} is missing", files.source, module, which);
   if (found->second.dim() != 2 || !at::isFloatingType(found->second.scalar_type()))
     fail("{}: {}: expected a matrix of a float type, found {} {}", files.source, found->first,
@@ -76,21 +73,10 @@ std::vector<std::string> renamed_targets(const std::string& target, ModuleNaming
   return {target};
 }
 
-/// Whether a module of that path bears such a name, by PEFT's rule for lists.
-bool bears(const std::string& path, const std::string& target) {
-  return path == target || path.ends_with("." + target);
+bool names_one(const std::string& target, const std::vector<AdaptedModule>& modules) {
+  return std::any_of(modules.begin(), modules.end(),
+                     [&](const AdaptedModule& module) { return has_last_segments(module.name, target); });
 }
-
-/// Whether a tensor belongs to a module that modules_to_save holds by this name.
-bool is_saved_by(const std::string& end, const std::string& path) {
-  if (path.find(".lora_") != std::string::npos) return false;
-  for (std::size_t at = path.find('.'); at != std::string::npos; at = path.find('.', at + 1)) {
-    if (path.substr(0, at).ends_with(end)) return true;
-  }
-  return false;
-}
-
-std::string without_prefix(const std::string& path) { return path.substr(wrapper_prefix(path).size()); }
 
 /// Dinov2ForImageClassification → Dinov2Model.
 void name_backbone_class(Json& config) {
@@ -113,8 +99,9 @@ bool is_plain_list(const LoraOptions& options, const std::vector<AdaptedModule>&
     return false;
   return wanted.is_all_linear() ||
          std::all_of(modules.begin(), modules.end(), [&](const AdaptedModule& module) {
-           return std::any_of(wanted.names.begin(), wanted.names.end(),
-                              [&](const std::string& target) { return bears(module.name, target); });
+           return std::any_of(wanted.names.begin(), wanted.names.end(), [&](const std::string& target) {
+             return has_last_segments(module.name, target);
+           });
          });
 }
 
@@ -125,7 +112,7 @@ ModuleNaming naming_of(const AdapterFiles& files) { return files.options.names.v
 std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
   std::vector<AdaptedModule> modules;
   for (const auto& [key, tensor] : files.tensors) {
-    const std::string name = bare(key);
+    const std::string name = without_peft_prefix(key);
     if (name.ends_with(kB)) matrix_of(files, name.substr(0, name.size() - kB.size()), kA);
     if (!name.ends_with(kA)) continue;
     AdaptedModule module;
@@ -139,7 +126,6 @@ std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
     if (a.size(0) != module.r || b.size(1) != module.r)
       fail("{}: {}: expected rank {} as the configuration says, found lora_A [{}] and lora_B [{}]",
            files.source, module.name, module.r, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", "));
-    module.update_norm = weight_update(files, module).norm().item<double>();
     modules.push_back(module);
   }
   if (modules.empty()) fail("{}: there is no lora_A.weight in it", files.source);
@@ -157,11 +143,23 @@ at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module)
 
 namespace {
 
-/// Modules → targets, ranks and α for each of them, where more than a list of names says which they are.
-/// @param rename  a module's name → those that it has in the result
+/// Says in `config` which modules are adapted, under other names: by the list that says it already, or where
+/// more than a list does, by each module's target, rank and α.
+/// @param rename  a target or a module's name → those that it has in the result
 template <typename Rename>
-void name_each_module(Json& config, const LoraOptions& options, const std::vector<AdaptedModule>& modules,
-                      const Rename& rename) {
+void select_modules(Json& config, const LoraOptions& options, const std::vector<AdaptedModule>& modules,
+                    const Rename& rename) {
+  if (is_plain_list(options, modules)) {
+    if (options.target_modules.is_all_linear()) return;
+    std::set<std::string> targets;
+    for (const std::string& target : options.target_modules.names) {
+      // One that means nothing under its own name might mean something under another.
+      if (!names_one(target, modules)) continue;
+      for (const std::string& name : rename(target)) targets.insert(name);
+    }
+    config["target_modules"] = targets;
+    return;
+  }
   std::vector<std::string> targets;
   Json ranks = Json::object(), alphas = Json::object();
   for (const AdaptedModule& module : modules) {
@@ -192,22 +190,8 @@ AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
       fail("{}: {} is there under two names", files.source, key);
   }
   Json config = files.config;
-  const std::vector<AdaptedModule> modules = adapted_modules(files);
-  const ModuleSelection& wanted = files.options.target_modules;
-  if (!is_plain_list(files.options, modules)) {
-    name_each_module(config, files.options, modules,
-                     [&](const std::string& name) { return renamed_targets(name, naming); });
-  } else if (!wanted.is_all_linear()) {
-    std::set<std::string> targets;
-    for (const std::string& target : wanted.names) {
-      // One that means nothing in its own naming might mean something in the other.
-      if (std::none_of(modules.begin(), modules.end(),
-                       [&](const AdaptedModule& module) { return bears(module.name, target); }))
-        continue;
-      for (const std::string& name : renamed_targets(target, naming)) targets.insert(name);
-    }
-    config["target_modules"] = targets;
-  }
+  select_modules(config, files.options, adapted_modules(files),
+                 [&](const std::string& name) { return renamed_targets(name, naming); });
   return AdapterFiles::of(std::move(config), std::move(renamed), files.source);
 }
 
@@ -215,23 +199,15 @@ AdapterFiles without_wrapper(const AdapterFiles& files) {
   if (files.options.names.value().prefix.empty()) return files;
   TensorMap tensors;
   for (const auto& [key, tensor] : files.tensors) {
-    if (!tensors.emplace(kPrefix + without_prefix(bare(key)), tensor).second)
+    if (!tensors.emplace(kPeftPrefix + without_wrapper_prefix(without_peft_prefix(key)), tensor).second)
       fail("{}: {} is there under two names", files.source, key);
   }
   Json config = files.config;
-  const LoraOptions& options = files.options;
-  const auto plain = [](std::vector<std::string> names) {
-    for (std::string& name : names) name = without_prefix(name);
-    return names;
-  };
-  const std::vector<AdaptedModule> modules = adapted_modules(files);
-  if (!is_plain_list(options, modules)) {
-    name_each_module(config, options, modules,
-                     [](const std::string& name) { return std::vector{without_prefix(name)}; });
-  } else if (!options.target_modules.is_all_linear()) {
-    config["target_modules"] = plain(options.target_modules.names);
-  }
-  if (!options.modules_to_save.empty()) config["modules_to_save"] = plain(options.modules_to_save);
+  select_modules(config, files.options, adapted_modules(files),
+                 [](const std::string& name) { return std::vector{without_wrapper_prefix(name)}; });
+  std::vector<std::string> saved = files.options.modules_to_save;
+  for (std::string& name : saved) name = without_wrapper_prefix(name);
+  if (!saved.empty()) config["modules_to_save"] = saved;
   name_backbone_class(config);
   return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
 }
@@ -239,28 +215,24 @@ AdapterFiles without_wrapper(const AdapterFiles& files) {
 AdapterFiles without_head(const AdapterFiles& files) {
   const AdapterFiles whole = without_wrapper(files);
   TensorMap tensors = whole.tensors;
-  std::erase_if(tensors, [](const auto& item) { return !is_in_backbone(bare(item.first)); });
+  std::erase_if(tensors, [](const auto& item) { return !is_in_backbone(without_peft_prefix(item.first)); });
   if (tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
   Json config = whole.config;
-  const LoraOptions& options = whole.options;
   std::vector<AdaptedModule> modules = adapted_modules(whole);
   std::erase_if(modules, [](const AdaptedModule& module) { return !is_in_backbone(module.name); });
-  if (!is_plain_list(options, modules)) {
-    name_each_module(config, options, modules, [](const std::string& name) { return std::vector{name}; });
-  } else if (!options.target_modules.is_all_linear()) {
-    std::vector<std::string> targets = options.target_modules.names;
-    std::erase_if(targets, [&](const std::string& target) {
-      return std::none_of(modules.begin(), modules.end(),
-                          [&](const AdaptedModule& module) { return bears(module.name, target); });
+  select_modules(config, whole.options, modules, [](const std::string& name) { return std::vector{name}; });
+  Json saved = Json::array();
+  for (const std::string& name : whole.options.modules_to_save) {
+    LoraOptions of_one = whole.options;
+    of_one.modules_to_save = {name};
+    const bool holds_one = std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) {
+      const std::string path = without_peft_prefix(item.first);
+      return path.find(".lora_") == std::string::npos &&
+             is_within_saved(path.substr(0, path.rfind('.')), of_one);
     });
-    config["target_modules"] = targets;
+    if (holds_one) saved.push_back(name);
   }
-  std::vector<std::string> saved = options.modules_to_save;
-  std::erase_if(saved, [&](const std::string& end) {
-    return std::none_of(tensors.begin(), tensors.end(),
-                        [&](const auto& item) { return is_saved_by(end, bare(item.first)); });
-  });
-  config["modules_to_save"] = saved.empty() ? Json() : Json(saved);
+  config["modules_to_save"] = saved.empty() ? Json() : saved;
   return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
 }
 

@@ -18,7 +18,6 @@ struct AdaptedModule {
   double alpha = 0;
   double scaling = 0;
   std::int64_t in_features = 0, out_features = 0;
-  double update_norm = 0;  ///< Frobenius norm of ΔW = s·B·A
 };
 
 /// The naming that an adapter's keys have; the current one where they don't tell.

@@ -47,8 +47,7 @@ TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
     if (wrapped && kWrapperHead.count(name) != 0) {
       continue;
     }
-    const std::string bare = name.substr(wrapper_prefix(name).size());
-    if (!renamed.emplace(path_here(bare), tensor).second) {
+    if (!renamed.emplace(path_here(without_wrapper_prefix(name)), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }
   }
@@ -88,7 +87,7 @@ void write_folder(const fs::path& folder, const Dinov2Model& model, const Prepro
   write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
   write_file_atomically(folder / "preprocessor_config.json", preprocessor_json(preprocessing).dump(2) + "\n");
   json config = model.config().to_json();
-  config["dtype"] = dtype == at::kHalf ? "float16" : dtype == at::kBFloat16 ? "bfloat16" : "float32";
+  config["dtype"] = c10::getDtypeNames(dtype).first;
   write_file_atomically(folder / "config.json", config.dump(2) + "\n");
 }
 

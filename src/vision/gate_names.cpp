@@ -67,8 +67,7 @@ void join_gates(TensorMap& tensors, const std::string& source) {
     if (is_shared(key) && !at::equal(tensor, found->second))
       fail(
           "{}: {} and {} differ: the old naming has one matrix for both (weights_in), whose adapter has one "
-          "A; "
-          "keep the current naming",
+          "A; keep the current naming",
           source, key, up);
     if (!is_shared(key) && tensor.sizes().slice(1) != found->second.sizes().slice(1))
       fail("{}: {} and {} have different shapes", source, key, up);

@@ -14,8 +14,7 @@ void split_gates(TensorMap& tensors);
 
 /// Keys with two matrices → with one: a view where the two lie one behind the other, else a copy.
 /// @throws Error naming the key where one of the two is missing, or two adapters' A sides differ, so that
-/// they
-///         are no adapter of the one matrix
+///         they are no adapter of the one matrix
 void join_gates(TensorMap& tensors, const std::string& source);
 
 }  // namespace tessera::vision

@@ -12,11 +12,6 @@ namespace tessera::vision {
 
 namespace {
 
-bool has_last_segments(const std::string& path, const char* end) {
-  const std::string_view tail(end);
-  return path.ends_with(tail) && (path.size() == tail.size() || path[path.size() - tail.size() - 1] == '.');
-}
-
 void fill_uniform(at::Tensor& matrix, double bound, const at::Generator& generator) {
   matrix.copy_(at::empty(matrix.sizes(), at::kFloat).uniform_(-bound, bound, generator));
 }

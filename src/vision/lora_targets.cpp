@@ -16,11 +16,6 @@ namespace tessera::vision {
 
 namespace {
 
-bool is_suffix(const std::string& path, const std::string& target) {
-  return path == target || (path.ends_with(target) && path.size() > target.size() && !target.empty() &&
-                            path[path.size() - target.size() - 1] == '.');
-}
-
 /// Whether it holds for one of the names that a module goes by.
 template <typename Predicate>
 bool for_any_name(const std::string& path, const std::optional<ModuleNames>& names,
@@ -30,7 +25,7 @@ bool for_any_name(const std::string& path, const std::optional<ModuleNames>& nam
 }
 
 bool matches(const std::string& path, const std::string& target, const std::optional<ModuleNames>& names) {
-  return for_any_name(path, names, [&](const std::string& name) { return is_suffix(name, target); });
+  return for_any_name(path, names, [&](const std::string& name) { return has_last_segments(name, target); });
 }
 
 /// A ModuleSelection with its expression compiled.
@@ -88,15 +83,6 @@ bool is_saved_whole(const std::string& path, const std::vector<std::string>& mod
   });
 }
 
-/// Whether a module lies in one that is saved whole, or is one.
-bool is_within_saved(const std::string& path, const LoraOptions& options) {
-  for (std::size_t end = path.find('.'); !options.modules_to_save.empty(); end = path.find('.', end + 1)) {
-    if (is_saved_whole(path.substr(0, end), options.modules_to_save, options.names)) return true;
-    if (end == std::string::npos) break;
-  }
-  return false;
-}
-
 /// By its rule "embeddings" means embeddings and the patch_embeddings inside it, of which PEFT then makes a
 /// file that it can't read.
 void refuse_nested(const std::vector<std::string>& modules, const LoraOptions& options) {
@@ -131,6 +117,14 @@ std::set<std::string> candidates(const std::vector<NamedLinear>& linears) {
 }
 
 }  // namespace
+
+bool is_within_saved(const std::string& path, const LoraOptions& options) {
+  for (std::size_t end = path.find('.'); !options.modules_to_save.empty(); end = path.find('.', end + 1)) {
+    if (is_saved_whole(path.substr(0, end), options.modules_to_save, options.names)) return true;
+    if (end == std::string::npos) break;
+  }
+  return false;
+}
 
 std::vector<NamedLinear> named_linears(torch::nn::Module& root) {
   std::vector<NamedLinear> linears;
@@ -174,8 +168,9 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
   const ModuleSelection& wanted = options.target_modules;
   if (!wanted.is_all_linear() && !options.names) {
     for (const std::string& target : wanted.names) {
-      const bool found = std::any_of(linears.begin(), linears.end(),
-                                     [&](const NamedLinear& item) { return matches(item.name, target, {}); });
+      const bool found = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
+        return matches(item.name, target, options.names);
+      });
       if (!found) {
         fail(
             "target_modules: \"{}\" matches no linear module; there are {} (or \"all-linear\" alone for all)",
@@ -216,6 +211,16 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
          linears.empty() ? "none" : fmt::format("{}", fmt::join(candidates(linears), ", ")));
   }
   return meant;
+}
+
+bool means_just(torch::nn::Module& root, const LoraOptions& options, const std::set<std::string>& modules) {
+  std::set<std::string> meant;
+  try {
+    for (const NamedLinear& item : match_targets(root, options)) meant.insert(item.name);
+  } catch (const Error&) {
+    return false;  // a name that means nothing
+  }
+  return meant == modules;
 }
 
 std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, const LoraOptions& options) {

@@ -2,6 +2,7 @@
 
 #include <torch/nn/module.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
 /// other than layers_to_transform are left out.
 /// @throws Error listing the candidates where a target, or all of them together, match nothing
 std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options);
+
+/// Whether match_targets gives just the modules of these paths.
+bool means_just(torch::nn::Module& root, const LoraOptions& options, const std::set<std::string>& modules);
+
+/// Whether a module lies in one that modules_to_save names, or is one.
+bool is_within_saved(const std::string& path, const LoraOptions& options);
 
 /// PEFT lets names pass that mean nothing in exclude_modules, rank_pattern and alpha_pattern. A configuration
 /// that was written by hand should not.

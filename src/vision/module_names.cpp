@@ -63,13 +63,25 @@ std::string_view wrapper_prefix(std::string_view path) {
   return {};
 }
 
+std::string without_wrapper_prefix(const std::string& path) {
+  return path.substr(wrapper_prefix(path).size());
+}
+
+std::string without_peft_prefix(const std::string& key) {
+  return key.starts_with(kPeftPrefix) ? key.substr(kPeftPrefix.size()) : key;
+}
+
+bool has_last_segments(std::string_view path, std::string_view end) {
+  return path.ends_with(end) && (path.size() == end.size() || path[path.size() - end.size() - 1] == '.');
+}
+
 bool is_in_backbone(std::string_view path) {
   const std::string_view plain = path.substr(wrapper_prefix(path).size());
   return plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("layernorm.");
 }
 
 std::vector<std::string> names_of(const std::string& path, const std::optional<ModuleNames>& names) {
-  const std::string plain = path.substr(wrapper_prefix(path).size());
+  const std::string plain = without_wrapper_prefix(path);
   if (names) {
     const std::string name = rename_path(plain, names->naming);
     return {is_in_backbone(plain + ".") ? names->prefix + name : name};

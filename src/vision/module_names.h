@@ -22,7 +22,16 @@ std::string rename_path(const std::string& path, ModuleNaming naming);
 /// "dinov2_with_registers."; empty where a path or key begins with neither.
 std::string_view wrapper_prefix(std::string_view path);
 
-/// Whether a path, plain or behind such a prefix, leads into the backbone and not into a head.
+std::string without_wrapper_prefix(const std::string& path);
+
+/// What PEFT puts before the paths of the model that it wraps, and a key of its files without that.
+inline const std::string kPeftPrefix = "base_model.model.";
+std::string without_peft_prefix(const std::string& key);
+
+/// Whether `end` is all of a dotted path, or its last segments: PEFT's rule for names in lists.
+bool has_last_segments(std::string_view path, std::string_view end);
+
+/// Whether a path, plain or behind a wrapper's prefix, leads into the backbone and not into a head.
 bool is_in_backbone(std::string_view path);
 
 /// How the model that an adapter was made on calls its modules.

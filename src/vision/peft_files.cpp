@@ -26,7 +26,6 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kWeightsFile = "adapter_model.safetensors";
 constexpr const char* kPickledFile = "adapter_model.bin";  // of PEFT before 0.5, or on request
-const std::string kPrefix = "base_model.model.";
 /// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
 const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
 const std::string kMagnitude = ".lora_magnitude_vector";
@@ -42,14 +41,9 @@ std::string adapters_inside(const fs::path& folder) {
   return found.empty() ? "" : fmt::format("; there is one in {}", fmt::join(found, ", "));
 }
 
-std::string bare(const std::string& key) {
-  return key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
-}
-
 /// PEFT's key → the parameter's path here.
 std::string parameter_path(const std::string& key) {
-  std::string path = bare(key);
-  path = path.substr(wrapper_prefix(path).size());
+  std::string path = without_wrapper_prefix(without_peft_prefix(key));
   if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
   if (path.ends_with(kMagnitude + ".weight")) path.resize(path.size() - std::string(".weight").size());
   return path_here(path);
@@ -130,32 +124,28 @@ ModuleNames names_in(const TensorMap& tensors) {
   for (const auto& [key, tensor] : tensors) {
     if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
       names.naming = ModuleNaming::kLegacy;
-    if (const std::string_view prefix = wrapper_prefix(bare(key)); !prefix.empty()) names.prefix = prefix;
+    if (const std::string_view prefix = wrapper_prefix(without_peft_prefix(key)); !prefix.empty())
+      names.prefix = prefix;
   }
   return names;
 }
 
 /// Of a parameter that the file should have: the key in the words that its other keys are made of.
 std::string expected_key(const ModuleNames& names, const PeftPaths& paths, const std::string& parameter) {
-  return kPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
+  return kPeftPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
 }
 
-/// Whether the options mean just the modules that the tensors adapt.
-bool means_the_adapted(torch::nn::Module& root, const LoraOptions& options, const TensorMap& tensors) {
+/// The modules here that the tensors adapt.
+std::set<std::string> modules_adapted_by(const TensorMap& tensors) {
   static const std::string kA = ".lora_A.weight";
   TensorMap by_path;
   for (const auto& [key, tensor] : tensors) {
     if (key.ends_with(kA)) by_path.emplace(parameter_path(key), tensor);
   }
   split_gates(by_path);
-  std::set<std::string> meant, adapted;
+  std::set<std::string> adapted;
   for (const auto& [path, tensor] : by_path) adapted.insert(path.substr(0, path.size() - kA.size()));
-  try {
-    for (const NamedLinear& item : match_targets(root, options)) meant.insert(item.name);
-  } catch (const Error&) {
-    return false;
-  }
-  return meant == adapted;
+  return adapted;
 }
 
 /// What PEFT writes twice, under a key of its own wrapper: with bias "all", the biases of modules_to_save and
@@ -169,8 +159,8 @@ bool is_repetition(const std::string& key) {
 std::string hint_about_a_head(const TensorMap& tensors) {
   bool is_wrapped = false, has_head = false;
   for (const auto& [key, tensor] : tensors) {
-    is_wrapped |= !wrapper_prefix(bare(key)).empty();
-    has_head |= !is_in_backbone(bare(key));
+    is_wrapped |= !wrapper_prefix(without_peft_prefix(key)).empty();
+    has_head |= !is_in_backbone(without_peft_prefix(key));
   }
   if (!is_wrapped || !has_head) return {};
   return "\n  (it is of a DINOv2 with a head, which tessera adapter convert --backbone-only leaves out)";
@@ -184,7 +174,7 @@ TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, M
   for (const auto& [name, tensor] : adapter_parameters(root, options)) tensors[paths.of(name)] = tensor;
   if (naming == ModuleNaming::kLegacy) join_gates(tensors, "adapter");
   TensorMap named;
-  for (const auto& [path, tensor] : tensors) named[kPrefix + rename_path(path, naming)] = tensor;
+  for (const auto& [path, tensor] : tensors) named[kPeftPrefix + rename_path(path, naming)] = tensor;
   return named;
 }
 
@@ -230,16 +220,20 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
   }
 }
 
-LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
-                         const std::string& source) {
-  const LoraOptions options = options_for(root, AdapterFiles::of(adapter_config, tensors, source));
+LoraOptions load_adapter(const AdapterFiles& files, torch::nn::Module& root) {
+  const LoraOptions options = options_for(root, files);
   try {
     if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
   } catch (const Error& error) {
-    fail("{}: {}{}", source, error.what(), hint_about_a_head(tensors));
+    fail("{}: {}{}", files.source, error.what(), hint_about_a_head(files.tensors));
   }
-  copy_adapter(options, tensors, root, source);
+  copy_adapter(options, files.tensors, root, files.source);
   return options;
+}
+
+LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
+                         const std::string& source) {
+  return load_adapter(AdapterFiles::of(adapter_config, tensors, source), root);
 }
 
 AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source) {
@@ -252,8 +246,8 @@ AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source
 LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files) {
   LoraOptions in_any_names = files.options;
   in_any_names.names.reset();
-  const bool is_mixed = !means_the_adapted(root, files.options, files.tensors) &&
-                        means_the_adapted(root, in_any_names, files.tensors);
+  const std::set<std::string> adapted = modules_adapted_by(files.tensors);
+  const bool is_mixed = !means_just(root, files.options, adapted) && means_just(root, in_any_names, adapted);
   return is_mixed ? in_any_names : files.options;
 }
 
@@ -275,8 +269,7 @@ fs::path adapter_weights_file(const fs::path& folder) {
 }
 
 LoraOptions load_adapter(const fs::path& folder, torch::nn::Module& root) {
-  const AdapterFiles files = read_adapter(folder);
-  return load_adapter(files.config, files.tensors, root, files.source);
+  return load_adapter(read_adapter(folder), root);
 }
 
 }  // namespace tessera::vision

@@ -48,7 +48,8 @@ void save_adapter(const std::filesystem::path& folder, torch::nn::Module& root, 
 ///         (parse_adapter_config), or listing the tensors that are missing, unexpected or of another shape
 LoraOptions load_adapter(const std::filesystem::path& folder, torch::nn::Module& root);
 
-/// The same from the content of the two files.
+/// The same from what the two files hold.
+LoraOptions load_adapter(const AdapterFiles& files, torch::nn::Module& root);
 LoraOptions load_adapter(const nlohmann::ordered_json& adapter_config, const TensorMap& tensors,
                          torch::nn::Module& root, const std::string& source);
 

@@ -106,9 +106,8 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
     if (naming == vision::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
     const TensorMap tensors = vision::adapter_tensors(*model, options, naming);
     for (const auto& [key, value] : golden.adapter) {
-      static const std::string kPrefix = "base_model.model.";
-      const std::string path = key.substr(std::min(key.size(), kPrefix.size()));
-      const auto found = tensors.find(kPrefix + path.substr(vision::wrapper_prefix(path).size()));
+      const std::string path = vision::without_wrapper_prefix(vision::without_peft_prefix(key));
+      const auto found = tensors.find(vision::kPeftPrefix + path);
       if (found != tensors.end()) result.leaves["adapter." + key] = found->second;
     }
   }
