@@ -8,7 +8,9 @@
 #include <iostream>
 #include <limits>
 
+#include "core/busy_waiting.h"
 #include "core/error.h"
+#include "core/processors.h"
 
 namespace tessera::apps {
 
@@ -28,6 +30,8 @@ void keep_freed_memory() {
 
 int run_program(const char* name, const std::function<int()>& body) {
   keep_freed_memory();
+  limit_threads_to_quota();
+  const BusyWaiting busy_waiting;
   try {
     return body();
   } catch (const ConfigError& error) {

@@ -38,6 +38,38 @@ available_memory_mib() {
   echo "$free_mib"
 }
 
+# Processors that can be kept busy: those that nproc counts, or the quota of a control group around this shell, rounded
+# up, where that is less. nproc knows nothing of quotas, by which containers are given their share of a large machine.
+usable_processors() {
+  local processors hierarchy controllers group mount quota period
+  processors=$(nproc)
+  if [[ ! -r /proc/self/cgroup ]]; then echo "$processors"; return; fi
+  while IFS=: read -r hierarchy controllers group; do
+    case ,$controllers, in
+      ,,) mount=/sys/fs/cgroup ;;
+      *,cpu,*) mount=/sys/fs/cgroup/$controllers ;;
+      *) continue ;;
+    esac
+    # A container may see its own group as the root of the mount, so the root is looked at in any case.
+    while :; do
+      quota=max period=100000
+      if [[ -r $mount$group/cpu.max ]]; then
+        read -r quota period <"$mount$group/cpu.max" || true
+      elif [[ -r $mount$group/cpu.cfs_quota_us ]]; then
+        quota=$(<"$mount$group/cpu.cfs_quota_us") period=$(<"$mount$group/cpu.cfs_period_us")
+      fi
+      if [[ $quota =~ ^[0-9]+$ && $period =~ ^[1-9][0-9]*$ ]]; then
+        local allowed=$(((quota + period - 1) / period))
+        if ((allowed < 1)); then allowed=1; fi
+        if ((allowed < processors)); then processors=$allowed; fi
+      fi
+      [[ -n $group && $group != / ]] || break
+      group=${group%/*}
+    done
+  done </proc/self/cgroup
+  echo "$processors"
+}
+
 # Compile jobs: one a core, but no more than fit at 2 GiB each (LibTorch's headers take most of that).
 compile_jobs() {
   if [[ -n ${TESSERA_JOBS:-} ]]; then
@@ -46,7 +78,7 @@ compile_jobs() {
     return
   fi
   local cores by_memory
-  cores=$(nproc)
+  cores=$(usable_processors)
   by_memory=$(($(available_memory_mib) / 2048))
   if ((by_memory < 1)); then by_memory=1; fi
   echo $((cores < by_memory ? cores : by_memory))

@@ -48,4 +48,4 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 "$repository/scripts/build.sh" "$preset"
 
 cd -- "$repository/build/$preset"
-ctest --output-on-failure --no-tests=error --parallel "$(nproc)" "${selection[@]}"
+ctest --output-on-failure --no-tests=error --parallel "$(usable_processors)" "${selection[@]}"

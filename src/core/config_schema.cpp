@@ -38,7 +38,7 @@ std::vector<ConfigKey> run_keys() {
           "Of matrix products; parameters stay fp32. auto: bf16 on a GPU that computes in it, else fp32"),
       integer(
           "run.threads", {0, 4096}, [](Config & c) -> auto& { return c.run.threads; },
-          "CPU threads of one operation; 0: as many as the machine gives"),
+          "CPU threads of one operation; 0: as many as the machine or a control group's quota gives"),
       integer(
           "run.log_every", {1, kUnbounded}, [](Config & c) -> auto& { return c.run.log_every; },
           "Steps between two logged lines of metrics"),
