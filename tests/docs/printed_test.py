@@ -95,6 +95,25 @@ class Printed(unittest.TestCase):
         expected["trained in phase 2"] = [counts[2] for counts in together[:2]] + ["0"]  # one phase has no second
         self.assertEqual(expected, said)
 
+    def test_the_models_sums_are_those_of_its_table(self):
+        parts = dry_run("stage1")[0]
+        text = self.texts["model.md"]
+
+        def numbers(pattern):
+            return [int(number.replace(",", "")) for number in re.search(pattern, text).groups()]
+
+        count = r"([\d,]+\d)"
+        heads = numbers(rf"the heads are ITC {count}, MaxSim {count} and ITM {count};")
+        memory = numbers(rf"the pair code, {count} \(of which {count} are")
+        prior, = numbers(rf"prior mean with log-variance, {count}\.")
+        *level, projection = numbers(rf"costs {count} for the plain image block, {count} for its cross-attention and "
+                                     rf"{count} for the text's; the memory's projection {count}\.")
+        whole = {part: int(counts[0].replace(",", "")) for part, counts in parts.items()}
+        self.assertEqual(whole["heads"], sum(heads))
+        self.assertEqual(whole["memory"], memory[0] + prior)
+        self.assertEqual(int(parts["memory"][1].replace(",", "")), whole["memory"] - memory[1])
+        self.assertEqual(whole["fusion"] + whole["gates"], 6 * sum(level) + projection)
+
     def test_phase_lines_are_those_of_the_configurations(self):
         quickstart = dry_run("quickstart")[1]
         self.assertEqual(2, len(quickstart))
