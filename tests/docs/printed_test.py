@@ -125,6 +125,14 @@ class Printed(unittest.TestCase):
         _, phase1, phase2 = dry_run("flickr8k-lora", *contrast)[0]["together"]
         self.assertIn(f"trains {phase1} and {phase2}", results)
 
+    def test_configurations_draw_negatives_as_the_pages_say(self):
+        shares = {path.stem: re.search(r"\buniform_share: (\S+)",
+                                       printed("stage1_train", "--print-config", "--config", str(path))).group(1)
+                  for path in (REPOSITORY / "configs").glob("*.yaml")}
+        self.assertIn("0.5 in all configurations that come with Tessera but the\n     quickstart's",
+                      self.texts["training.md"])
+        self.assertEqual({name: "0" if name == "quickstart" else "0.5" for name in shares}, shares)
+
     def test_adapters_have_the_sizes_that_the_pages_name(self):
         adapters = {name: dry_run(name)[0]["lora"][0] for name in ("stage1", "stage1-all-linear")}
         base = next(cells for cells in table_below(self.texts["lora-architecture.md"], "| DINOv2 | query, value |")
