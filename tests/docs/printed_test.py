@@ -8,6 +8,7 @@ import functools
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -132,6 +133,19 @@ class Printed(unittest.TestCase):
         self.assertIn("0.5 in all configurations that come with Tessera but the\n     quickstart's",
                       self.texts["training.md"])
         self.assertEqual({name: "0" if name == "quickstart" else "0.5" for name in shares}, shares)
+
+    def test_configurations_that_the_pages_show_are_accepted(self):
+        shown = [(page, block) for page, text in self.texts.items()
+                 for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+        self.assertTrue(any(page == "README.md" for page, _ in shown))
+        with tempfile.TemporaryDirectory() as folder:
+            for page, block in shown:
+                with self.subTest(page):
+                    file = Path(folder, "shown.yaml")
+                    file.write_text(block, encoding="utf-8")
+                    printed("stage1_train", "--config", str(file), "--dry-run", "--set", "vision.weights=random",
+                            "--set", "vision.architecture.hidden_size=48", "--set",
+                            "vision.architecture.num_attention_heads=2")
 
     def test_adapters_have_the_sizes_that_the_pages_name(self):
         adapters = {name: dry_run(name)[0]["lora"][0] for name in ("stage1", "stage1-all-linear")}
