@@ -7,6 +7,9 @@ A folder of src/ may include itself and the folders to its left; folders in one 
 folder's CMake target must link, directly or through others, the folders that it includes. Tests are leaves: those of
 a folder may also use its neighbours in the brace, to build their inputs, but nothing to its right.
 
+Fails too where docs/architecture.md says otherwise: its list of folders, its arrows, and its table of what each folder
+and program includes and links.
+
 Usage: check_includes.py [REPOSITORY]
 """
 
@@ -33,6 +36,13 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTIL
 BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 CMAKE_COMMENT = re.compile(r"#.*")
 TARGET = re.compile(r"\btessera_([a-z]+)\b(?!\s*\()")
+CMAKE_COMMAND = re.compile(r"\b([a-z_]+)[ \t]*\(([^()]*)\)")
+
+PAGE = "docs/architecture.md"
+TABLE_HEAD = "| folder | includes | its target links |"
+NOTHING = "–"
+SAME = "the same"
+ARROWS = re.compile(r"\{ ?(?:ops|core)\b.*")
 
 
 def allowed(folder, included):
@@ -133,9 +143,135 @@ def check(repository):
     return problems
 
 
+# --- docs/architecture.md --------------------------------------------------------------------------------------------
+
+
+def in_order(folders):
+    """Folders as the page lists them: in the order of the arrows."""
+    places = [folder for level in LEVELS for folder in level]
+    return ", ".join(sorted(folders, key=places.index)) or NOTHING
+
+
+def included_folders(sources, folder):
+    """Folders other than its own that these files include."""
+    tops = {target.split("/")[0] for path in sources for _, _, target in includes_of(path) if "/" in target}
+    return {top for top in tops if top in LEVEL} - {folder}
+
+
+def with_headers(root, sources):
+    """These files of apps/ and the headers of apps/ that they include, directly or through others."""
+    reached, pending = set(), [root / source for source in sources]
+    while pending:
+        path = pending.pop()
+        if path in reached or not path.is_file():
+            continue
+        reached.add(path)
+        pending += [root / target for _, _, target in includes_of(path)]
+    return reached
+
+
+def programs_of(root):
+    """{program: (folders that it includes, folders that its target links)} of apps/CMakeLists.txt; what it takes from a
+    library of apps/ (tessera_command_line) is its own."""
+    listing = root / "CMakeLists.txt"
+    text = CMAKE_COMMENT.sub("", listing.read_text(encoding="utf-8")) if listing.is_file() else ""
+    sources, links, programs = {}, {}, []
+    for command, arguments in CMAKE_COMMAND.findall(text):
+        name, *words = arguments.split() or [""]
+        if command == "tessera_app":
+            programs.append(name)
+        elif command not in ("add_library", "target_link_libraries"):
+            continue
+        sources.setdefault(name, set()).update(word for word in words if Path(word).suffix in SOURCE_SUFFIXES)
+        links.setdefault(name, set()).update(word for word in words if word.startswith("tessera_"))
+    result = {}
+    for program in programs:
+        own = {program} | {target for target in closure(links, program) if target in sources}
+        linked = {target.removeprefix("tessera_") for name in own for target in links[name]}
+        files = with_headers(root, {source for name in own for source in sources[name]})
+        result[program] = (included_folders(files, "apps"), {name for name in linked if name in LEVEL})
+    return result
+
+
+def rows_of_sources(repository):
+    """{row of the page's table: (folders included, folders linked)}."""
+    roots = {name: root for name, root in folder_roots(repository).items() if name in LEVEL}
+    rows = {name: (included_folders(source_files(root), name), links_of(root))
+            for name, root in roots.items() if name != "apps"}
+    return {**rows, **programs_of(roots["apps"])} if "apps" in roots else rows
+
+
+def rows_of_page(text):
+    """{row: (line number, what it says is included, what it says is linked)} of the page's table."""
+    lines = text.splitlines()
+    rows = {}
+    if TABLE_HEAD not in lines:
+        return rows
+    first = lines.index(TABLE_HEAD) + 2
+    for number, line in enumerate(lines[first:], first + 1):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or len(cells) != 3:
+            break
+        rows[cells[0].strip("`")] = (number, cells[1], cells[1] if cells[2] == SAME else cells[2])
+    return rows
+
+
+def check_table(page, text, repository):
+    said = rows_of_page(text)
+    if not said:
+        yield f"{page}: there is no table with the head '{TABLE_HEAD}'"
+        return
+    found = rows_of_sources(repository)
+    for name, (includes, links) in found.items():
+        if name not in said:
+            yield (f"{page}: the table has no row '{name}', which includes {in_order(includes)} and links "
+                   f"{in_order(links)}")
+            continue
+        line, *cells = said[name]
+        for verb, cell, folders in (("includes", cells[0], includes), ("links", cells[1], links)):
+            if set(re.findall(r"\w+", cell)) != folders:
+                yield f"{page}:{line}: the row '{name}' says that it {verb} {cell}; it {verb} {in_order(folders)}"
+    for name in said.keys() - found.keys():
+        yield f"{page}:{said[name][0]}: the table has a row '{name}'; there is no such folder or program"
+
+
+def check_arrows(name, text, folders):
+    """The arrows that a text draws are the order that is checked here, with or without folders that are yet to come."""
+    present = [level for level in ([name for name in level if name in folders] for level in LEVELS) if level]
+    drawn = ARROWS.search(text)
+    if drawn is None:
+        yield f"{name}: draws no arrows '{{ ops, core }} <- …'"
+        return
+    levels = [sorted(re.findall(r"[a-z]+", level)) for level in re.split(r"<-?", drawn.group())]
+    if levels not in (list(map(sorted, LEVELS)), list(map(sorted, present))):
+        line = text.count("\n", 0, drawn.start()) + 1
+        expected = " <- ".join(", ".join(level) for level in present)
+        yield f"{name}:{line}: the arrows are drawn '{drawn.group()}'; they are {expected}"
+
+
+def check_page(repository):
+    """Every sentence of docs/architecture.md about folders that the sources don't bear out, as a line of text."""
+    path = repository / PAGE
+    if not path.is_file():
+        return [f"{PAGE}: there is no such page to check"]
+    text = path.read_text(encoding="utf-8")
+    folders = set(folder_roots(repository))
+    listed = set(re.findall(r"^\| `(?:src/(?=\w)|(?=apps))(\w+)` \|", text, re.MULTILINE))
+    problems = [f"{PAGE}: the list of folders has no row '{name}'" for name in sorted(folders - listed)]
+    problems += [f"{PAGE}: the list of folders has a row '{name}'; there is no such folder"
+                 for name in sorted(listed - folders)]
+    problems += check_table(PAGE, text, repository)
+    problems += check_arrows(PAGE, text, folders)
+    problems += check_arrows("scripts/check_includes.py", __doc__, folders)
+    listing = repository / "CMakeLists.txt"
+    if listing.is_file():
+        problems += check_arrows("CMakeLists.txt", listing.read_text(encoding="utf-8"), folders)
+    return problems
+
+
 def main(arguments):
     repository = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
-    problems = check(repository)
+    problems = check(repository) + check_page(repository)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -260,7 +260,7 @@ std::vector<ConfigKey> language_keys() {
           "the seed"),
       integer(
           "language.vocab_size", {5, 1 << 24}, [](Config & c) -> auto& { return c.language.vocab_size; },
-          "Rows of the token embedding; at least the tokenizer's pieces"),
+          "Rows of the token embedding: as many as the tokenizer has entries"),
       integer(
           "language.hidden_size", {2, 1 << 16}, [](Config & c) -> auto& { return c.language.hidden_size; },
           "Width of a token"),

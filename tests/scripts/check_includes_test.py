@@ -13,14 +13,16 @@ sys.dont_write_bytecode = True
 import check_includes  # noqa: E402
 
 
-class CheckIncludes(unittest.TestCase):
+class WithFiles(unittest.TestCase):
+    check = staticmethod(check_includes.check)
+
     def problems(self, files):
         with tempfile.TemporaryDirectory() as folder:
             for name, text in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-            return check_includes.check(Path(folder))
+            return self.check(Path(folder))
 
     def expect_one(self, files, *fragments):
         problems = self.problems(files)
@@ -28,6 +30,8 @@ class CheckIncludes(unittest.TestCase):
         for fragment in fragments:
             self.assertIn(fragment, problems[0])
 
+
+class CheckIncludes(WithFiles):
     def test_arrows_that_point_left_pass(self):
         self.assertEqual([], self.problems({
             "src/core/error.h": "#include <string>\n#include <torch/torch.h>\n",
@@ -89,6 +93,95 @@ class CheckIncludes(unittest.TestCase):
 
     def test_nothing_to_check_fails(self):
         self.expect_one({"README.md": ""}, "no src/ folder")
+
+
+PAGE = """
+| `src/core` | errors |
+| `src/data` | shards |
+| `src/eval` | suites |
+| `apps` | programs |
+| `configs`, `scripts` | not sources |
+
+{ core } <- data <- eval <- apps
+
+| folder | includes | its target links |
+|---|---|---|
+| `core` | – | – |
+| `data` | core | the same |
+| `eval` | core, data | data |
+| `tool` | core, data | core, eval |
+
+| `other` | table | here |
+"""
+
+SOURCES = {
+    "src/core/a.h": "#include <string>\n",
+    "src/data/CMakeLists.txt": "tessera_library(data SOURCES a.cpp LIBS tessera_core)\n",
+    "src/data/a.cpp": '#include "core/a.h"\n#include "data/a.h"\n',
+    "src/eval/CMakeLists.txt": "tessera_library(eval SOURCES a.cpp LIBS tessera_data)\n",
+    "src/eval/a.cpp": '#include "core/a.h"\n#include "data/a.h"\n',
+    # A program's own are its sources, the headers of apps/ that these include, and libraries of apps/.
+    "apps/CMakeLists.txt": "add_library(tessera_helper STATIC helper.cpp)  # tessera_train is not linked\n"
+                           "target_link_libraries(tessera_helper PUBLIC tessera_core Boost::program_options)\n"
+                           "tessera_app(tool\n  SOURCES tool/main.cpp\n  LIBS tessera_helper tessera_eval)\n",
+    "apps/helper.cpp": '#include "helper.h"\n',
+    "apps/helper.h": '#include "core/a.h"\n',
+    "apps/tool/main.cpp": '#include "tool/commands.h"\n',
+    "apps/tool/commands.h": '#include "data/a.h"\n',
+}
+
+
+class CheckPage(WithFiles):
+    """The page about the architecture is held to the sources."""
+
+    check = staticmethod(check_includes.check_page)
+
+    def with_page(self, old="", new=""):
+        self.assertIn(old, PAGE)
+        return {**SOURCES, "docs/architecture.md": PAGE.replace(old, new, 1)}
+
+    def test_a_true_page_passes(self):
+        self.assertEqual([], self.problems(self.with_page()))
+
+    def test_the_page_of_this_repository_is_true(self):
+        self.assertEqual([], check_includes.check_page(REPOSITORY))
+
+    def test_an_include_that_the_page_does_not_name_is_found(self):
+        self.expect_one(self.with_page("| `eval` | core, data | data |", "| `eval` | data | the same |"),
+                        "docs/architecture.md:14", "'eval'", "says that it includes data;", "it includes core, data")
+
+    def test_an_include_that_is_not_there_is_found(self):
+        self.expect_one(self.with_page("| `core` | – | – |", "| `core` | data | – |"),
+                        "'core'", "includes data;", "includes –")
+
+    def test_a_link_that_is_not_there_is_found(self):
+        self.expect_one(self.with_page("| `eval` | core, data | data |", "| `eval` | core, data | the same |"),
+                        "'eval'", "says that it links core, data;", "it links data")
+
+    def test_what_a_program_takes_from_a_library_of_apps_is_its_own(self):
+        self.expect_one(self.with_page("| `tool` | core, data |", "| `tool` | data |"), "'tool'", "includes core, data")
+        self.expect_one(self.with_page("| core, eval |", "| eval |"), "'tool'", "links core, eval")
+
+    def test_rows_that_are_missing_or_mean_nothing_are_found(self):
+        self.expect_one(self.with_page("| `data` | core | the same |\n"), "no row 'data', which includes core")
+        self.expect_one(self.with_page("| `core` | – | – |", "| `core` | – | – |\n| `util` | – | – |"),
+                        "a row 'util'", "no such folder or program")
+
+    def test_the_list_of_folders_is_held_to_the_folders(self):
+        self.expect_one(self.with_page("| `src/data` | shards |\n"), "list of folders has no row 'data'")
+        self.expect_one(self.with_page("| `src/data` | shards |", "| `src/data` | shards |\n| `src/util` | – |"),
+                        "a row 'util'")
+
+    def test_arrows_in_another_order_are_found(self):
+        for drawn in ("{ core } <- eval <- data <- apps", "{ core, data } <- eval <- apps", "{ core } <- data <- apps"):
+            with self.subTest(drawn):
+                self.expect_one(self.with_page("{ core } <- data <- eval <- apps", drawn),
+                                "docs/architecture.md:8", drawn, "they are core <- data <- eval <- apps")
+
+    def test_a_page_without_table_or_arrows_is_found(self):
+        self.expect_one(self.with_page("| folder | includes | its target links |", "| folder | uses |"), "no table")
+        self.expect_one(self.with_page("{ core } <- data <- eval <- apps\n"), "draws no arrows")
+        self.expect_one(SOURCES, "no such page")
 
 
 if __name__ == "__main__":
