@@ -2,7 +2,8 @@
 # Installs what is missing, configures and builds.
 #
 #   scripts/build.sh [PRESET [TARGET…]]     PRESET: cpu-release (default), cpu-files (compiled file by file),
-#                                           cpu-debug, asan; no target: everything
+#                                           cpu-debug, asan, cuda-release (docs: README, "What works today");
+#                                           no target: everything
 #   scripts/build.sh --help
 #
 # The result is in build/PRESET, programs in build/PRESET/bin.

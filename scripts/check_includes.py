@@ -29,7 +29,7 @@ LEVELS = [
 ]
 LEVEL = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 # Tests of no one folder: they may use everything.
-FREE_TESTS = {"golden_ops", "golden", "integration", "distributed_runs", "scripts", "apps", "fuzz"}
+FREE_TESTS = {"golden_ops", "golden", "scripts", "apps", "fuzz"}
 
 SOURCE_SUFFIXES = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)

@@ -7,8 +7,8 @@
 
 namespace tessera {
 
-/// What the ranks of a run do together. Losses gather through this interface and know no process group; the
-/// form over c10d lives in src/distributed.
+/// What the ranks of a run do together. Losses gather through this interface and know no process group. So far
+/// there is the form of one process.
 class Collectives {
  public:
   virtual ~Collectives() = default;
