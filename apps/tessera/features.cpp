@@ -215,6 +215,9 @@ int features_command(const std::vector<std::string>& arguments) {
   for (const std::string& damage : images.damage()) {
     std::fprintf(stderr, "tessera features: %s\n", damage.c_str());
   }
+  if (const std::string left_out = images.left_out(); !left_out.empty()) {
+    std::fprintf(stderr, "tessera features: left out: %s\n", left_out.c_str());
+  }
   const auto encoder = inference::FeatureEncoder::open(of_encoder, compute);
   const std::string what = (*values)["what"].as<std::string>();
   const StopSignal stop;  // from here on there is a file to take away

@@ -24,7 +24,7 @@ void add_captions(const std::vector<std::string>& patterns, std::vector<std::str
   std::int64_t broken = 0;
   for (std::int64_t i = 0; i < dataset->size(); ++i) {
     try {
-      data::Sample sample = dataset->read(i);
+      data::Sample sample = dataset->read_captions(i);
       for (std::string& caption : sample.captions) sentences.push_back(std::move(caption));
     } catch (const Error& error) {
       logger->warn("{}; left out", error.what());

@@ -2,14 +2,16 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <span>
+#include <memory>
+#include <string>
+
+#include "core/regular_file.h"
 
 namespace tessera {
 
-using Bytes = std::span<const std::byte>;
-
-/// A file mapped into memory. The views it gives live as long as it does; a file that another program
-/// shortens while it is mapped ends this one with SIGBUS, as with every mapping.
+/// A file mapped into memory. The views it gives live as long as it does. Where another program shortens the
+/// file meanwhile, or its disk fails, looking at a view ends this one (SIGBUS): with a line that names the
+/// file, and exit code 1. What is read for as long as a run lasts is better read by RegularFile.
 class MappedFile {
  public:
   enum class Access {
@@ -19,6 +21,7 @@ class MappedFile {
 
   /// @throws Error naming the file where it can't be opened, is no regular file or is empty
   explicit MappedFile(const std::filesystem::path& path, Access access = Access::kRead);
+  explicit MappedFile(const RegularFile& file, Access access = Access::kRead);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile(const MappedFile&) = delete;

@@ -1,5 +1,7 @@
 #include "data/captions.h"
 
+#include <cmath>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -20,10 +22,50 @@ void add_caption(std::vector<std::string>& captions, std::string_view text) {
   if (!caption.empty()) captions.emplace_back(caption);
 }
 
+/// Null, or the NaN that tables of numbers write for it.
+bool is_missing(const nlohmann::json& value) {
+  return value.is_null() || (value.is_number_float() && std::isnan(value.get<double>()));
+}
+
 std::string image_id_of(const nlohmann::json& id, const std::string& name) {
+  // From here on a float no longer tells neighbouring integers apart.
+  constexpr double kExact = 9007199254740992.0;
+  if (is_missing(id)) return {};
   if (id.is_string()) return id.get<std::string>();
   if (id.is_number_integer()) return id.dump();
-  fail("{}: 'image_id': expected a string or an integer, found {}", name, id.type_name());
+  if (!id.is_number_float())
+    fail("{}: 'image_id': expected a string or an integer, found {}", name, id.type_name());
+  const auto value = id.get<double>();
+  if (value != std::trunc(value))
+    fail("{}: 'image_id': expected a string or an integer, found {}", name, value);
+  if (std::abs(value) >= kExact) {
+    fail("{}: 'image_id' is the float {}, too large to be exact: other ids may be the same; write a string",
+         name, id.dump());
+  }
+  return std::to_string(static_cast<std::int64_t>(value));
+}
+
+/// The captions of a field, or what is the matter with it.
+void add_captions_of(const nlohmann::json& field, const char* field_name, const std::string& name,
+                     CaptionRecord& record) {
+  const bool list = std::string_view(field_name) == "captions";
+  if (is_missing(field)) return;
+  if (list != field.is_array()) {
+    record.unusable = fmt::format("{}: '{}': expected a {}, found {}", name, field_name,
+                                  list ? "list of strings" : "string", field.type_name());
+    return;
+  }
+  std::vector<std::string> captions;
+  for (const nlohmann::json& caption : list ? field : nlohmann::json::array({field})) {
+    if (is_missing(caption)) continue;
+    if (!caption.is_string()) {
+      record.unusable = fmt::format("{}: '{}': expected {}, found {}", name, field_name,
+                                    list ? "strings" : "a string", caption.type_name());
+      return;
+    }
+    add_caption(captions, caption.get_ref<const std::string&>());
+  }
+  record.captions = std::move(captions);
 }
 
 void check_utf8(std::string_view text, const std::string& name) {
@@ -51,17 +93,9 @@ nlohmann::json json_object(std::string_view text, const std::string& name) {
 CaptionRecord captions_from_json(std::string_view text, const std::string& name) {
   const nlohmann::json root = json_object(text, name);
   CaptionRecord record;
-  if (const auto list = root.find("captions"); list != root.end()) {
-    if (!list->is_array())
-      fail("{}: 'captions': expected a list of strings, found {}", name, list->type_name());
-    for (const auto& caption : *list) {
-      if (!caption.is_string()) fail("{}: 'captions': expected strings, found {}", name, caption.type_name());
-      add_caption(record.captions, caption.get_ref<const std::string&>());
-    }
-  }
-  if (const auto caption = root.find("caption"); caption != root.end() && record.captions.empty()) {
-    if (!caption->is_string()) fail("{}: 'caption': expected a string, found {}", name, caption->type_name());
-    add_caption(record.captions, caption->get_ref<const std::string&>());
+  for (const char* field : {"captions", "caption"}) {
+    const auto found = root.find(field);
+    if (found != root.end() && record.captions.empty()) add_captions_of(*found, field, name, record);
   }
   if (const auto id = root.find("image_id"); id != root.end()) record.image_id = image_id_of(*id, name);
   return record;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <opencv2/core.hpp>
+#include <string_view>
 
 namespace tessera::data {
 namespace {
@@ -26,24 +27,39 @@ bool starts_with(Bytes bytes, const char* text, std::size_t size) {
   return bytes.size() >= size && std::memcmp(bytes.data(), text, size) == 0;
 }
 
+int valid_orientation(std::uint32_t value) { return value >= 1 && value <= 8 ? static_cast<int>(value) : 1; }
+
 }  // namespace
 
-int exif_orientation(Bytes exif) {
+std::optional<int> exif_orientation(Bytes exif) {
   constexpr std::uint32_t kOrientation = 0x0112;
-  constexpr std::uint32_t kShort = 3;
   if (starts_with(exif, "Exif\0\0", 6)) exif = exif.subspan(6);
   const bool big_endian = starts_with(exif, "MM\0*", 4);
-  if (!big_endian && !starts_with(exif, "II*\0", 4)) return 1;
+  if (!big_endian && !starts_with(exif, "II*\0", 4)) return std::nullopt;
   const TiffReader reader{exif, big_endian};
   const std::size_t directory = reader.number(4, 4);
   const std::uint32_t entries = reader.number(directory, 2);
   for (std::uint32_t i = 0; i < entries; ++i) {
     const std::size_t entry = directory + 2 + std::size_t{12} * i;
-    if (reader.number(entry, 2) != kOrientation || reader.number(entry + 2, 2) != kShort) continue;
-    const std::uint32_t value = reader.number(entry + 8, 2);
-    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+    if (reader.number(entry, 2) != kOrientation) continue;
+    // A short by the standard; writers have made it a byte or a long.
+    constexpr std::uint32_t kByte = 1, kShort = 3, kLong = 4;
+    const std::uint32_t type = reader.number(entry + 2, 2);
+    if (type != kByte && type != kShort && type != kLong) return std::nullopt;
+    return valid_orientation(reader.number(entry + 8, type == kByte ? 1 : type == kShort ? 2 : 4));
   }
-  return 1;
+  return std::nullopt;
+}
+
+std::optional<int> xmp_orientation(Bytes xmp) {
+  const std::string_view text(reinterpret_cast<const char*>(xmp.data()), xmp.size());
+  for (const std::string_view before : {"tiff:Orientation=\"", "tiff:Orientation='", "tiff:Orientation>"}) {
+    const std::size_t at = text.find(before);
+    if (at == std::string_view::npos || at + before.size() >= text.size()) continue;
+    const char digit = text[at + before.size()];
+    if (digit >= '0' && digit <= '9') return valid_orientation(static_cast<std::uint32_t>(digit - '0'));
+  }
+  return std::nullopt;
 }
 
 cv::Mat upright(const cv::Mat& image, int orientation) {

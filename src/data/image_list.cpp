@@ -1,13 +1,12 @@
 #include "data/image_list.h"
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <filesystem>
 #include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/mapped_file.h"
 #include "data/shard_pattern.h"
 
 namespace tessera::data {
@@ -15,17 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string lower_extension(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return extension;
-}
-
-bool is_image_name(const fs::path& path) {
-  constexpr std::array kExtensions = {".jpg", ".jpeg", ".png", ".webp"};
-  return std::find(kExtensions.begin(), kExtensions.end(), lower_extension(path)) != kExtensions.end();
-}
+bool is_image_name(const std::string& path) { return is_image_extension(lower_extension(path)); }
 
 }  // namespace
 
@@ -45,17 +34,14 @@ const std::string& ImageList::name(std::int64_t index) const {
   return entries_.at(static_cast<std::size_t>(index)).name;
 }
 
-ImageList::Image ImageList::read(std::int64_t index) const {
+std::vector<std::byte> ImageList::read(std::int64_t index) const {
   const Entry& entry = entries_.at(static_cast<std::size_t>(index));
-  if (entry.tar != nullptr) {
-    return {entry.tar->bytes().subspan(entry.member.offset, entry.member.size), entry.tar};
-  }
-  auto file = std::make_shared<const MappedFile>(entry.name);
-  return {file->bytes(), file};
+  if (entry.tar != nullptr) return entry.tar->read(entry.member.offset, entry.member.size);
+  return RegularFile(entry.name).read();
 }
 
 void ImageList::add(const std::string& word) {
-  if (lower_extension(word) == ".tar") {
+  if (lower_extension(word) == "tar") {
     for (const fs::path& shard : expand_shards({word})) add_tar(shard.string());
   } else if (fs::is_directory(word)) {
     add_folder(word);
@@ -68,29 +54,65 @@ void ImageList::add(const std::string& word) {
 
 void ImageList::add_folder(const std::string& folder) {
   std::vector<std::string> files;
+  LeftOut left_out;
   try {
-    for (const auto& item : fs::recursive_directory_iterator(folder)) {
-      if (item.is_regular_file() && is_image_name(item.path())) files.push_back(item.path().string());
+    for (auto item = fs::recursive_directory_iterator(folder); item != fs::recursive_directory_iterator();
+         ++item) {
+      // What is above was named by the user, and may well be hidden.
+      if (is_hidden(item->path().filename().string())) {
+        left_out.add("hidden", item->path().string());
+        item.disable_recursion_pending();
+        continue;
+      }
+      std::error_code unreadable;
+      const fs::file_status status = item->status(unreadable);
+      if (fs::is_directory(status)) {
+        // A link to a folder may lead back to where it stands.
+        if (item->is_symlink()) left_out.add("links to folders", item->path().string());
+      } else if (unreadable || !fs::exists(status)) {
+        left_out.add("links that lead nowhere", item->path().string());
+      } else if (fs::is_regular_file(status) && is_image_name(item->path().string())) {
+        files.push_back(item->path().string());
+      } else {
+        left_out.add_kind(item->path().string());
+      }
     }
   } catch (const fs::filesystem_error& error) {
     fail("{}: {}", folder, error.what());
   }
-  if (files.empty()) fail("{}: there is no .jpg, .jpeg, .png or .webp file in this folder", folder);
+  if (files.empty()) {
+    fail("{}: there is no .jpg, .jpeg, .png or .webp file in this folder{}", folder,
+         left_out.empty() ? "" : "; it has " + left_out.text());
+  }
+  left_out_.add(left_out);
   std::sort(files.begin(), files.end());
   for (const std::string& file : files) entries_.push_back({file, nullptr, {}});
 }
 
 void ImageList::add_tar(const std::string& path) {
-  const auto tar = std::make_shared<const MappedFile>(path);
-  const TarIndex index = index_tar(*tar);
+  const auto tar = std::make_shared<const RegularFile>(path);
+  const TarIndex index = index_tar(MappedFile(*tar));
   for (const TarBreak& place : index.breaks) {
-    damage_.push_back(fmt::format("{}: at byte {}: {}", path, place.offset, place.what));
+    damage_.push_back(fmt::format("{}: broken at byte {}: {}; {} bytes are left out", path, place.offset,
+                                  place.what, place.left_out));
   }
   const std::size_t before = entries_.size();
+  LeftOut left_out;
+  for (const std::string& link : index.links) left_out.add("links to what the tar does not hold", link);
   for (const TarMember& member : index.members) {
-    if (is_image_name(member.name)) entries_.push_back({path + "/" + member.name, tar, member});
+    if (is_hidden(member.name)) {
+      left_out.add("hidden", path + "/" + member.name);
+    } else if (is_image_name(member.name)) {
+      entries_.push_back({path + "/" + member.name, tar, member});
+    } else {
+      left_out.add_kind(member.name);
+    }
   }
-  if (entries_.size() == before) fail("{}: there is no .jpg, .jpeg, .png or .webp in this tar", path);
+  if (entries_.size() == before) {
+    fail("{}: there is no .jpg, .jpeg, .png or .webp in this tar{}", path,
+         left_out.empty() ? "" : "; it has " + left_out.text());
+  }
+  left_out_.add(left_out);
 }
 
 void ImageList::add_lines(const std::string& path) {

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/mapped_file.h"
+#include "core/regular_file.h"
+#include "data/file_names.h"
 #include "data/tar_index.h"
 
 namespace tessera::data {
@@ -15,7 +17,8 @@ class ImageList {
  public:
   /// What a user may name:
   ///   a file
-  ///   a folder         its .jpg, .jpeg, .png and .webp files, also in folders below, sorted by path
+  ///   a folder         its .jpg, .jpeg, .png and .webp files, also in folders below, sorted by path; hidden
+  ///                    ones (file_names.h) are passed over
   ///   a .tar           the same of its members, in its order; with braces as in shard_pattern.h
   ///   @FILE            a line of FILE for each of the above; empty lines are passed over
   /// @throws Error naming what is absent, or holds no image
@@ -27,18 +30,16 @@ class ImageList {
   /// Places where a tar could not be read, and what was the matter.
   const std::vector<std::string>& damage() const { return damage_; }
 
-  /// An encoded image, and what holds its memory.
-  struct Image {
-    Bytes bytes;
-    std::shared_ptr<const MappedFile> file;
-  };
-  /// Thread-safe. @throws Error naming the file that can't be read
-  Image read(std::int64_t index) const;
+  /// What folders and tars hold beside images that were taken; empty: nothing.
+  std::string left_out() const { return left_out_.empty() ? std::string() : left_out_.text(); }
+
+  /// An encoded image. Thread-safe. @throws Error naming the file that can't be read
+  std::vector<std::byte> read(std::int64_t index) const;
 
  private:
   struct Entry {
     std::string name;
-    std::shared_ptr<const MappedFile> tar;  ///< null: the image is a file
+    std::shared_ptr<const RegularFile> tar;  ///< null: the image is a file
     TarMember member;
   };
 
@@ -49,6 +50,7 @@ class ImageList {
 
   std::vector<Entry> entries_;
   std::vector<std::string> damage_;
+  LeftOut left_out_;
 };
 
 }  // namespace tessera::data

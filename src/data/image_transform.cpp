@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "data/exif_orientation.h"
 #include "data/image_header.h"
+#include "data/still_webp.h"
 
 namespace tessera::data {
 namespace {
@@ -37,6 +38,57 @@ cv::Mat laid_on_white(const cv::Mat& bgra) {
   return rgb;
 }
 
+/// One byte or 16-bit value a pixel to three bytes RGB, white where it is the transparent one.
+cv::Mat with_white(const cv::Mat& grey, int transparent) {
+  cv::Mat bytes = grey;
+  // The high byte, as everywhere where an image of 16 bits has no transparency.
+  if (grey.depth() == CV_16U) grey.convertTo(bytes, CV_8U, 1.0 / 256.0, -255.0 / 512.0);
+  bytes.setTo(255, grey == transparent);
+  cv::Mat rgb;
+  cv::cvtColor(bytes, rgb, cv::COLOR_GRAY2RGB);
+  return rgb;
+}
+
+cv::Mat decoded_by_opencv(Bytes bytes, const std::string& name, int flags) {
+  const cv::Mat encoded(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
+  cv::Mat image = cv::imdecode(encoded, flags);
+  if (image.empty()) fail("{}: the image can't be decoded", name);
+  return image;
+}
+
+/// RGB, as stored: which orientations OpenCV sees depends on the format and the order of its metadata.
+cv::Mat decoded(Bytes bytes, const ImageHeader& header, const std::string& name, Alpha alpha) {
+  if (header.may_have_alpha && alpha == Alpha::kWhite) {
+    const cv::Mat image = decoded_by_opencv(bytes, name, cv::IMREAD_UNCHANGED);
+    if (image.channels() == 4) return laid_on_white(image);
+    if (image.channels() == 1 && header.transparent_grey) return with_white(image, *header.transparent_grey);
+  }
+  const cv::Mat image = decoded_by_opencv(bytes, name, cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
+  cv::Mat rgb;
+  cv::cvtColor(image, rgb, cv::COLOR_BGR2RGB);
+  return rgb;
+}
+
+/// The canvas of an animated WebP with its first frame on it. The canvas is transparent where it has alpha,
+/// and else black; its background colour is for viewers that have none of their own.
+cv::Mat decoded_frame(const ImageHeader& header, const std::string& name, Alpha alpha) {
+  const FirstFrame& frame = *header.first_frame;
+  const std::vector<std::byte> still = still_webp(frame);
+  const std::string frame_name = name + ": first frame of an animated WebP";
+  const ImageHeader frame_header = inspect_image(still, frame_name);
+  if (frame_header.width != frame.width || frame_header.height != frame.height) {
+    fail("{}: {} × {} pixels were announced, {} × {} found", frame_name, frame.width, frame.height,
+         frame_header.width, frame_header.height);
+  }
+  const cv::Mat picture = decoded(still, frame_header, frame_name, alpha);
+  const bool white = header.may_have_alpha && alpha == Alpha::kWhite;
+  cv::Mat canvas(static_cast<int>(header.height), static_cast<int>(header.width), CV_8UC3,
+                 white ? cv::Scalar(255, 255, 255) : cv::Scalar(0, 0, 0));
+  picture.copyTo(canvas(cv::Rect(static_cast<int>(frame.left), static_cast<int>(frame.top),
+                                 static_cast<int>(frame.width), static_cast<int>(frame.height))));
+  return canvas;
+}
+
 std::int64_t checked_image_size(const at::Tensor& out) {
   TORCH_CHECK(out.dim() == 3 && out.size(0) == 3 && out.size(1) == out.size(2) && out.size(1) > 0 &&
                   out.scalar_type() == at::kByte && out.is_contiguous(),
@@ -48,26 +100,13 @@ std::int64_t checked_image_size(const at::Tensor& out) {
 
 cv::Mat decode_image(Bytes bytes, const std::string& name, Alpha alpha) {
   const ImageHeader header = inspect_image(bytes, name);
-  const cv::Mat encoded(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
-  cv::Mat image;
   try {
-    if (header.may_have_alpha && alpha == Alpha::kWhite) {
-      image = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);  // as stored: not turned either
-    }
-    // A broken one is empty and has four channels all the same.
-    if (!image.empty() && image.channels() == 4) return upright(laid_on_white(image), header.orientation);
-    // Which formats OpenCV turns depends on its version; JPEGs it has always turned.
-    const bool turned = header.format == ImageFormat::kJpeg;
-    image =
-        cv::imdecode(encoded, turned ? cv::IMREAD_COLOR : cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
-    if (!turned && !image.empty()) image = upright(image, header.orientation);
+    return upright(
+        header.first_frame ? decoded_frame(header, name, alpha) : decoded(bytes, header, name, alpha),
+        header.orientation);
   } catch (const cv::Exception& error) {
     fail("{}: the image can't be decoded: {}", name, error.what());
   }
-  if (image.empty()) fail("{}: the image can't be decoded", name);
-  cv::Mat rgb;
-  cv::cvtColor(image, rgb, cv::COLOR_BGR2RGB);
-  return rgb;
 }
 
 CropBox random_crop_box(std::int64_t height, std::int64_t width, const AugmentationConfig& augmentation,

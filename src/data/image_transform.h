@@ -7,8 +7,8 @@
 #include <string>
 
 #include "core/config.h"
-#include "core/mapped_file.h"
 #include "core/random.h"
+#include "core/regular_file.h"
 #include "data/resize.h"
 
 namespace tessera::data {
@@ -20,7 +20,8 @@ enum class Alpha {
 };
 
 /// Decodes a JPEG, PNG or WebP file: upright (EXIF orientation applied), grey and CMYK turned into colour,
-/// transparency laid on white or dropped.
+/// transparency laid on white or dropped. Of an animated WebP the first frame, of an animated PNG the picture
+/// that it shows where animations aren't known.
 /// @param name  stands for the image in messages
 /// @return [H, W] of three bytes, RGB
 /// @throws Error where the image is broken, cut short or of another format

@@ -3,13 +3,12 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 #include "data/captions.h"
 #include "data/shard_pattern.h"
 
@@ -18,25 +17,22 @@ namespace {
 
 constexpr std::size_t kNamesKept = 5;
 
-struct MemberName {
-  std::string key;
-  std::string extension;  ///< lower case, without the dot
-};
+/// Samples that are left out are named, but no more of a shard than this.
+constexpr std::int64_t kNamedOfAShard = 5;
 
-std::optional<MemberName> split_name(std::string_view name) {
+std::string_view without_dot_slash(std::string_view name) {
   while (name.substr(0, 2) == "./") name.remove_prefix(2);
-  const std::size_t base = name.rfind('/') == std::string_view::npos ? 0 : name.rfind('/') + 1;
-  const std::size_t dot = name.find('.', base);
-  // A leading dot marks hidden files, such as the "._NAME" that macOS puts beside every file.
-  if (dot == std::string_view::npos || dot == base) return std::nullopt;
-  MemberName result{std::string(name.substr(0, dot)), std::string(name.substr(dot + 1))};
-  std::transform(result.extension.begin(), result.extension.end(), result.extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return result;
+  return name;
 }
 
-bool is_image(const std::string& extension) {
-  return extension == "jpg" || extension == "jpeg" || extension == "png" || extension == "webp";
+/// Where a name has its next dot from `at` on, but for a first letter; npos: nowhere.
+std::size_t next_dot(std::string_view key, std::size_t at) {
+  const std::size_t slash = key.rfind('/');
+  return key.find('.', std::max(at, slash == std::string_view::npos ? 1 : slash + 2));
+}
+
+std::string qualified(std::size_t archive, std::string_view key) {
+  return fmt::format("{}/{}", archive, key);
 }
 
 }  // namespace
@@ -61,55 +57,97 @@ std::shared_ptr<const WebDataset> WebDataset::open(const std::vector<std::string
   if (patterns.empty()) fail("no shards: the list of patterns is empty");
   std::shared_ptr<WebDataset> dataset(new WebDataset());
   for (const auto& path : expand_shards(patterns)) dataset->add_shard(path, logger);
+  if (!dataset->not_used_.empty()) {
+    logger->info("members of shards that are not used: {}", dataset->not_used_.text());
+  }
+  if (!dataset->ambiguous_.empty()) {
+    logger->warn("left out: {}; the first dot ends a key of WebDataset's, so rename them to use them",
+                 dataset->ambiguous_.text());
+  }
   dataset->warn_of_shared_keys(logger);
   return dataset;
 }
 
-std::vector<WebDataset::Entry> WebDataset::group_by_key(const std::vector<TarMember>& members,
-                                                        std::size_t shard) {
+std::vector<WebDataset::Entry> WebDataset::group_by_key(const std::vector<TarMember>& members) {
   std::vector<Entry> groups;
   std::unordered_map<std::string, std::size_t> by_key;
   for (const auto& member : members) {
-    const auto name = split_name(member.name);
-    if (!name) continue;
-    const bool image = is_image(name->extension);
-    if (!image && name->extension != "json" && name->extension != "txt") continue;
-    const auto [at, inserted] = by_key.try_emplace(name->key, groups.size());
-    if (inserted) groups.push_back(Entry{name->key, shard});
+    const std::string_view name = without_dot_slash(member.name);
+    const std::string extension = lower_extension(name);
+    const bool image = is_image_extension(extension);
+    if (is_hidden(name)) {
+      not_used_.add("hidden", member.name);
+      continue;
+    }
+    if (!image && extension != "json" && extension != "txt") {
+      not_used_.add_kind(name);
+      continue;
+    }
+    const std::string_view key = name.substr(0, name.size() - extension.size() - 1);
+    const auto [at, inserted] = by_key.try_emplace(qualified(member.archive, key), groups.size());
+    if (inserted) groups.push_back(Entry{std::string(key), shards_.size(), member.archive});
     Entry& entry = groups[at->second];
-    Extent& extent = image ? entry.image : name->extension == "json" ? entry.json : entry.text;
+    Extent& extent = image ? entry.image : extension == "json" ? entry.json : entry.text;
     entry.repeated = entry.repeated || extent.present;
     extent = Extent{member.offset, member.size, true};
+    ++entry.members;
   }
-  return groups;
+
+  std::vector<Entry> kept;
+  for (Entry& entry : groups) {
+    // The shortest name that makes a whole sample is WebDataset's key; of one that lacks something, a longer
+    // name that lacks something too is a part rather than another loss.
+    const Entry* owner = nullptr;
+    for (std::size_t dot = next_dot(entry.key, 0); dot != std::string::npos && owner == nullptr;
+         dot = next_dot(entry.key, dot + 1)) {
+      const auto shorter = by_key.find(qualified(entry.archive, std::string_view(entry.key).substr(0, dot)));
+      if (shorter == by_key.end()) continue;
+      const Entry& candidate = groups[shorter->second];
+      if (candidate.is_whole() || !entry.is_whole()) owner = &candidate;
+    }
+    if (owner == nullptr) {
+      kept.push_back(entry);
+    } else if (entry.is_whole()) {
+      ambiguous_.add("pairs whose name is another sample's key and goes on with a dot",
+                     fmt::format("{} after {}", entry.key, owner->key));
+    } else {
+      not_used_.add("further files of a sample", entry.key, entry.members);
+    }
+  }
+  return kept;
 }
 
 void WebDataset::add_shard(const std::filesystem::path& path, const Logger& logger) {
-  MappedFile file(path);
-  const TarIndex index = index_tar(file);
+  RegularFile file(path);
+  const TarIndex index = index_tar(MappedFile(file));
   for (const auto& broken : index.breaks) {
     ++damage_.tar_breaks;
-    logger->warn("{}: broken at byte {}: {}; the samples that can be read are used", path.string(),
-                 broken.offset, broken.what);
+    logger->warn("{}: broken at byte {}: {}; {} bytes are left out; the samples that can be read are used",
+                 path.string(), broken.offset, broken.what, broken.left_out);
   }
+  for (const std::string& link : index.links) not_used_.add("links to what the tar does not hold", link);
   const std::size_t before = entries_.size();
-  for (auto& entry : group_by_key(index.members, shards_.size())) {
-    const bool captions = entry.json.present || entry.text.present;
-    if (entry.image.present && captions && !entry.repeated) {
+  std::int64_t incomplete = 0;
+  for (auto& entry : group_by_key(index.members)) {
+    if (entry.is_whole()) {
       entries_.push_back(std::move(entry));
       continue;
     }
-    ++damage_.incomplete_samples;
     const std::string name = fmt::format("{}: {}", path.string(), entry.key);
     if (damage_.first_keys.size() < kNamesKept) damage_.first_keys.push_back(name);
+    if (++incomplete > kNamedOfAShard) continue;
     logger->warn("{}: left out, {}", name,
                  entry.repeated         ? "has two images or two caption files of one kind"
                  : !entry.image.present ? "has no image (.jpg, .jpeg, .png, .webp)"
                                         : "has no captions (.json or .txt)");
   }
+  if (incomplete > kNamedOfAShard) {
+    logger->warn("{}: left out, {} more such samples", path.string(), incomplete - kNamedOfAShard);
+  }
+  damage_.incomplete_samples += incomplete;
   if (entries_.size() == before) {
-    fail("{}: no sample among {} files; a sample is KEY.jpg (.jpeg, .png, .webp) with KEY.json or KEY.txt",
-         path.string(), index.members.size());
+    fail("{}: no sample among {} files; a sample is KEY.jpg (.jpeg, .png, .webp) with KEY.json or KEY.txt{}",
+         path.string(), index.members.size(), not_used_.empty() ? "" : "; not used: " + not_used_.text());
   }
   shards_.push_back(std::move(file));
 }
@@ -125,9 +163,8 @@ void WebDataset::warn_of_shared_keys(const Logger& logger) const {
   }
   if (shared == 0) return;
   logger->warn(
-      "{} keys occur in several shards, '{}' in {} and {}; without an image_id in their .json such samples "
-      "count as "
-      "the same image",
+      "{} keys occur in several shards or archives, '{}' in {} and {}; without an image_id in their .json "
+      "such samples count as the same image",
       shared, example->key, shards_[shard_of_key.at(example->key)].path().string(),
       shards_[example->shard].path().string());
 }
@@ -139,8 +176,8 @@ const WebDataset::Entry& WebDataset::entry(std::int64_t index) const {
 
 const std::string& WebDataset::key(std::int64_t index) const { return entry(index).key; }
 
-std::string_view WebDataset::content(const Entry& entry, const Extent& extent) const {
-  const Bytes bytes = shards_[entry.shard].bytes().subspan(extent.offset, extent.size);
+std::string WebDataset::content(const Entry& entry, const Extent& extent) const {
+  const std::vector<std::byte> bytes = shards_[entry.shard].read(extent.offset, extent.size);
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
@@ -149,22 +186,28 @@ std::string WebDataset::name_of(const Entry& entry) const {
   return fmt::format("{}: {}", shards_[entry.shard].path().string(), entry.key);
 }
 
-Sample WebDataset::read(std::int64_t index) const {
+Sample WebDataset::read_captions(std::int64_t index) const {
   const Entry& entry = this->entry(index);
-  const MappedFile& shard = shards_[entry.shard];
   Sample sample;
   sample.key = entry.key;
-  sample.shard = shard.path().string();
-  sample.image = shard.bytes().subspan(entry.image.offset, entry.image.size);
+  sample.shard = shards_[entry.shard].path().string();
   const std::string name = name_of(entry);
   CaptionRecord record;
   if (entry.json.present) record = captions_from_json(content(entry, entry.json), name + ".json");
   if (record.captions.empty() && entry.text.present) {
     record.captions = captions_from_text(content(entry, entry.text), name + ".txt");
   }
+  if (record.captions.empty() && !record.unusable.empty()) fail("{}", record.unusable);
   if (record.captions.empty()) fail("{}: has no caption, or only empty ones", name);
   sample.captions = std::move(record.captions);
   sample.image_id = record.image_id.empty() ? entry.key : std::move(record.image_id);
+  return sample;
+}
+
+Sample WebDataset::read(std::int64_t index) const {
+  Sample sample = read_captions(index);
+  const Entry& entry = this->entry(index);
+  sample.image = shards_[entry.shard].read(entry.image.offset, entry.image.size);
   return sample;
 }
 

@@ -9,18 +9,19 @@
 #include <vector>
 
 #include "core/logging.h"
-#include "core/mapped_file.h"
+#include "core/regular_file.h"
+#include "data/file_names.h"
 #include "data/tar_index.h"
 
 namespace tessera::data {
 
 /// An image with its captions, as a shard holds it.
 struct Sample {
-  std::string key;                    ///< member name up to the first dot of its last part
+  std::string key;                    ///< name of its members without what makes them a picture or captions
   std::string shard;                  ///< path of the tar
   std::string image_id;               ///< samples of one image share it; the key where none is given
   std::vector<std::string> captions;  ///< at least one; none is empty; UTF-8
-  Bytes image;                        ///< encoded; a view into the mapped shard
+  std::vector<std::byte> image;       ///< encoded
 };
 
 /// A stable 63-bit number for an image id, the same on every machine and in every run.
@@ -29,15 +30,22 @@ std::int64_t image_id_number(std::string_view image_id);
 /// The samples of WebDataset shards: members of a tar that share a key form a sample, an image (.jpg, .jpeg,
 /// .png, .webp) and its captions: .json with `captions` (list) or `caption` (string) and optionally
 /// `image_id` (string or integer), or .txt with one caption a line. Where both are there, .txt serves if
-/// .json has no captions. Other members are ignored. The tars are mapped and indexed once; reading copies no
-/// image.
+/// .json has no captions.
+///
+/// The key is the name up to the last dot of its last part, so that a name may have dots ("photo v1.7.png"
+/// beside "photo v1.7.txt"). What goes on after the key of a whole sample with further dots belongs to that
+/// sample by WebDataset's rule (a key ends at the first dot) and is not read: "a.seg.png" beside "a.jpg" and
+/// "a.json". Archives joined in one file have keys of their own.
+///
+/// What is left out (hidden files, other kinds, further extensions, links) is counted in a line of the log,
+/// incomplete samples are named. The tars are indexed once, and stay open.
 class WebDataset {
  public:
   /// What was wrong with the shards. Samples whose content is broken show only when they are read.
   struct Damage {
-    std::int64_t incomplete_samples =
-        0;                        ///< without image, without captions, or with a member twice; left out
-    std::int64_t tar_breaks = 0;  ///< places where a tar can't be read
+    /// Without image, without captions, or with a member twice; left out.
+    std::int64_t incomplete_samples = 0;
+    std::int64_t tar_breaks = 0;          ///< places where a tar can't be read
     std::vector<std::string> first_keys;  ///< of the first incomplete samples, "SHARD: KEY"
   };
 
@@ -51,9 +59,12 @@ class WebDataset {
   const std::string& key(std::int64_t index) const;
   const Damage& damage() const { return damage_; }
 
-  /// Thread-safe. The sample's image is valid as long as this object.
-  /// @throws Error naming shard and key where the captions are broken or empty
+  /// Thread-safe.
+  /// @throws Error naming shard and key where the captions are broken or empty, or the shard has become
+  /// shorter
   Sample read(std::int64_t index) const;
+  /// The same without its image.
+  Sample read_captions(std::int64_t index) const;
 
   /// The whole of the sample's .json, for evaluation that needs more of it than captions; null where it has
   /// none. Thread-safe.
@@ -69,23 +80,31 @@ class WebDataset {
   struct Entry {
     std::string key;
     std::size_t shard = 0;
+    std::size_t archive = 0;  ///< of those joined in the shard
     Extent image;
     Extent json;
     Extent text;
+    std::int64_t members = 0;
     bool repeated = false;
+
+    bool has_captions() const { return json.present || text.present; }
+    bool is_whole() const { return image.present && has_captions() && !repeated; }
   };
 
   WebDataset() = default;
   void add_shard(const std::filesystem::path& path, const Logger& logger);
-  static std::vector<Entry> group_by_key(const std::vector<TarMember>& members, std::size_t shard);
+  /// The samples of one shard, incomplete ones too; counts what isn't used.
+  std::vector<Entry> group_by_key(const std::vector<TarMember>& members);
   void warn_of_shared_keys(const Logger& logger) const;
   const Entry& entry(std::int64_t index) const;
-  std::string_view content(const Entry& entry, const Extent& extent) const;
+  std::string content(const Entry& entry, const Extent& extent) const;
   std::string name_of(const Entry& entry) const;
 
-  std::vector<MappedFile> shards_;
+  std::vector<RegularFile> shards_;
   std::vector<Entry> entries_;
   Damage damage_;
+  LeftOut not_used_;
+  LeftOut ambiguous_;  ///< pairs of a picture and captions whose names say that they belong to another sample
 };
 
 }  // namespace tessera::data

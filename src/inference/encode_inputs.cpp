@@ -3,14 +3,13 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "core/mapped_file.h"
+#include "core/regular_file.h"
 #include "data/image_transform.h"
 
 namespace tessera::inference {
 
 at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
-  const MappedFile content(file);
-  return data::decode_for_evaluation(content.bytes(), size, file.string());
+  return data::decode_for_evaluation(RegularFile(file).read(), size, file.string());
 }
 
 model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels) {

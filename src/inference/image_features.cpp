@@ -34,8 +34,7 @@ std::vector<PreparedImage> prepare_images(const FeatureEncoder& encoder, const d
       if (index >= end) return;
       PreparedImage& image = prepared[static_cast<std::size_t>(index - begin)];
       try {
-        const data::ImageList::Image encoded = images.read(index);
-        image.pixels = encoder.prepare(encoded.bytes, images.name(index));
+        image.pixels = encoder.prepare(images.read(index), images.name(index));
       } catch (const Error& error) {
         image.error = error.what();
       } catch (...) {

@@ -3,6 +3,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -14,27 +15,52 @@ namespace {
 /// Five special tokens and one for each byte stand in every vocabulary.
 constexpr std::int64_t kFixedPieces = 5 + 256;
 
-/// Feeds a SentenceSource to SentencePiece, leaving out empty sentences.
+/// Without what SentencePiece drops a sentence for: a tab, its own separator, and U+2585, its own mark of the
+/// unknown.
+void replace_reserved(std::string& sentence) {
+  constexpr std::string_view kUnknown = "\u2585";
+  std::replace_if(
+      sentence.begin(), sentence.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
+  for (std::size_t at = sentence.find(kUnknown); at != std::string::npos; at = sentence.find(kUnknown, at)) {
+    sentence.replace(at, kUnknown.size(), " ");
+  }
+}
+
+/// Where to part a text that is longer than `most` bytes: at a space, or else between two characters.
+std::size_t end_of_part(std::string_view text, std::size_t most) {
+  if (text.size() <= most) return text.size();
+  const std::size_t space = text.rfind(' ', most);
+  if (space != std::string_view::npos && space > 0) return space;
+  constexpr std::size_t kLongestCharacter = 4;
+  std::size_t end = most;
+  const auto is_inside = [&] { return (static_cast<unsigned char>(text[end]) & 0xc0u) == 0x80u; };
+  while (end > most - kLongestCharacter && is_inside()) --end;
+  return end;
+}
+
+/// Feeds a SentenceSource to SentencePiece, leaving out empty sentences, and long ones in parts. The library
+/// keeps places within a word in 16 bits, one of them a sign: a longer word ends the program, or is looked
+/// for outside of its memory. A word there is what stands between two spaces, in some scripts all of a text;
+/// and all of it also where spaces are so rare that character_coverage leaves them out. So no sentence may be
+/// as long. Parted at a space, it is learnt from as before: each sentence gets a leading space.
 class SourceIterator : public sentencepiece::SentenceIterator {
  public:
   explicit SourceIterator(const SentenceSource& source) : source_(source) { Next(); }
 
   bool done() const override { return done_; }
-  const std::string& value() const override { return sentence_; }
+  const std::string& value() const override { return part_; }
   sentencepiece::util::Status status() const override { return {}; }
   bool seen_any() const { return seen_any_; }
 
   void Next() override {
     while (!done_) {
-      if (!source_(sentence_)) {
-        done_ = true;
-        return;
-      }
-      // SentencePiece drops a training sentence that holds a tab, its own separator.
-      std::replace_if(
-          sentence_.begin(), sentence_.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; },
-          ' ');
-      if (sentence_.find_first_not_of(' ') != std::string::npos) {
+      if (at_ >= sentence_.size() && !next_sentence()) return;
+      constexpr std::size_t kLongestPart = 16'384;
+      const std::string_view rest = std::string_view(sentence_).substr(at_);
+      const std::size_t end = end_of_part(rest, kLongestPart);
+      part_ = rest.substr(0, end);
+      at_ += end + (end < rest.size() && rest[end] == ' ' ? 1 : 0);
+      if (part_.find_first_not_of(' ') != std::string::npos) {
         seen_any_ = true;
         return;
       }
@@ -42,8 +68,18 @@ class SourceIterator : public sentencepiece::SentenceIterator {
   }
 
  private:
+  bool next_sentence() {
+    at_ = 0;
+    sentence_.clear();
+    done_ = !source_(sentence_);
+    replace_reserved(sentence_);
+    return !done_;
+  }
+
   const SentenceSource& source_;
   std::string sentence_;
+  std::size_t at_ = 0;  ///< where the next part begins
+  std::string part_;
   bool done_ = false;
   bool seen_any_ = false;
 };

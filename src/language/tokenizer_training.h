@@ -25,7 +25,8 @@ using SentenceSource = std::function<bool(std::string&)>;
 /// Trains a SentencePiece byte-pair tokenizer (Kudo and Richardson 2018) with Tessera's special ids: text is
 /// taken as it is (no normalisation, runs of spaces kept), each text gets a leading space, what has no token
 /// is spelt in bytes. A function of data and options alone. Nothing is left out of the data, so it has to fit
-/// into memory; quiet, which sets SentencePiece's log level for the whole process.
+/// into memory; what has no space in 16,384 bytes is learnt from in parts. Quiet, which sets SentencePiece's
+/// log level for the whole process.
 ///
 /// @param path  where the model is written, atomically; its folder exists
 /// @return the tokenizer as loading the file gives it

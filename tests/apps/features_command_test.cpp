@@ -207,6 +207,21 @@ TEST_F(FeaturesCommand, ABrokenImageStopsItOrIsSkipped) {
   EXPECT_EQ(features("--skip-broken --images " + place("broken.jpg")).exit_code, 1);
 }
 
+TEST_F(FeaturesCommand, HiddenFilesAreLeftOutWithALineThatSaysSo) {
+  const fs::path folder = place("from-a-mac");
+  fs::create_directories(folder / ".ipynb_checkpoints");
+  fs::copy_file(picture(0), folder / "0.jpg");
+  fs::copy_file(picture(0), folder / ".ipynb_checkpoints/0-checkpoint.jpg");
+  data::testing::write_bytes((folder / "._0.jpg").string(), std::string("\0\5\x16\7", 4));
+  data::testing::write_bytes((folder / "1.gif").string(), "GIF89a");
+  const Finished finished = features("--images " + folder.string());
+  EXPECT_EQ(finished.exit_code, 0) << finished.output;
+  EXPECT_THAT(finished.output, HasSubstr("tessera features: left out: 2 hidden (such as '"));
+  EXPECT_THAT(finished.output, HasSubstr("1 of other kinds (.gif 1)"));
+  EXPECT_EQ(written("--images " + folder.string()).size(0), 1);
+  EXPECT_EQ(names(), (std::vector<std::string>{(folder / "0.jpg").string()}));
+}
+
 TEST_F(FeaturesCommand, ASignalStopsItAndNothingIsLeft) {
   const fs::path folder = place("stopped");
   fs::create_directory(folder);

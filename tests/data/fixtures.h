@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/mapped_file.h"
+#include "core/regular_file.h"
 
 namespace tessera::data::testing {
 

@@ -93,6 +93,15 @@ std::string big(std::size_t value, int bytes) {
   return {text.rbegin(), text.rend()};
 }
 
+std::size_t crc32_of(const std::string& bytes) {
+  std::uint32_t crc = 0xffffffffu;
+  for (const char c : bytes) {
+    crc ^= static_cast<unsigned char>(c);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1u) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+  }
+  return ~crc & 0xffffffffu;
+}
+
 /// EXIF data that holds the orientation alone, in either byte order.
 std::string exif(int orientation, bool big_endian) {
   const auto number = big_endian ? big : little;
@@ -186,6 +195,182 @@ TEST(ImageFiles, BrokenExifDataIsPassedOver) {
     for (const std::string format : {".png", ".webp"}) {
       expect_upright(oriented_file(format, data, false), 1, format);
     }
+  }
+}
+
+std::string app1(const std::string& content) { return "\xff\xe1"s + big(content.size() + 2, 2) + content; }
+
+/// A JPEG with segments before its own, in their order.
+std::string jpeg_with(const std::vector<std::string>& segments) {
+  std::string all;
+  for (const std::string& segment : segments) all += segment;
+  return oriented_file(".jpg", exif(1, true), false).erase(2, 4 + 6 + exif(1, true).size()).insert(2, all);
+}
+
+TEST(ImageFiles, AJpegsOrientationIsFoundAmongItsSegments) {
+  const std::string xmp = "http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description "s;
+  const std::string no_orientation = app1(xmp + "/></x:xmpmeta>");
+  const std::string upside_down = app1(xmp + "tiff:Orientation=\"3\"/></x:xmpmeta>");
+  const std::string extended = app1("http://ns.adobe.com/xmp/extension/\0"s + std::string(300, 'x'));
+  const std::string flash = "\xff\xe2"s + big(12, 2) + "FPXR\0\0\0\0\0\0"s;
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    for (const bool big_endian : {true, false}) {
+      const std::string wanted = app1("Exif\0\0"s + exif(orientation, big_endian));
+      const std::string broken = app1("Exif\0\0MM\0"s);
+      for (const auto& segments :
+           std::vector<std::vector<std::string>>{{no_orientation, wanted},
+                                                 {upside_down, wanted},
+                                                 {wanted, upside_down},
+                                                 {extended, flash, no_orientation, wanted},
+                                                 {broken, wanted},
+                                                 {app1("Exif"), app1(""), wanted}}) {
+        expect_upright(jpeg_with(segments), orientation, fmt::format("orientation {}", orientation));
+      }
+    }
+  }
+  expect_upright(jpeg_with({no_orientation}), 1, "none");
+  expect_upright(jpeg_with({upside_down}), 3, "XMP alone");
+  expect_upright(jpeg_with({app1(xmp + "><tiff:Orientation>6</tiff:Orientation>")}), 6, "XMP's element");
+  expect_upright(jpeg_with({app1(xmp + "tiff:Orientation=\"9\"/>")}), 1, "no orientation");
+  // What EXIF says goes before XMP, also where it says nothing useful.
+  expect_upright(jpeg_with({upside_down, app1("Exif\0\0"s + exif(9, true))}), 1, "out of range");
+}
+
+TEST(ImageFiles, AnOrientationMayBeAByteOrALong) {
+  const auto as_long = [](bool big_endian) {
+    std::string data = exif(6, big_endian);
+    const auto number = big_endian ? big : little;
+    return data.replace(12, 2, number(4, 2)).replace(18, 4, number(6, 4));
+  };
+  const auto as_byte = [](bool big_endian) {
+    std::string data = exif(6, big_endian);
+    return data.replace(12, 2, (big_endian ? big : little)(1, 2)).replace(18, 4, "\6\0\0\0"s);
+  };
+  for (const bool big_endian : {true, false}) {
+    for (const std::string& data : {as_long(big_endian), as_byte(big_endian)}) {
+      for (const std::string format : {".jpg", ".png", ".webp"})
+        expect_upright(oriented_file(format, data, false), 6, format);
+    }
+  }
+}
+
+TEST(ImageFiles, ExifMayStandAnywhereAndBeginWithItsName) {
+  const std::string data = "Exif\0\0"s + exif(6, false);
+  for (const std::string format : {".png", ".webp"})
+    expect_upright(oriented_file(format, data, false), 6, format);
+  std::string png = oriented_file(".png", exif(8, true), false);
+  const std::string chunk = png.substr(33, 12 + exif(8, true).size());
+  png.erase(33, chunk.size());
+  png.insert(png.size() - 12, chunk);
+  expect_upright(png, 8, "PNG, after the picture");
+  std::string webp = oriented_file(".webp", exif(5, true), false);
+  const std::string last = webp.substr(webp.find("EXIF"));
+  webp.erase(webp.find("EXIF")).insert(30, last);  // against the standard's order, before the picture
+  expect_upright(webp, 5, "WebP, before the picture");
+}
+
+/// A PNG of one row, grey, with the value that is transparent.
+std::string grey_png(int bit_depth, const std::string& row, int width, int transparent) {
+  const auto chunk = [](const std::string& name, const std::string& content) {
+    return big(content.size(), 4) + name + content + big(crc32_of(name + content), 4);
+  };
+  const std::string raw = "\0"s + row;
+  // Deflate as one block that is stored, in zlib's wrapping.
+  std::uint32_t a = 1, b = 0;
+  for (const char c : raw) {
+    a = (a + static_cast<unsigned char>(c)) % 65521;
+    b = (b + a) % 65521;
+  }
+  const std::string stored = "\x78\x01\x01"s + little(raw.size(), 2) + little(~raw.size() & 0xffff, 2) + raw +
+                             big(std::size_t{b} << 16 | a, 4);
+  return "\x89PNG\r\n\x1a\n"s +
+         chunk("IHDR", big(static_cast<std::size_t>(width), 4) + big(1, 4) +
+                           little(static_cast<std::size_t>(bit_depth), 1) + "\0\0\0\0"s) +
+         chunk("tRNS", big(static_cast<std::size_t>(transparent), 2)) + chunk("IDAT", stored) +
+         chunk("IEND", "");
+}
+
+// Pillow compares the 2 and 4 bit values with widened ones, and has no 16 bit ones that mean anything; here
+// they are the PNG specification's (section 11.3.2.1).
+TEST(ImageFiles, TheTransparentGreyIsWhiteInEveryDepth) {
+  struct Case {
+    int bit_depth;
+    std::string row;
+    int width;
+    int transparent;
+    std::vector<int> white;
+    std::vector<int> dropped;
+  };
+  const Case cases[] = {
+      {1, "\x40"s, 3, 0, {255, 255, 255}, {0, 255, 0}},
+      {2, "\x1b"s, 4, 1, {0, 255, 170, 255}, {0, 85, 170, 255}},
+      {4, "\x06\xf0"s, 4, 6, {0, 255, 255, 0}, {0, 102, 255, 0}},
+      {8, "\x05\x82\xff"s, 3, 0x82, {5, 255, 255}, {5, 0x82, 255}},
+      {8, "\x05\x82\xff"s, 3, 0x0382, {5, 255, 255}, {5, 0x82, 255}},  // bits that are to be passed over
+      // Alike in one of the two bytes alone: not transparent.
+      {16, "\xb9\x24\xb9\x25\xba\x24\x00\xff"s, 4, 0xb924, {255, 0xb9, 0xba, 0}, {0xb9, 0xb9, 0xba, 0}},
+  };
+  for (const Case& file : cases) {
+    const std::string png = grey_png(file.bit_depth, file.row, file.width, file.transparent);
+    for (const Alpha alpha : {Alpha::kWhite, Alpha::kDrop}) {
+      const std::vector<int> values = decoded(png, alpha);
+      const std::vector<int>& expected = alpha == Alpha::kWhite ? file.white : file.dropped;
+      ASSERT_EQ(values.size(), 3 * expected.size());
+      for (std::size_t i = 0; i < values.size(); ++i)
+        EXPECT_EQ(values[i], expected[i / 3]) << file.bit_depth << " bits, value " << i;
+    }
+  }
+}
+
+TEST(ImageFiles, OtherFormatsAreNamed) {
+  const std::pair<std::string, const char*> files[] = {
+      {"GIF89a" + std::string(30, '\0'), "a GIF"},
+      {"\0\0\0\x1c"s + "ftypavif" + std::string(20, '\0'), "AVIF"},
+      {"\0\0\0\x1c"s + "ftypheic" + std::string(20, '\0'), "HEIC"},
+      {"II*\0"s + std::string(30, '\0'), "TIFF"},
+      {"\0\5\x16\7"s + std::string(30, '\0'), "AppleDouble"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"},
+      {"<!DOCTYPE html><html>", "HTML"},
+      {"BM" + std::string(30, '\0'), "a BMP"}};
+  for (const auto& [bytes, what] : files) {
+    EXPECT_THAT(testing::error_of([&, &bytes = bytes] { decode_image(as_bytes(bytes), "a.jpg"); }),
+                ::testing::AllOf(::testing::HasSubstr("a.jpg: expected a JPEG, PNG or WebP image, found"),
+                                 ::testing::HasSubstr(what)));
+  }
+}
+
+/// An animated WebP whose chunks are given.
+std::string animated_webp(int width, int height, const std::string& chunks) {
+  const std::string all = "VP8X" + little(10, 4) + little(0x02, 4) +
+                          little(static_cast<std::size_t>(width - 1), 3) +
+                          little(static_cast<std::size_t>(height - 1), 3) + chunks;
+  return "RIFF" + little(all.size() + 4, 4) + "WEBP" + all;
+}
+
+std::string animation_frame(int left, int top, int width, int height, const std::string& picture) {
+  const auto number = [](int value) { return little(static_cast<std::size_t>(value), 3); };
+  const std::string content =
+      number(left / 2) + number(top / 2) + number(width - 1) + number(height - 1) + little(0, 4) + picture;
+  return "ANMF" + little(content.size(), 4) + content + std::string(content.size() % 2, '\0');
+}
+
+// What whole ones decode to, the golden cases of image_file hold against Pillow.
+TEST(ImageFiles, BrokenAnimationsAreErrors) {
+  const std::string still = testing::encode(".webp", cv::Mat(8, 10, CV_8UC3, cv::Scalar(1, 2, 3)));
+  const std::string picture = still.substr(12);
+  EXPECT_FALSE(
+      decode_image(as_bytes(animated_webp(12, 10, animation_frame(2, 2, 10, 8, picture))), "x").empty());
+  const std::string broken[] = {
+      animated_webp(12, 10, ""),
+      animated_webp(12, 10, animation_frame(4, 2, 10, 8, picture)),                // off the canvas
+      animated_webp(12, 10, animation_frame(2, 2, 10, 7, picture)),                // of another size
+      animated_webp(12, 10, animation_frame(2, 2, 10, 8, "")),                     // without a picture
+      animated_webp(12, 10, animation_frame(2, 2, 10, 8, picture.substr(0, 20))),  // cut short
+      animated_webp(12, 10, animation_frame(2, 2, 10, 8, "ALPH" + little(0, 4))),  // with alpha alone
+  };
+  for (const std::string& bytes : broken) {
+    EXPECT_THAT(testing::error_of([&] { decode_image(as_bytes(bytes), "a.webp"); }),
+                ::testing::HasSubstr("a.webp: "));
   }
 }
 

@@ -60,13 +60,15 @@ TEST(WebDataset, ReadsImagesAndEveryFormOfCaptions) {
                  {"._list.jpg", "resource fork"}});
   const auto [dataset, log] = open(path);
   ASSERT_EQ(dataset->size(), 4);
-  EXPECT_EQ(log, "");
+  EXPECT_THAT(log, HasSubstr("not used: 1 hidden (such as '._list.jpg'), 1 of other kinds (.cls 1)"));
   const Sample list = dataset->read(0);
   EXPECT_EQ(list.key, "list");
   EXPECT_EQ(list.shard, path);
   EXPECT_EQ(list.image_id, "17");
   EXPECT_THAT(list.captions, ElementsAre("one", "two"));
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(list.image.data()), list.image.size()), jpeg);
+  EXPECT_TRUE(dataset->read_captions(0).image.empty());
+  EXPECT_THAT(dataset->read_captions(0).captions, ElementsAre("one", "two"));
   EXPECT_THAT(dataset->read(1).captions, ElementsAre("alone"));
   EXPECT_EQ(dataset->read(1).image_id, "single");
   EXPECT_THAT(dataset->read(2).captions, ElementsAre("first", "second", "third"));
@@ -250,6 +252,119 @@ TEST(WebDataset, KeysThatOccurInSeveralShardsAreMentioned) {
   const auto [dataset, log] = open(folder.file("a-{0..1}.tar"));
   EXPECT_EQ(dataset->size(), 5);
   EXPECT_THAT(log, HasSubstr("2 keys occur in several shards"));
+}
+
+std::vector<std::string> keys_of(const WebDataset& dataset) {
+  std::vector<std::string> keys;
+  for (std::int64_t i = 0; i < dataset.size(); ++i) keys.push_back(dataset.key(i));
+  return keys;
+}
+
+TEST(WebDataset, ATextServesWhereTheJsonHasNoUsableCaption) {
+  for (const char* json : {R"({"caption": null})", R"({"captions": [null]})", R"({"caption": 2012})",
+                           R"({"captions": "a list?"})", R"({"image_id": 12.0})"}) {
+    const TemporaryFolder folder;
+    const auto [dataset, log] =
+        open(write_tar(folder.file("a.tar"), {{"k.jpg", "x"}, {"k.json", json}, {"k.txt", "from text"}}));
+    EXPECT_THAT(dataset->read(0).captions, ElementsAre("from text")) << json;
+  }
+  const TemporaryFolder folder;
+  const auto [dataset, log] = open(
+      write_tar(folder.file("a.tar"), {{"k.jpg", "x"}, {"k.json", R"({"caption": 2012})"}, {"k.txt", "  "}}));
+  EXPECT_THAT(error_of([&, &dataset = dataset] { dataset->read(0); }),
+              HasSubstr("k.json: 'caption': expected a string, found number"));
+}
+
+TEST(WebDataset, NamesMayHaveDots) {
+  const TemporaryFolder folder;
+  const auto [dataset, log] =
+      open(write_tar(folder.file("a.tar"), {{"photo v1.7.png", "a"},
+                                            {"photo v1.7.txt", "seven"},
+                                            {"photo v1.8.JPG", "b"},
+                                            {"photo v1.8.json", R"({"caption": "eight"})"},
+                                            {"v1.2/Mr. Smith.webp", "c"},
+                                            {"v1.2/Mr. Smith.txt", "he"},
+                                            {"v1.2/Mr. Jones.txt", "no picture"},
+                                            {"plain.jpg", "d"},
+                                            {"plain.txt", "as ever"}}));
+  EXPECT_THAT(keys_of(*dataset), ElementsAre("photo v1.7", "photo v1.8", "v1.2/Mr. Smith", "plain"));
+  EXPECT_THAT(dataset->read(1).captions, ElementsAre("eight"));
+  EXPECT_EQ(dataset->read(2).image_id, "v1.2/Mr. Smith");
+  EXPECT_EQ(dataset->damage().incomplete_samples, 1);
+  EXPECT_THAT(log, HasSubstr("v1.2/Mr. Jones: left out, has no image"));
+}
+
+TEST(WebDataset, FurtherFilesOfASampleAreNoSamples) {
+  const TemporaryFolder folder;
+  const auto [dataset, log] = open(write_tar(folder.file("a.tar"), {{"a.seg.png", "mask"},
+                                                                    {"a.jpg", "a"},
+                                                                    {"a.json", R"({"caption": "one"})"},
+                                                                    {"a.seg.json", R"({"classes": [3]})"},
+                                                                    {"a.en.txt", "another"},
+                                                                    {"b.1.x.jpg", "b"},
+                                                                    {"b.1.x.txt", "two"},
+                                                                    {"b.1.x.depth.png", "depth"},
+                                                                    {"c.jpg", "no captions"},
+                                                                    {"c.mask.png", "no loss of its own"}}));
+  EXPECT_THAT(keys_of(*dataset), ElementsAre("a", "b.1.x"));
+  EXPECT_EQ(dataset->damage().incomplete_samples, 1);
+  EXPECT_THAT(log, HasSubstr("c: left out, has no captions"));
+  EXPECT_THAT(log, HasSubstr("3 further files of a sample (such as 'a.en')"));
+  // A picture with captions is not left out as quietly.
+  EXPECT_THAT(log,
+              HasSubstr("[warning] left out: 1 pairs whose name is another sample's key and goes on with "
+                        "a dot (such as 'a.seg after a')"));
+}
+
+TEST(WebDataset, JoinedArchivesAreReadToTheLast) {
+  const TemporaryFolder folder;
+  const std::string one = testing::read_bytes(write_tar(folder.file("one.tar"), sound_samples(2)));
+  Members others = sound_samples(3);
+  for (auto& [name, content] : others) name = "other-" + name;
+  const std::string two = testing::read_bytes(write_tar(folder.file("two.tar"), others));
+  // As `cat` leaves them, with more zeros between and after them, and with the same keys in both.
+  testing::write_bytes(folder.file("cat.tar"), one + two);
+  testing::write_bytes(folder.file("padded.tar"),
+                       one + std::string(20 * kTarBlock, '\0') + two + std::string(77, '\0'));
+  for (const char* name : {"cat.tar", "padded.tar"}) {
+    const auto [dataset, log] = open(folder.file(name));
+    EXPECT_EQ(dataset->size(), 5) << name;
+    EXPECT_EQ(dataset->key(4), "other-s02") << name;
+    EXPECT_EQ(dataset->read(2).captions.front(), "first of 0") << name;
+    EXPECT_EQ(log, "") << name;
+  }
+  testing::write_bytes(folder.file("twice.tar"), one + one);
+  const auto [dataset, log] = open(folder.file("twice.tar"));
+  EXPECT_EQ(dataset->size(), 4);
+  EXPECT_EQ(dataset->damage().incomplete_samples, 0);
+  EXPECT_THAT(log, HasSubstr("2 keys occur in several shards or archives"));
+}
+
+TEST(WebDataset, AShardThatShrinksIsAnErrorForItsSamplesAlone) {
+  const TemporaryFolder folder;
+  const std::string path = write_tar(folder.file("a.tar"), sound_samples(20));
+  const auto [dataset, log] = open(path);
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+  int errors = 0;
+  for (std::int64_t i = 0; i < dataset->size(); ++i) {
+    const std::string error = error_of([&, &dataset = dataset] { dataset->read(i); });
+    if (error.empty()) continue;
+    ++errors;
+    EXPECT_THAT(error, HasSubstr("a.tar: has become shorter than it was"));
+  }
+  EXPECT_GT(errors, 5);
+  EXPECT_LT(errors, 15);
+}
+
+TEST(WebDataset, OfManyIncompleteSamplesAFewAreNamedAndTheRestCounted) {
+  const TemporaryFolder folder;
+  Members members = sound_samples(3);
+  for (int i = 0; i < 40; ++i) members.emplace_back(fmt::format("lonely-{}.jpg", i), "x");
+  const auto [dataset, log] = open(write_tar(folder.file("a.tar"), members));
+  EXPECT_EQ(dataset->damage().incomplete_samples, 40);
+  EXPECT_THAT(log, HasSubstr("lonely-4: left out"));
+  EXPECT_THAT(log, ::testing::Not(HasSubstr("lonely-5: left out")));
+  EXPECT_THAT(log, HasSubstr("left out, 35 more such samples"));
 }
 
 TEST(ImageIdNumber, IsStableAndTellsIdsApart) {

@@ -117,5 +117,45 @@ TEST(FuzzReaders, AdapterConfigurations) {
       accepts_adapter_config));
 }
 
+TEST(FuzzReaders, ImageHeaders) {
+  std::vector<std::string> corpus;
+  for (const char* name :
+       {"jpeg_xmp_before_exif", "jpeg_exif_against_xmp", "png_xmp", "png_exif_at_the_end", "grey_transparent",
+        "webp_exif_and_xmp", "webp_animated_canvas_alpha", "webp_animated_lossy_alpha"}) {
+    const SafetensorsFile file(fs::path(TESSERA_SOURCE_DIR) / "tests/golden" /
+                               fmt::format("image_file_{}.safetensors", name));
+    const at::Tensor bytes = file.tensor("in.file").contiguous();
+    corpus.emplace_back(static_cast<const char*>(bytes.data_ptr()), static_cast<std::size_t>(bytes.numel()));
+  }
+  expect_some_of_each(read_or_refuse(corpus, accepts_image_header));
+}
+
+/// A member of a tar, header and content; sizes are in octal, and the checksum is that of the header.
+std::string tar_member(const std::string& name, char type, const std::string& content) {
+  std::string header(512, '\0');
+  header.replace(0, name.size(), name);
+  header.replace(100, 7, "0000644");
+  header.replace(124, 11, fmt::format("{:011o}", content.size()));
+  header.replace(136, 11, std::string(11, '0'));
+  header.replace(148, 8, std::string(8, ' '));
+  header[156] = type;
+  header.replace(257, 8, std::string("ustar\00000", 8));
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<unsigned char>(c);
+  header.replace(148, 7, fmt::format("{:06o}", sum) + std::string(1, '\0'));
+  return header + content + std::string((512 - content.size() % 512) % 512, '\0');
+}
+
+TEST(FuzzReaders, Tars) {
+  const std::string end(1024, '\0');
+  const std::string plain =
+      tar_member("a.jpg", '0', std::string(700, 'x')) + tar_member("a.txt", '0', "text") + end;
+  const std::string pax =
+      tar_member("pax", 'x', "17 path=long.jpg\n") + tar_member("short.jpg", '0', "picture") + end;
+  const std::string gnu =
+      tar_member("././@LongLink", 'L', std::string(150, 'n')) + tar_member("short.jpg", '0', "picture") + end;
+  EXPECT_GT(read_or_refuse({plain, pax, gnu, plain + gnu}, accepts_tar), kMutations / 100);
+}
+
 }  // namespace
 }  // namespace tessera

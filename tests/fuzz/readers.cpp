@@ -4,10 +4,16 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <stdexcept>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 #include "core/pytorch_file.h"
 #include "core/safetensors.h"
+#include "data/image_header.h"
+#include "data/still_webp.h"
+#include "data/tar_index.h"
 #include "vision/adapter_files.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
@@ -118,6 +124,33 @@ bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&
   }
   use(*files);
   return true;
+}
+
+bool accepts_image_header(std::string_view bytes, const std::filesystem::path&) {
+  try {
+    const data::ImageHeader header = data::inspect_image(std::as_bytes(std::span(bytes)), "image");
+    if (header.first_frame) data::inspect_image(data::still_webp(*header.first_frame), "frame");
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
+}
+
+bool accepts_tar(std::string_view bytes, const std::filesystem::path& scratch) {
+  write(bytes, scratch);
+  try {
+    const RegularFile file(scratch);
+    const data::TarIndex index = data::index_tar(MappedFile(file));
+    for (const data::TarMember& member : index.members) {
+      if (member.offset > bytes.size() || member.size > bytes.size() - member.offset) {
+        throw std::logic_error("a member outside of its tar");
+      }
+      file.read(member.offset, member.size);
+    }
+    return !index.members.empty();
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace tessera

@@ -46,6 +46,6 @@ void add_eval_ops(GoldenOps& ops);      // caption_scores
 void add_loss_ops(GoldenOps& ops);      // itc, itm_weights, maxsim, maxsim_loss
 void add_memory_ops(GoldenOps& ops);    // memory_episode
 void add_fusion_ops(GoldenOps& ops);    // gated_cross_attention, fusion_level
-void add_image_ops(GoldenOps& ops);     // image_processor
+void add_image_ops(GoldenOps& ops);     // image_processor, image_file
 
 }  // namespace tessera::golden

@@ -79,5 +79,58 @@ TEST(TrainTokenizer, ReadsSentencesWithTabsAndLongOnes) {
   }
 }
 
+TEST(TrainTokenizer, LearnsFromWordsThatTheLibraryCantHold) {
+  const TemporaryFolder folder;
+  const auto train = [&](const std::vector<std::string>& sentences, double coverage) {
+    return train_tokenizer(sentences, folder.path / "t.model",
+                           {.vocab_size = 800, .character_coverage = coverage, .hard_vocab_limit = false});
+  };
+  // What is above 32,767 characters between two spaces, the library reads outside of its memory; above 65,535
+  // it ends the program.
+  for (const std::size_t length : {std::size_t{40'000}, std::size_t{70'000}, std::size_t{200'000}}) {
+    std::string ideographs;  // twenty different ones, three bytes each, without a space
+    for (std::size_t i = 0; i < length; ++i) {
+      ideographs += "\xe4\xb8";
+      ideographs += static_cast<char>(0x80 + i * 7 % 20);
+    }
+    for (const std::string& word : {std::string(length, 'a'), ideographs, std::string(length, '\x80')}) {
+      const Tokenizer tokenizer = train({"a brown dog", word, "wordsworth wordsworth wordsworth"}, 1.0);
+      EXPECT_EQ(tokenizer.encode("wordsworth").size(), 3u) << length;
+      // Spaces are so rare here that they are left out, and part nothing.
+      train({word + " " + word}, 0.99);
+    }
+    // Of a text in one word, too, more than single characters is learnt, and it comes back as it was.
+    const Tokenizer tokenizer = train({ideographs}, 1.0);
+    EXPECT_LT(tokenizer.encode(ideographs).size(), length);
+    EXPECT_TRUE(tokenizer.decode(tokenizer.encode(ideographs)) == ideographs);
+  }
+}
+
+TEST(TrainTokenizer, ALongSentenceIsLearntFromAsItsWordsAre) {
+  const TemporaryFolder folder;
+  std::string longer;
+  std::vector<std::string> sentences;
+  for (int i = 0; i < 100; ++i) {
+    for (const std::string& caption : caption_corpus()) {
+      longer += (longer.empty() ? "" : i % 2 == 0 ? " " : "  ") + caption;
+      sentences.push_back((longer.size() == caption.size() || i % 2 == 0 ? "" : " ") + caption);
+    }
+  }
+  ASSERT_GT(longer.size(), 100'000u);
+  const auto model = [&](const std::vector<std::string>& data) {
+    return train_tokenizer(data, folder.path / "t.model", {.vocab_size = 350}).model_bytes();
+  };
+  EXPECT_TRUE(model({longer}) == model(sentences));
+}
+
+TEST(TrainTokenizer, LearnsFromSentencesWithTheLibrarysOwnMark) {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer =
+      train_tokenizer({"wordsworth \u2585 wordsworth wordsworth"}, folder.path / "t.model",
+                      {.vocab_size = 300, .hard_vocab_limit = false});
+  EXPECT_EQ(tokenizer.encode("wordsworth").size(), 3u);
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode("a \u2585 b")), "a \u2585 b");
+}
+
 }  // namespace
 }  // namespace tessera::language
