@@ -11,6 +11,7 @@
 #include <opencv2/imgproc.hpp>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "data/exif_orientation.h"
 #include "data/image_header.h"
 
@@ -64,7 +65,10 @@ cv::Mat decode_image(Bytes bytes, const std::string& name, Alpha alpha) {
   } catch (const cv::Exception& error) {
     fail("{}: the image can't be decoded: {}", name, error.what());
   }
-  if (image.empty()) fail("{}: the image can't be decoded", name);
+  if (image.empty()) {
+    const std::string found = other_kind(bytes, {FileKind::kImage});
+    fail("{}: the image can't be decoded{}{}", name, found.empty() ? "" : ": this is ", found);
+  }
   cv::Mat rgb;
   cv::cvtColor(image, rgb, cv::COLOR_BGR2RGB);
   return rgb;

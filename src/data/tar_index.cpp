@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 
 namespace tessera::data {
 namespace {
@@ -98,6 +99,7 @@ TarIndex index_tar(const MappedFile& file) {
     if (!is_usable(status)) {
       const std::string what = error_text(reader.get());
       if (status == ARCHIVE_FATAL && !any_header) {
+        refuse_other_kind(file.bytes(), file.path().string(), "plain, uncompressed tar", {FileKind::kTar});
         fail("{}: expected a plain, uncompressed tar: {}", file.path().string(), what);
       }
       const auto position = static_cast<std::uint64_t>(archive_read_header_position(reader.get()));

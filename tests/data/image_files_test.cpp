@@ -219,5 +219,28 @@ TEST(ImageFiles, GreyHasThreeEqualChannels) {
             (std::vector<int>{10, 10, 10, 103, 103, 103, 206, 206, 206, 13, 13, 13, 143, 143, 143, 2, 2, 2}));
 }
 
+TEST(ImageFiles, WhatIsNoImageIsNamed) {
+  const std::pair<std::string, const char*> files[] = {
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 20480\n", "git lfs pull"},
+      {"<!DOCTYPE html><html><body>Not found</body></html>", "a web page"},
+      {std::string("\0\0\0\x18"
+                   "ftypheic\0\0\0\0mif1heic",
+                   24),
+       "a HEIC image"},
+      {std::string(500, '\0'), "begins with zeros"},
+  };
+  for (const auto& [bytes, says] : files) {
+    std::string message;
+    try {
+      decode_image(as_bytes(bytes), "some.jpg");
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    EXPECT_THAT(message,
+                ::testing::AllOf(::testing::HasSubstr("some.jpg: the image can't be decoded: this is "),
+                                 ::testing::HasSubstr(says)));
+  }
+}
+
 }  // namespace
 }  // namespace tessera::data
