@@ -4,6 +4,7 @@
 
 #include "command_line.h"
 #include "core/error.h"
+#include "core/utf8.h"
 #include "inference/encode_inputs.h"
 
 namespace options = boost::program_options;
@@ -99,8 +100,18 @@ void warn_of_cut_texts(const char* program, const inference::TrainedModel& evalu
   if (cut > kShown) std::fprintf(stderr, "%s: warning: so it is with %zu more\n", program, cut - kShown);
 }
 
-std::string dumped(const nlohmann::json& json) {
-  return json.dump(2, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace) + "\n";
+nlohmann::json utf8_json(nlohmann::json json) {
+  if (json.is_string()) return as_utf8(json.get_ref<const std::string&>());
+  if (json.is_array()) {
+    for (nlohmann::json& item : json) item = utf8_json(std::move(item));
+  } else if (json.is_object()) {
+    nlohmann::json named = nlohmann::json::object();
+    for (auto& [name, item] : json.items()) named[as_utf8(name)] = utf8_json(std::move(item));
+    return named;
+  }
+  return json;
 }
+
+std::string dumped(const nlohmann::json& json) { return utf8_json(json).dump(2) + "\n"; }
 
 }  // namespace tessera::apps

@@ -70,7 +70,10 @@ class FailedImages {
 void warn_of_cut_texts(const char* program, const inference::TrainedModel& evaluated,
                        const std::vector<std::string>& texts);
 
-/// JSON for a terminal or file; text that isn't UTF-8 does not stop it.
+/// JSON with every text in it as UTF-8: names of files need not be (core/utf8.h).
+nlohmann::json utf8_json(nlohmann::json json);
+
+/// JSON for a terminal or file, as utf8_json has it.
 std::string dumped(const nlohmann::json& json);
 
 }  // namespace tessera::apps

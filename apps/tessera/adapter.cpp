@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/publish_folder.h"
+#include "model_tool.h"
 #include "tessera/actions.h"
 #include "tessera/commands.h"
 #include "vision/adapter_files.h"
@@ -112,7 +113,7 @@ int inspect(const Words& arguments) {
   if (!values) return kDone;
   const Json json = inspection(vision::read_adapter(text_of(*values, "adapter")));
   if (values->count("json") != 0) {
-    std::cout << json.dump(2) << "\n";
+    std::cout << dumped(json);
     return kDone;
   }
   for (const char* field :
@@ -164,11 +165,14 @@ int merge(const Words& arguments) {
   vision::merge_lora(*model);
   const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
                              "preprocessor_config.json";
-  publish_folder(output, [&](const fs::path& fresh) {
-    vision::save_dinov2(fresh, *model, {}, vision::stored_dtype(model_folder));
-    if (fs::exists(processor))
-      write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
-  });
+  publish_folder(
+      output,
+      [&](const fs::path& fresh) {
+        vision::save_dinov2(fresh, *model, {}, vision::stored_dtype(model_folder));
+        if (fs::exists(processor))
+          write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
+      },
+      OldFolder::kRefuse);
   std::cout << output.string() << "\n";
   return kDone;
 }
@@ -205,11 +209,18 @@ int convert(const Words& arguments) {
 
 // --- combine ---
 
-/// "FOLDER" or "FOLDER=WEIGHT".
+/// "FOLDER" or "FOLDER=WEIGHT". A folder's name may have "=" in it, and even end like a weight.
 std::pair<std::string, double> weighted(const std::string& word) {
   const std::size_t at = word.rfind('=');
-  if (at == std::string::npos) return {word, 1.0};
-  const std::string number = word.substr(at + 1);
+  if (at == std::string::npos || word.find('/', at) != std::string::npos) return {word, 1.0};
+  const std::string folder = word.substr(0, at), number = word.substr(at + 1);
+  if (fs::is_directory(word)) {
+    if (!fs::is_directory(folder)) return {word, 1.0};
+    throw ConfigError(
+        fmt::format("{0}: there are folders {0} and {1}; write {0}/ for the one, {1}/={2} for the "
+                    "other with a weight",
+                    word, folder, number));
+  }
   std::size_t end = 0;
   double weight = 0;
   try {
@@ -217,9 +228,13 @@ std::pair<std::string, double> weighted(const std::string& word) {
   } catch (const std::exception&) {
     end = 0;
   }
-  if (number.empty() || end != number.size() || !std::isfinite(weight))
-    throw ConfigError(fmt::format("{}: expected FOLDER=WEIGHT with a number, found \"{}\"", word, number));
-  return {word.substr(0, at), weight};
+  if (number.empty() || end != number.size() || !std::isfinite(weight)) {
+    throw ConfigError(
+        fmt::format("{}: expected a folder, or FOLDER=WEIGHT with a number, found no such folder "
+                    "and \"{}\"",
+                    word, number));
+  }
+  return {folder, weight};
 }
 
 vision::AdapterCombination combination_from(const std::string& word) {
@@ -270,12 +285,15 @@ int combine(const Words& arguments) {
   for (std::size_t i = 0; i < files.size(); ++i) adapters.load(parts[i].name, files[i]);
   adapters.combine("combined", parts, type, rank);
   const Json base = files.front().config.value("base_model_name_or_path", Json());
-  publish_folder(output, [&](const fs::path& fresh) {
-    adapters.save("combined", fresh,
-                  {.naming = naming,
-                   .base_model_name_or_path = base.is_string() ? base.get<std::string>() : "",
-                   .whole_paths = true});
-  });
+  publish_folder(
+      output,
+      [&](const fs::path& fresh) {
+        adapters.save("combined", fresh,
+                      {.naming = naming,
+                       .base_model_name_or_path = base.is_string() ? base.get<std::string>() : "",
+                       .whole_paths = true});
+      },
+      OldFolder::kRefuse);
   std::cout << output.string() << "\n";
   return kDone;
 }

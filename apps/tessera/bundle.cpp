@@ -19,7 +19,8 @@ int bundle_command(const std::vector<std::string>& arguments) {
   description.add_options()
       ("checkpoint", options::value<std::string>(), "checkpoint folder, or a bundle to merge the adapter of")
       ("model,m", options::value<std::string>(), "another name for --checkpoint")
-      ("output,o", options::value<std::string>()->required(), "the folder to write; an older bundle there is replaced")
+      ("output,o", options::value<std::string>()->required(), "the folder to write; an older bundle there is replaced, and what "
+       "else lies in it is kept")
       ("merge-lora", "add the adapter to the backbone's weights (W + s B A) instead of keeping it beside them");
   // clang-format on
   const auto values = parse_options(
@@ -29,8 +30,14 @@ int bundle_command(const std::vector<std::string>& arguments) {
       description, arguments);
   if (!values) return kDone;
   const std::string output = (*values)["output"].as<std::string>();
-  model::write_bundle(model_folder(*values), output, {.merge_lora = values->count("merge-lora") != 0});
+  const KeptFiles kept =
+      model::write_bundle(model_folder(*values), output, {.merge_lora = values->count("merge-lora") != 0});
   std::cout << output << "\n";
+  if (kept.count > 0) {
+    std::cerr << fmt::format("tessera bundle: kept what else was in the older bundle: {}{}\n",
+                             kept.first.string(),
+                             kept.count > 1 ? fmt::format(" and {} more", kept.count - 1) : "");
+  }
   return kDone;
 }
 

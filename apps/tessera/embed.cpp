@@ -2,12 +2,13 @@
 
 #include <ATen/ATen.h>
 
-#include <fstream>
 #include <iostream>
 
 #include "command_line.h"
 #include "core/error.h"
 #include "core/safetensors.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
 #include "eval/pair_scores.h"
 #include "inference/encode_inputs.h"
 #include "model_tool.h"
@@ -55,10 +56,9 @@ class Embedder {
 
   /// The names of the rows.
   StringMap metadata(const std::string& model) const {
-    const auto list = [](const std::vector<std::string>& names) {
-      return nlohmann::json(names).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    };
-    return {{"format", "pt"}, {"model", model}, {"images", list(image_names_)}, {"texts", list(texts_)}};
+    const auto list = [](const std::vector<std::string>& names) { return utf8_json(names).dump(); };
+    return {
+        {"format", "pt"}, {"model", as_utf8(model)}, {"images", list(image_names_)}, {"texts", list(texts_)}};
   }
 
  private:
@@ -100,15 +100,9 @@ class Embedder {
 };
 
 /// A text a line; an empty line is an empty text.
-std::vector<std::string> lines_of(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) fail("{}: cannot be opened", path);
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(file, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(line);
-  }
-  if (file.bad()) fail("{}: cannot be read to its end", path);
+std::vector<std::string> texts_in(const std::string& path) {
+  std::vector<std::string> lines = read_lines(path);
+  for (std::size_t i = 0; i < lines.size(); ++i) check_utf8(lines[i], fmt::format("{}:{}", path, i + 1));
   return lines;
 }
 
@@ -145,7 +139,7 @@ int embed_command(const std::vector<std::string>& arguments) {
   const std::vector<std::string> files = words_of(*values, "images");
   std::vector<std::string> texts = words_of(*values, "text");
   if (values->count("texts") != 0) {
-    const std::vector<std::string> lines = lines_of((*values)["texts"].as<std::string>());
+    const std::vector<std::string> lines = texts_in((*values)["texts"].as<std::string>());
     texts.insert(texts.begin(), lines.begin(), lines.end());
   }
   if (files.empty() && texts.empty()) throw ConfigError("name something with --images, --texts or --text");

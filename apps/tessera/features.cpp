@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/safetensors_rows.h"
 #include "core/stop_signal.h"
+#include "core/utf8.h"
 #include "data/image_list.h"
 #include "inference/image_features.h"
 #include "model_tool.h"
@@ -182,14 +183,11 @@ std::vector<std::string> all_names(const data::ImageList& images) {
 }
 
 StringMap metadata_of(const inference::FeatureEncoder& encoder, const std::vector<std::string>& names) {
-  const auto as_json = [](const nlohmann::json& value) {
-    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
   StringMap metadata = encoder.description();
   metadata["format"] = "pt";
-  metadata["images"] = as_json(names);
+  metadata["images"] = utf8_json(names).dump();
   // A path may hold bytes that are no UTF-8, which the format doesn't take.
-  for (auto& [field, value] : metadata) value = nlohmann::json::parse(as_json(value)).get<std::string>();
+  for (auto& [field, value] : metadata) value = as_utf8(value);
   return metadata;
 }
 

@@ -2,6 +2,7 @@
 
 #include "inference/match_texts.h"
 
+#include <filesystem>
 #include <iostream>
 
 #include "command_line.h"
@@ -44,6 +45,19 @@ std::string table_of(const std::vector<inference::TextMatch>& matches) {
   return table;
 }
 
+/// A second picture is easily named where a text belongs.
+void warn_of_files(const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) {
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(text, error)) continue;
+    std::fprintf(
+        stderr,
+        "tessera match: warning: %s is a file, and taken as a text all the same: an image is matched with "
+        "texts, not with images\n",
+        quoted(text).c_str());
+  }
+}
+
 }  // namespace
 
 int match_command(const std::vector<std::string>& arguments) {
@@ -67,6 +81,7 @@ int match_command(const std::vector<std::string>& arguments) {
   if (!values) return kDone;
   const std::vector<std::string> images = words_of(*values, "image"), texts = words_of(*values, "text");
   if (images.size() != 1 || texts.empty()) throw ConfigError("name one image and at least one text");
+  warn_of_files(texts);
 
   const ModelTool tool(*values);
   const inference::TrainedModel evaluated = tool.evaluated();

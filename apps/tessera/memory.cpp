@@ -4,16 +4,18 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "command_line.h"
 #include "core/error.h"
 #include "core/folder_lock.h"
 #include "core/logging.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
 #include "data/loader.h"
 #include "data/webdataset.h"
 #include "eval/encode.h"
@@ -57,39 +59,53 @@ Json to_json(const memory::MemoryEntry& entry) {
   return {{"id", entry.id}, {"caption", entry.caption}, {"image", entry.image}};
 }
 
+/// A line of a table.
+struct TableRow {
+  std::string image, caption, id;
+};
+
+/// IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file's folder. All lines are
+/// looked at before the first image is.
+std::vector<TableRow> read_table(const fs::path& file) {
+  std::vector<TableRow> rows;
+  std::int64_t number = 0;
+  for (const std::string& line : read_lines(file)) {
+    ++number;
+    if (line.empty()) continue;
+    const std::string where = fmt::format("{}:{}", file.string(), number);
+    const std::size_t first = line.find('\t');
+    if (first == std::string::npos || first == 0) {
+      fail("{}: expected IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID, found '{}'", where, line);
+    }
+    check_utf8(line.substr(first + 1), where + ": what is behind the image's name");
+    const std::size_t second = line.find('\t', first + 1);
+    rows.push_back({(file.parent_path() / line.substr(0, first)).string(),
+                    line.substr(first + 1, second == std::string::npos ? second : second - first - 1),
+                    second == std::string::npos ? "" : line.substr(second + 1)});
+  }
+  return rows;
+}
+
 /// Writes pairs into a store, each with the code of image and caption.
 class PairWriter {
  public:
-  PairWriter(const inference::TrainedModel& evaluated, memory::MemoryStore& store)
-      : evaluated_(evaluated), store_(store) {}
-
-  void add_image(const std::string& file, const std::string& caption, const std::string& id) {
-    const at::Tensor pixels = inference::read_image(file, evaluated_.config.data.image_size);
-    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
-    store_.write(codes[0], {id.empty() ? file : id, caption, file});
-    ++written_;
+  PairWriter(const inference::TrainedModel& evaluated, memory::MemoryStore& store, bool skips_existing)
+      : evaluated_(evaluated), store_(store), skips_existing_(skips_existing) {
+    for (const memory::MemoryEntry& entry : store.list()) ids_.insert(entry.id);
   }
 
-  /// IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file's folder.
+  void add_image(const std::string& file, const std::string& caption, const std::string& id) {
+    const memory::MemoryEntry entry{id.empty() ? as_utf8(file) : as_utf8(id), caption, as_utf8(file)};
+    if (!is_new(entry.id)) return;
+    const at::Tensor pixels = inference::read_image(file, evaluated_.config.data.image_size);
+    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
+    write(codes[0], entry);
+  }
+
   void add_table(const fs::path& file, std::int64_t limit) {
-    std::ifstream lines(file);
-    if (!lines) fail("{}: cannot be opened", file.string());
-    std::int64_t number = 0;
-    for (std::string line; written_ < limit && std::getline(lines, line);) {
-      ++number;
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      if (line.empty()) continue;
-      const std::size_t first = line.find('\t');
-      if (first == std::string::npos || first == 0) {
-        fail("{}:{}: expected IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID, found '{}'", file.string(),
-             number, line);
-      }
-      const std::size_t second = line.find('\t', first + 1);
-      const std::string id = second == std::string::npos ? "" : line.substr(second + 1);
-      add_image((file.parent_path() / line.substr(0, first)).string(),
-                line.substr(first + 1, second == std::string::npos ? second : second - first - 1), id);
-    }
-    if (lines.bad()) fail("{}: cannot be read to its end", file.string());
+    std::vector<TableRow> rows = read_table(file);
+    if (static_cast<std::int64_t>(rows.size()) > limit) rows.resize(static_cast<std::size_t>(limit));
+    for (const TableRow& row : rows) add_image(row.image, row.caption, row.id);
   }
 
   /// Every image with the first of its captions, under its key.
@@ -97,25 +113,52 @@ class PairWriter {
     const Logger logger = make_logger({});
     data::EvalLoader loader(data::WebDataset::open(shards, logger),
                             eval::eval_loader_options(evaluated_.config), logger);
-    while (written_ < limit) {
+    for (std::int64_t seen = 0; seen < limit;) {
       const std::optional<data::EvalBatch> batch = loader.next();
       if (!batch) break;
+      std::vector<memory::MemoryEntry> entries;
       Words captions;
-      for (const Words& of_image : batch->captions) captions.push_back(of_image.front());
-      const at::Tensor codes = inference::memory_codes(evaluated_, batch->pixels, captions);
-      for (std::size_t row = 0; row < captions.size() && written_ < limit; ++row, ++written_) {
-        const std::string& key = batch->keys[row];
-        store_.write(codes[static_cast<std::int64_t>(row)], {key, captions[row], key});
+      std::vector<std::int64_t> rows;
+      for (std::size_t row = 0; row < batch->keys.size() && seen < limit; ++row, ++seen) {
+        const std::string key = as_utf8(batch->keys[row]);
+        if (!is_new(key)) continue;
+        rows.push_back(static_cast<std::int64_t>(row));
+        captions.push_back(batch->captions[row].front());
+        entries.push_back({key, captions.back(), key});
       }
+      if (rows.empty()) continue;
+      const at::Tensor codes =
+          inference::memory_codes(evaluated_, batch->pixels.index_select(0, at::tensor(rows)), captions);
+      for (std::size_t i = 0; i < entries.size(); ++i) write(codes[static_cast<std::int64_t>(i)], entries[i]);
     }
   }
 
   std::int64_t written() const { return written_; }
+  std::int64_t skipped() const { return skipped_; }
 
  private:
+  /// Whether an entry is to be written; before the work on it.
+  bool is_new(const std::string& id) {
+    if (ids_.count(id) == 0) return true;
+    if (!skips_existing_) {
+      fail("memory: '{}' is already there; forget it first, or leave out what is there with --skip-existing",
+           id);
+    }
+    ++skipped_;
+    return false;
+  }
+
+  void write(const at::Tensor& code, const memory::MemoryEntry& entry) {
+    store_.write(code, entry);
+    ids_.insert(entry.id);
+    ++written_;
+  }
+
   const inference::TrainedModel& evaluated_;
   memory::MemoryStore& store_;
-  std::int64_t written_ = 0;
+  bool skips_existing_;
+  std::set<std::string> ids_;
+  std::int64_t written_ = 0, skipped_ = 0;
 };
 
 /// What is to be written: exactly one of an image, a table and shards.
@@ -142,7 +185,8 @@ int write_action(const Words& arguments) {
        "many pairs: IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file")
       ("shards", options::value<Words>()->composing(),
        "many pairs: WebDataset shards, braces allowed; each image with the first of its captions, called by its key")
-      ("limit", options::value<std::int64_t>(), "of --tsv or --shards, only so many of the first");
+      ("limit", options::value<std::int64_t>(), "of --tsv or --shards, only so many of the first")
+      ("skip-existing", "leave out pairs whose id is there already; else they are an error");
   // clang-format on
   options::positional_options_description positional;
   positional.add("image", 1);
@@ -162,7 +206,7 @@ int write_action(const Words& arguments) {
   const FolderLock lock = lock_for_change(file);
   memory::MemoryStore store =
       fs::exists(file) ? inference::load_memory(evaluated, file) : inference::new_memory(evaluated);
-  PairWriter writer(evaluated, store);
+  PairWriter writer(evaluated, store, values->count("skip-existing") != 0);
   const std::int64_t limit =
       values->count("limit") != 0 ? count_of(*values, "limit", 1) : std::numeric_limits<std::int64_t>::max();
   if (values->count("image") != 0) {
@@ -176,8 +220,10 @@ int write_action(const Words& arguments) {
   }
   store.save(file);
   const auto entries = static_cast<std::int64_t>(store.list().size());
-  std::cout << fmt::format("{}: {} written, {} entries, capacity {}\n", file.string(), writer.written(),
-                           entries, store.capacity());
+  const std::string skipped =
+      writer.skipped() > 0 ? fmt::format("{} were there already, ", writer.skipped()) : "";
+  std::cout << fmt::format("{}: {} written, {}{} entries, capacity {}\n", file.string(), writer.written(),
+                           skipped, entries, store.capacity());
   if (entries >= store.capacity()) {
     std::cerr << fmt::format(
         "tessera memory: {} entries fill the capacity of {}: written and never-written pairs can't be told "
@@ -269,7 +315,7 @@ int forget_action(const Words& arguments) {
   const FolderLock lock = lock_for_change(memory_file(*values));
   memory::MemoryStore store = load_file(*values);
   const Words ids = (*values)["id"].as<Words>();
-  for (const std::string& id : ids) store.forget(id);
+  for (const std::string& id : ids) store.forget(as_utf8(id));
   store.save(memory_file(*values));
   std::cout << fmt::format("{}: {} forgotten, {} entries left\n", memory_file(*values).string(), ids.size(),
                            store.list().size());

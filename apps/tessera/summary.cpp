@@ -6,6 +6,7 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "model_tool.h"
 #include "nlohmann/json.hpp"
 #include "tessera/commands.h"
 
@@ -106,7 +107,7 @@ int summary_command(const std::vector<std::string>& arguments) {
   summary["seconds"] = parse_seconds((*values)["seconds"].as<std::string>());
   summary["trainable_parameters"] = trainable_parameters(run / "training.log");
   const fs::path output = (*values)["output"].as<std::string>();
-  write_file_atomically(output, summary.dump(2) + "\n");
+  write_file_atomically(output, dumped(summary));
   for (const std::string phase : {"phase1", "phase2"}) print_phase(phase, summary[phase]);
   return kDone;
 }

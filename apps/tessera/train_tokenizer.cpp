@@ -1,9 +1,11 @@
-#include <fstream>
+#include <cstdio>
 #include <iostream>
 
 #include "command_line.h"
 #include "core/error.h"
 #include "core/logging.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
 #include "data/webdataset.h"
 #include "language/tokenizer_training.h"
 #include "tessera/commands.h"
@@ -35,12 +37,24 @@ void add_captions(const std::vector<std::string>& patterns, std::vector<std::str
 }
 
 void add_lines(const std::string& path, std::vector<std::string>& sentences) {
-  std::ifstream file(path);
-  if (!file) fail("{}: cannot be opened", path);
-  for (std::string line; std::getline(file, line);) {
-    if (!line.empty()) sentences.push_back(line);
+  std::int64_t left_out = 0, number = 0;
+  std::string first;
+  for (std::string& line : lines_of(read_text_file(path))) {
+    ++number;
+    try {
+      check_utf8(line, fmt::format("{}:{}", path, number));
+    } catch (const Error& error) {
+      if (left_out++ == 0) first = error.what();
+      continue;
+    }
+    if (!line.empty()) sentences.push_back(std::move(line));
   }
-  if (file.bad()) fail("{}: cannot be read to its end", path);
+  if (left_out == 0) return;
+  if (left_out == number) fail("{}", first);
+  std::fprintf(
+      stderr,
+      "tessera train-tokenizer: warning: %lld of %lld lines are no UTF-8 and left out; the first: %s\n",
+      static_cast<long long>(left_out), static_cast<long long>(number), first.c_str());
 }
 
 }  // namespace

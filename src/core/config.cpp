@@ -6,7 +6,8 @@
 #include "core/config_render.h"
 #include "core/config_schema.h"
 #include "core/error.h"
-#include "core/files.h"
+#include "core/file_kind.h"
+#include "core/text_file.h"
 
 namespace tessera {
 namespace {
@@ -41,7 +42,8 @@ Config parse_config(const std::string& yaml, const std::string& name, const std:
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   std::string yaml;
   try {
-    yaml = read_file(file);
+    yaml = read_text_file(file);
+    refuse_other_kind(yaml, file.string(), "configuration", {FileKind::kText, FileKind::kEmpty});
   } catch (const Error& error) {
     throw ConfigError(fmt::format("configuration file: {}", error.what()));
   }

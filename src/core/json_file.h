@@ -4,7 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/files.h"
+#include "core/file_kind.h"
+#include "core/text_file.h"
 
 namespace tessera {
 
@@ -12,9 +13,11 @@ namespace tessera {
 /// @throws Error naming the file that can't be read or isn't valid
 template <typename Json = nlohmann::json>
 Json read_json_file(const std::filesystem::path& path) {
+  const std::string text = read_text_file(path);
   try {
-    return Json::parse(read_file(path));
+    return Json::parse(text);
   } catch (const typename Json::exception& error) {
+    refuse_other_kind(text, path.string(), "JSON file", {FileKind::kText});
     fail("{}: not valid JSON: {}", path.string(), error.what());
   }
 }

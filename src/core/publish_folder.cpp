@@ -19,6 +19,7 @@ namespace {
 /// folder yet.
 void sync_tree(const fs::path& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.is_symlink()) continue;  // an entry of its folder and nothing more
     if (entry.is_directory()) {
       sync_tree(entry.path());
     } else {
@@ -42,23 +43,37 @@ void exchange(const fs::path& left, const fs::path& right) {
   fs::remove_all(old);
 }
 
+/// Puts a folder where there is nothing.
+void move_to_free_place(const fs::path& from, const fs::path& to, OldFolder old_folder) {
+  if (old_folder == OldFolder::kReplace) {
+    fs::rename(from, to);
+    return;
+  }
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS)
+    throw fs::filesystem_error("", to, {errno, std::generic_category()});
+  fs::rename(from, to);  // on such a file system an empty folder would be replaced, and no other
+}
+
 }  // namespace
 
-void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write) {
+void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write,
+                    OldFolder old_folder) {
   fs::path place = fs::absolute(target).lexically_normal();
   // A trailing separator would put the temporary folder inside the one that it replaces.
   if (!place.has_filename()) place = place.parent_path();
+  if (fs::is_symlink(place) && fs::is_directory(place)) place = fs::canonical(place);
   const fs::path temporary = place.parent_path() / (kUnfinishedFolderPrefix + place.filename().string());
   try {
     fs::remove_all(temporary);
     fs::create_directories(temporary);
     write(temporary);
     sync_tree(temporary);
-    if (fs::exists(place)) {
+    if (fs::exists(place) && old_folder == OldFolder::kReplace) {
       exchange(temporary, place);
       fs::remove_all(temporary);
     } else {
-      fs::rename(temporary, place);
+      move_to_free_place(temporary, place, old_folder);
     }
     sync_to_disk(place.parent_path());
   } catch (const fs::filesystem_error& error) {

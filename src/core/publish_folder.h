@@ -10,11 +10,17 @@ namespace tessera {
 inline constexpr const char* kUnfinishedFolderPrefix = ".writing-";
 inline constexpr const char* kReplacedFolderPrefix = ".pruned-";
 
+/// What becomes of a folder that is there already: it is replaced, with all that it holds, or it stays and
+/// the new one is refused, also where it has come into being while the new one was written.
+enum class OldFolder { kReplace, kRefuse };
+
 /// Writes a whole folder or nothing: `write` fills an empty temporary folder beside `target`, which is
 /// flushed to disk with all that it holds and put in the place of `target`; a reader sees the old folder or
-/// the new one. Where `write` throws, nothing is left behind and the exception passes on.
+/// the new one. A link to a folder stays, and what it leads to is replaced. Where `write` throws, nothing is
+/// left behind and the exception passes on.
 /// @throws Error naming the folder where it can't be written
 void publish_folder(const std::filesystem::path& target,
-                    const std::function<void(const std::filesystem::path&)>& write);
+                    const std::function<void(const std::filesystem::path&)>& write,
+                    OldFolder old_folder = OldFolder::kReplace);
 
 }  // namespace tessera

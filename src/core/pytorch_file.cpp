@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "core/pickle.h"
 #include "core/zip_file.h"
 
@@ -383,7 +384,9 @@ void check_kind(const fs::path& path) {
         path.string(), path.filename().string());
   }
   if (!content.starts_with("PK")) {
-    fail("{}: was not written by torch.save: it begins like no zip archive", path.string());
+    const std::string found = other_kind(content);
+    fail("{}: was not written by torch.save: it {}", path.string(),
+         found.empty() ? "begins like no zip archive" : "is " + found);
   }
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "core/files.h"
 #include "core/safetensors_format.h"
 
@@ -188,6 +189,7 @@ unsigned char* SafetensorsFile::bytes() const { return reinterpret_cast<unsigned
 void SafetensorsFile::parse() {
   const std::string file = path_.string();
   const std::uint64_t file_size = file_->bytes().size();
+  refuse_other_kind(file_->bytes(), file, "safetensors file", {FileKind::kSafetensors});
   if (file_size < kLengthSize) {
     fail("{}: is no safetensors file: {} bytes, at least {} expected", file, file_size, kLengthSize);
   }

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "data/exif_orientation.h"
 
 namespace tessera::data {
@@ -201,21 +202,15 @@ ImageHeader inspect_webp(const ByteReader& reader) {
 }
 
 /// What a file is that is none of the three, as far as its first bytes say.
-std::string name_of_other(const ByteReader& reader) {
+std::string name_of_other(const ByteReader& reader, Bytes bytes) {
   const auto begins = [&](std::string_view text) { return reader.has(0, text); };
-  if (begins("GIF8")) return "a GIF";
-  if (begins("BM")) return "a BMP";
-  if (begins(std::string_view("II*\0", 4)) || begins(std::string_view("MM\0*", 4)))
-    return "a TIFF or raw image";
-  if (reader.has(4, "ftypavif") || reader.has(4, "ftypavis")) return "an AVIF image";
-  if (reader.has(4, "ftyphei") || reader.has(4, "ftypmif1") || reader.has(4, "ftyphev"))
-    return "a HEIC image";
+  if (begins("BM")) return "a BMP image";
+  if (reader.has(4, "ftyphev")) return "a HEIC image";
   if (begins("\xff\x0a") || reader.has(4, "JXL ")) return "a JPEG XL image";
   if (reader.has(4, "jP  ")) return "a JPEG 2000 image";
-  if (begins("version https://git-lfs")) return "a Git LFS pointer in the place of the file (git lfs pull)";
-  if (begins("<")) return "a text that begins with '<', such as an HTML page or SVG";
   if (begins(std::string_view("\0\5\x16\7", 4))) return "an AppleDouble file, which macOS puts beside others";
-  return fmt::format("{} other bytes", reader.size());
+  const std::string known = other_kind(bytes, {FileKind::kImage});
+  return known.empty() ? fmt::format("{} other bytes", reader.size()) : known;
 }
 
 }  // namespace
@@ -230,7 +225,7 @@ ImageHeader inspect_image(Bytes bytes, const std::string& name) {
   } else if (reader.has(0, "RIFF") && reader.has(8, "WEBP")) {
     header = inspect_webp(reader);
   } else {
-    fail("{}: expected a JPEG, PNG or WebP image, found {}", name, name_of_other(reader));
+    fail("{}: expected a JPEG, PNG or WebP image, found {}", name, name_of_other(reader, bytes));
   }
   if (header.width <= 0 || header.height <= 0 || header.width > kMaxPixels / header.height) {
     fail("{}: an image of {} × {} pixels; between 1 and 2^27 are read", name, header.width, header.height);

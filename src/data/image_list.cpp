@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <sstream>
 
 #include "core/error.h"
-#include "core/files.h"
 #include "core/mapped_file.h"
+#include "core/text_file.h"
 #include "data/shard_pattern.h"
 
 namespace tessera::data {
@@ -21,7 +20,8 @@ bool is_image_name(const std::string& path) { return is_image_extension(lower_ex
 ImageList ImageList::open(const std::vector<std::string>& words) {
   ImageList list;
   for (const std::string& word : words) {
-    if (word.starts_with('@')) {
+    // A name may begin so too; where there is a file of both names, ./ in front makes the one of it.
+    if (word.starts_with('@') && (fs::exists(word.substr(1)) || !fs::exists(word))) {
       list.add_lines(word.substr(1));
     } else {
       list.add(word);
@@ -116,11 +116,16 @@ void ImageList::add_tar(const std::string& path) {
 }
 
 void ImageList::add_lines(const std::string& path) {
-  std::istringstream lines(read_file(path));
   const std::size_t before = entries_.size();
-  for (std::string line; std::getline(lines, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) add(line);
+  std::int64_t number = 0;
+  for (const std::string& line : read_lines(path)) {
+    ++number;
+    if (line.empty()) continue;
+    try {
+      add(line);
+    } catch (const Error& error) {
+      fail("{}:{}: {}", path, number, error.what());
+    }
   }
   if (entries_.size() == before) fail("{}: this list names no image", path);
 }

@@ -27,14 +27,41 @@ std::optional<Number> parse_number(std::string_view text) {
   return Number{value, text.size()};
 }
 
+/// Whether a backslash stands at `at` that takes the next character's meaning away.
+bool is_escape(std::string_view text, std::size_t at) {
+  return text[at] == '\\' && at + 1 < text.size() &&
+         std::string_view("{},\\").find(text[at + 1]) != text.npos;
+}
+
+/// Without the backslashes of escapes.
+std::string plain(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (is_escape(text, i)) ++i;
+    result += text[i];
+  }
+  return result;
+}
+
+std::size_t find_brace(std::string_view text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (is_escape(text, i)) {
+      ++i;
+    } else if (text[i] == '{' || text[i] == '}') {
+      return i;
+    }
+  }
+  return std::string_view::npos;
+}
+
 class Expander {
  public:
   explicit Expander(const std::string& whole) : whole_(whole) {}
 
   std::vector<std::string> expand(std::string_view text) const {
-    const std::size_t open = text.find_first_of("{}");
-    if (open == std::string_view::npos) return {std::string(text)};
-    if (text[open] == '}') fail("shard pattern '{}': '}}' without '{{' before it", whole_);
+    const std::size_t open = find_brace(text);
+    if (open == std::string_view::npos) return {plain(text)};
+    if (text[open] == '}') refuse("'}' without '{' before it");
     const std::size_t close = matching_brace(text, open);
     const std::vector<std::string> alternatives = group(text.substr(open + 1, close - open - 1));
     const std::vector<std::string> rest = expand(text.substr(close + 1));
@@ -42,19 +69,28 @@ class Expander {
     std::vector<std::string> result;
     result.reserve(alternatives.size() * rest.size());
     for (const auto& alternative : alternatives) {
-      for (const auto& tail : rest) result.push_back(std::string(text.substr(0, open)) + alternative + tail);
+      for (const auto& tail : rest) result.push_back(plain(text.substr(0, open)) + alternative + tail);
     }
     return result;
   }
 
  private:
+  [[noreturn]] void refuse(const std::string& what) const {
+    fail("shard pattern '{}': {}; a brace that is part of a name has a backslash in front", whole_, what);
+  }
+
   std::size_t matching_brace(std::string_view text, std::size_t open) const {
     int depth = 0;
     for (std::size_t i = open; i < text.size(); ++i) {
-      if (text[i] == '{') ++depth;
-      if (text[i] == '}' && --depth == 0) return i;
+      if (is_escape(text, i)) {
+        ++i;
+      } else if (text[i] == '{') {
+        ++depth;
+      } else if (text[i] == '}' && --depth == 0) {
+        return i;
+      }
     }
-    fail("shard pattern '{}': '{{' is never closed", whole_);
+    refuse("'{' is never closed");
   }
 
   std::vector<std::string> group(std::string_view inner) const {
@@ -63,13 +99,16 @@ class Expander {
     std::size_t begin = 0;
     int depth = 0;
     for (std::size_t i = 0; i <= inner.size(); ++i) {
+      if (i < inner.size() && is_escape(inner, i)) {
+        ++i;
+        continue;
+      }
       if (i < inner.size() && inner[i] == '{') ++depth;
       if (i < inner.size() && inner[i] == '}') --depth;
       if (i < inner.size() && (inner[i] != ',' || depth > 0)) continue;
       if (i == inner.size() && begin == 0) {
-        fail(
-            "shard pattern '{}': '{{{}}}' is neither a range like {{000000..000005}} nor a list like {{a,b}}",
-            whole_, inner);
+        refuse(fmt::format("'{{{}}}' is neither a range like {{000000..000005}} nor a list like {{a,b}}",
+                           inner));
       }
       const std::vector<std::string> expanded = expand(inner.substr(begin, i - begin));
       check_count(result.size() + expanded.size(), 1);
@@ -107,6 +146,17 @@ class Expander {
   const std::string& whole_;
 };
 
+/// How much of a pattern is a name that is there: all of it, or all up to and with a '/'.
+std::size_t size_of_name(const std::string& pattern) {
+  std::error_code error;
+  if (std::filesystem::exists(pattern, error)) return pattern.size();
+  for (std::size_t slash = pattern.rfind('/'); slash != std::string::npos && slash > 0;
+       slash = pattern.rfind('/', slash - 1)) {
+    if (std::filesystem::is_directory(pattern.substr(0, slash), error)) return slash + 1;
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::vector<std::string> expand_braces(const std::string& pattern) {
@@ -117,7 +167,9 @@ std::vector<std::filesystem::path> expand_shards(const std::vector<std::string>&
   std::vector<std::filesystem::path> shards;
   std::set<std::filesystem::path> seen;
   for (const auto& pattern : patterns) {
-    for (const auto& name : expand_braces(pattern)) {
+    const std::size_t named = size_of_name(pattern);
+    for (const auto& end : Expander(pattern).expand(std::string_view(pattern).substr(named))) {
+      const std::string name = pattern.substr(0, named) + end;
       const std::filesystem::path path(name);
       std::error_code error;
       const auto status = std::filesystem::status(path, error);

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 
 namespace tessera::data {
 namespace {
@@ -53,6 +54,7 @@ class TarIndexer {
       }
       const std::string what = error_text(reader_.get());
       if (status == ARCHIVE_FATAL && !any_header_) {
+        refuse_other_kind(file_.bytes(), file_.path().string(), "plain, uncompressed tar", {FileKind::kTar});
         fail("{}: expected a plain, uncompressed tar: {}", file_.path().string(), what);
       }
       add_header_break(what);

@@ -7,10 +7,10 @@
 #include <cctype>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "core/error.h"
-#include "core/files.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
 
 namespace tessera::eval {
 
@@ -40,13 +40,11 @@ std::vector<fs::path> sorted_entries(const fs::path& folder) {
 
 /// The lines of a file that hold anything, with their numbers from 1.
 std::vector<std::pair<std::size_t, std::string>> numbered_lines(const fs::path& file) {
-  std::istringstream stream(read_file(file));
   std::vector<std::pair<std::size_t, std::string>> lines;
   std::size_t number = 0;
-  for (std::string line; std::getline(stream, line);) {
+  for (std::string& line : read_lines(file)) {
     ++number;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) lines.emplace_back(number, line);
+    if (!line.empty()) lines.emplace_back(number, std::move(line));
   }
   return lines;
 }
@@ -58,6 +56,7 @@ std::map<std::string, std::string> names_by_folder(const fs::path& file) {
     if (tab == 0 || tab == std::string::npos || tab + 1 == line.size()) {
       fail("{}:{}: expected FOLDER<tab>NAME, found '{}'", file.string(), number, line);
     }
+    check_utf8(line.substr(tab + 1), fmt::format("{}:{}: the class's name", file.string(), number));
     names[line.substr(0, tab)] = line.substr(tab + 1);
   }
   return names;
@@ -122,6 +121,7 @@ std::vector<std::string> prompt_templates(const fs::path& file) {
     if (place == std::string::npos || line.find(kPlace, place + 1) != std::string::npos) {
       fail("{}:{}: expected one {{}} in place of the class, found '{}'", file.string(), number, line);
     }
+    check_utf8(line, fmt::format("{}:{}", file.string(), number));
     templates.push_back(std::move(line));
   }
   if (templates.empty()) fail("{}: holds no template", file.string());

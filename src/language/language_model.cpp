@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "core/error.h"
+#include "core/weights_file.h"
 #include "ops/linear.h"
 
 namespace tessera::language {
@@ -21,9 +22,11 @@ const LanguageModelConfig& checked(const LanguageModelConfig& config) {
 /// Everything that is wrong with the weights, one line each; empty where nothing is.
 std::string mismatches(const TensorMap& parameters, const TensorMap& weights) {
   std::string problems;
+  std::vector<std::string> missing, unexpected;
   for (const auto& [name, parameter] : parameters) {
     const auto found = weights.find(name);
     if (found == weights.end()) {
+      missing.push_back(name);
       problems += fmt::format("\n  missing: {}", name);
     } else if (found->second.sizes() != parameter.sizes()) {
       problems += fmt::format("\n  shape of {}: expected [{}], found [{}]", name,
@@ -34,9 +37,11 @@ std::string mismatches(const TensorMap& parameters, const TensorMap& weights) {
     }
   }
   for (const auto& [name, weight] : weights) {
-    if (parameters.count(name) == 0) problems += fmt::format("\n  unexpected: {}", name);
+    if (parameters.count(name) != 0) continue;
+    unexpected.push_back(name);
+    problems += fmt::format("\n  unexpected: {}", name);
   }
-  return problems;
+  return problems + hint_about_prefix(missing, unexpected);
 }
 
 }  // namespace

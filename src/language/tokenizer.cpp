@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "core/files.h"
 
 namespace tessera::language {
@@ -55,6 +56,7 @@ Tokenizer Tokenizer::from_bytes(std::string model_bytes, const std::string& sour
   // An empty file is a valid empty message to the parser.
   const auto status = model->processor.LoadFromSerializedProto(model->bytes);
   if (!status.ok() || model->processor.GetPieceSize() == 0) {
+    refuse_other_kind(model->bytes, source, "SentencePiece model");
     fail("{}: not a SentencePiece model{}{}", source, status.ok() ? "" : ": ",
          status.ok() ? "" : status.ToString());
   }

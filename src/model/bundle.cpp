@@ -45,9 +45,14 @@ Config bundle_config(Config config, const BundleOptions& options) {
   return config;
 }
 
+/// Files of an older bundle that a new one may be without.
+bool is_of_an_adapter(const fs::path& name) {
+  return name == "adapter/adapter_config.json" || name == "adapter/adapter_model.safetensors";
+}
+
 }  // namespace
 
-void write_bundle(const fs::path& checkpoint, const fs::path& output, const BundleOptions& options) {
+KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const BundleOptions& options) {
   check_place(output);
   const LoadedModel loaded = load_model(checkpoint);
   Stage1Model& model = *loaded.model;
@@ -56,6 +61,7 @@ void write_bundle(const fs::path& checkpoint, const fs::path& output, const Bund
     vision::merge_lora(model.vision());
   }
   const Config config = bundle_config(loaded.config, options);
+  KeptFiles kept;
   publish_folder(output, [&](const fs::path& folder) {
     if (model.has_lora() && !options.merge_lora) {
       // As it was before the adapter, which may have taken its own beginning out of it, or trained parts of
@@ -69,7 +75,9 @@ void write_bundle(const fs::path& checkpoint, const fs::path& output, const Bund
     }
     save_weights(folder, model, config, loaded.tokenizer,
                  {kBackboneFolder, backbone_hash(folder / kBackboneFolder)});
+    if (fs::exists(output)) kept = keep_other_files(output, folder, is_of_an_adapter);
   });
+  return kept;
 }
 
 }  // namespace tessera::model

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "core/kept_files.h"
+
 namespace tessera::model {
 
 struct BundleOptions {
@@ -13,10 +15,12 @@ struct BundleOptions {
 ///   model.safetensors, language_model/, tokenizer.model   as in a checkpoint (model/weights.h)
 ///   backbone/          a Hugging Face DINOv2 folder, also where the backbone was trained
 ///   adapter/           PEFT's two files, where there is LoRA and it is not merged
-/// The folder appears whole or not at all, in the place of an older bundle where there is one.
+/// The folder appears whole or not at all, in the place of an older bundle where there is one. What else lies
+/// in that (a README.md, a .git) is kept.
+/// @return what was kept
 /// @throws Error where `checkpoint` can't be loaded, where there is no adapter to merge, or where `output`
 ///         exists and is neither empty nor a bundle
-void write_bundle(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
-                  const BundleOptions& options);
+KeptFiles write_bundle(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
+                       const BundleOptions& options);
 
 }  // namespace tessera::model

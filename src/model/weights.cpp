@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "core/utf8.h"
 #include "language/huggingface_export.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
@@ -119,7 +120,7 @@ BackboneSource backbone_of_checkpoint(const fs::path& folder) {
   const auto path = metadata.find("backbone");
   const auto hash = metadata.find("backbone_hash");
   if (path == metadata.end() || hash == metadata.end()) return {};
-  return {find_backbone(folder, path->second, hash->second), hash->second};
+  return {find_backbone(folder, path_from_utf8(path->second), hash->second), hash->second};
 }
 
 void check_backbone(const fs::path& checkpoint, const BackboneSource& expected,
@@ -139,7 +140,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
   StringMap metadata = {{"format", "pt"}, {"backbone_config", dinov2_of(model).config().to_json().dump()}};
   if (config.vision.trainable != TrainableChoice::kFull) {
     TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
-    metadata["backbone"] = backbone.path.string();
+    metadata["backbone"] = path_to_utf8(backbone.path);
     metadata["backbone_hash"] = backbone.hash;
   }
   write_safetensors(folder / "model.safetensors", tensors, metadata);
@@ -147,7 +148,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
     TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
     const vision::Dinov2Config& dinov2 = dinov2_of(model).config();
     vision::save_adapter(folder / "adapter", model.vision(), *model.lora(),
-                         {.base_model_name_or_path = backbone.path.string(),
+                         {.base_model_name_or_path = path_to_utf8(backbone.path),
                           .base_model_class = dinov2.hugging_face_class(),
                           .parent_library = dinov2.hugging_face_module()});
   }

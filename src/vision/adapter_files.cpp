@@ -238,10 +238,13 @@ AdapterFiles without_head(const AdapterFiles& files) {
 
 void write_adapter(const fs::path& folder, const AdapterFiles& files) {
   if (fs::exists(folder)) fail("{}: exists already", folder.string());
-  publish_folder(folder, [&](const fs::path& fresh) {
-    write_safetensors(fresh / "adapter_model.safetensors", files.tensors, {{"format", "pt"}});
-    write_file_atomically(fresh / "adapter_config.json", nlohmann::json(files.config).dump(2));
-  });
+  publish_folder(
+      folder,
+      [&](const fs::path& fresh) {
+        write_safetensors(fresh / "adapter_model.safetensors", files.tensors, {{"format", "pt"}});
+        write_file_atomically(fresh / "adapter_config.json", nlohmann::json(files.config).dump(2));
+      },
+      OldFolder::kRefuse);
 }
 
 std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFiles*>& adapters) {

@@ -74,21 +74,14 @@ std::string renamed(std::string_view name,
   return std::string(name);
 }
 
-/// Without the prefixes of facebook's training: "module." of a data-parallel wrapper, "backbone." beside
-/// heads.
-TensorMap without_prefixes(const TensorMap& tensors, const std::string& source) {
-  static const std::string kModule = "module.";
+/// Without "backbone.", which facebook's training puts in front beside heads, and without these.
+TensorMap without_prefix(const TensorMap& tensors, const std::string& source) {
   static const std::string kBackbone = "backbone.";
-  TensorMap bare;
-  bool has_backbone = false;
-  for (const auto& [name, tensor] : tensors) {
-    const std::string inner = name.starts_with(kModule) ? name.substr(kModule.size()) : name;
-    has_backbone = has_backbone || inner.starts_with(kBackbone);
-    if (!bare.emplace(inner, tensor).second) fail("{}: {} is there under two names", source, quoted(inner));
-  }
-  if (!has_backbone) return bare;
+  const bool has_backbone = std::any_of(tensors.begin(), tensors.end(),
+                                        [](const auto& named) { return named.first.starts_with(kBackbone); });
+  if (!has_backbone) return tensors;
   TensorMap backbone;
-  for (const auto& [name, tensor] : bare) {
+  for (const auto& [name, tensor] : tensors) {
     if (name.starts_with("dino_head.") || name.starts_with("ibot_head.")) continue;
     const std::string inner = name.starts_with(kBackbone) ? name.substr(kBackbone.size()) : name;
     if (!backbone.emplace(inner, tensor).second) {
@@ -241,15 +234,14 @@ class ShapeReader {
 bool has_facebook_names(const TensorMap& tensors) {
   return std::any_of(tensors.begin(), tensors.end(), [](const auto& named) {
     std::string_view name = named.first;
-    for (const std::string_view prefix : {"module.", "backbone."}) {
-      if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
-    }
+    constexpr std::string_view kPrefix = "backbone.";
+    if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
     return name == "pos_embed" || name == "patch_embed.proj.weight" || block_name(name).has_value();
   });
 }
 
 FacebookWeights from_facebook(const TensorMap& tensors, const std::string& source) {
-  TensorMap renamed = renamed_tensors(without_prefixes(tensors, source), source);
+  TensorMap renamed = renamed_tensors(without_prefix(tensors, source), source);
   Dinov2Config config = ShapeReader(renamed, source).config();
   return {config, std::move(renamed)};
 }

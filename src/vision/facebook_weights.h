@@ -8,7 +8,7 @@
 namespace tessera::vision {
 
 /// Whether tensors carry the names of facebookresearch/dinov2 (`blocks.0.attn.qkv.weight`), with or without
-/// the prefixes that its training puts before them ("module.", "backbone.").
+/// the prefix that its training puts before them ("backbone.").
 bool has_facebook_names(const TensorMap& tensors);
 
 struct FacebookWeights {

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/weights_file.h"
 
 namespace tessera::vision {
 
@@ -63,7 +64,8 @@ void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
     }
   }
   const std::string complaints = list("missing", missing) + list("unexpected", unexpected) +
-                                 list("of another shape", other_shape) + list("of another type", other_type);
+                                 list("of another shape", other_shape) + list("of another type", other_type) +
+                                 hint_about_prefix(missing, unexpected);
   if (!complaints.empty()) {
     fail("{}: the tensors are not those of the model:{}", source, complaints);
   }

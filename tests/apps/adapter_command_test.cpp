@@ -244,6 +244,36 @@ TEST_F(AdapterCommand, CombineAddsUpAndDiffTellsApart) {
   EXPECT_FALSE(fs::exists(path("x")));
 }
 
+TEST_F(AdapterCommand, FoldersMayHaveSignsInTheirNames) {
+  write("a", {.r = 2, .target_modules = {"query"}}, 1);
+  for (const char* name : {"lora_r=16", "epoch=5/adapter", "br{1}, x", "@home", "-r", "caf\xe9"}) {
+    fs::create_directories(path(name).parent_path());
+    fs::copy(path("a"), path(name));
+    const std::string word = name[0] == '-' ? fmt::format("-- '{}'", name) : fmt::format("'{}'", name);
+    fs::remove_all(path("out"));
+    const Finished combined = adapter("combine --output out " + word);
+    ASSERT_EQ(combined.exit_code, 0) << combined.output;
+    EXPECT_EQ(adapter("diff out a --tolerance 1e-6").exit_code, 0) << name;
+    const Finished inspected = adapter("inspect --json " + word);
+    ASSERT_EQ(inspected.exit_code, 0) << inspected.output;
+    EXPECT_NO_THROW(Json::parse(inspected.output));
+  }
+  fs::remove_all(path("out"));
+  ASSERT_EQ(adapter("combine lora_r=16=-1 epoch=5/adapter=2 --output out").exit_code, 0);
+  EXPECT_EQ(adapter("diff out a --tolerance 1e-6").exit_code, 0) << "2 - 1 is 1";
+  // Where both are there, nothing is guessed.
+  fs::copy(path("a"), path("lora_r"));
+  const Finished either = adapter("combine lora_r=16 --output x");
+  EXPECT_EQ(either.exit_code, 2) << either.output;
+  EXPECT_THAT(either.output, HasSubstr("lora_r=16/ for the one, lora_r/=16 for the other"));
+  fs::remove_all(path("out"));
+  ASSERT_EQ(adapter("combine lora_r=16/ --output out").exit_code, 0);
+  EXPECT_EQ(adapter("diff out a --tolerance 1e-6").exit_code, 0);
+  fs::remove_all(path("out"));
+  ASSERT_EQ(adapter("combine lora_r/=16 --output out").exit_code, 0);
+  EXPECT_EQ(adapter("diff out a --tolerance 1e-6").exit_code, 1);
+}
+
 TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
   write("a", {.r = 2, .target_modules = {"query"}}, 1);
   const auto expect = [&](const std::string& words, int code, const char* said) {
@@ -258,6 +288,7 @@ TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
   expect("inspect model", 1, "adapter_config.json");
   expect("convert a --naming old --output x", 2, "current or legacy");
   expect("combine a=heavy --output x", 2, "heavy");
+  expect("combine gone=5/adapter --output x", 1, "gone=5/adapter");
   expect("combine a --type mean --output x", 2, "linear, cat or svd");
   expect("diff a", 2, "two folders");
   expect("diff a nowhere", 2, "nowhere");

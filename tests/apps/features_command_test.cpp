@@ -154,6 +154,45 @@ TEST_F(FeaturesCommand, WritesNarrowerNumbers) {
   EXPECT_TRUE(at::allclose(written(images + " --precision bf16"), full, 0.1, 0.1));
 }
 
+TEST_F(FeaturesCommand, ListsAndNamesOfEveryKindAreTaken) {
+  const at::Tensor expected = written("--images " + picture(0) + " " + picture(2));
+  for (const std::string& content :
+       {"\xef\xbb\xbf" + picture(0) + "\r\n\r\n" + picture(2), picture(0) + "\n\n" + picture(2),
+        "\xef\xbb\xbf\n" + picture(0) + "\n" + picture(2) + "\n"}) {
+    write_file_atomically(place("list.txt"), content);
+    EXPECT_TRUE(at::equal(written("--images @" + place("list.txt")), expected));
+    EXPECT_EQ(names(), (std::vector<std::string>{picture(0), picture(2)}));
+  }
+  write_file_atomically(place("list.txt"), picture(0) + "\n\nnowhere.jpg\n");
+  EXPECT_THAT(features("--images @" + place("list.txt")).output,
+              HasSubstr("list.txt:3: nowhere.jpg: no such"));
+  const std::vector<std::string> odd = {"@a.jpg", "-b.jpg", "c, d {e}.jpg", "f=1.jpg", "caf\xe9 100%.jpg"};
+  std::string quoted;
+  for (const std::string& name : odd) {
+    fs::copy_file(picture(0), place(name), fs::copy_options::overwrite_existing);
+    quoted += " '" + name + "'";
+  }
+  const Finished finished =
+      run_to_end(fmt::format("cd {} && {} features --model model --output odd.safetensors --device cpu "
+                             "--images='@a.jpg' --images='-b.jpg' --images {}",
+                             folder_->path().string(), TESSERA_TOOL, quoted.substr(quoted.find("'c"))));
+  ASSERT_EQ(finished.exit_code, 0) << finished.output;
+  const SafetensorsFile file(place("odd.safetensors"));
+  EXPECT_EQ(Json::parse(file.metadata().at("images")),
+            (Json{"@a.jpg", "-b.jpg", "c, d {e}.jpg", "f=1.jpg", "caf%E9 100%25.jpg"}));
+  EXPECT_TRUE(at::allclose(file.tensor("pooled")[4], expected[0], 1e-5, 1e-5));
+}
+
+TEST_F(FeaturesCommand, StandInsAreNamed) {
+  write_file_atomically(place("pointer.jpg"),
+                        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 20480\n");
+  for (const std::string& words : {place("pointer.jpg"), "@" + place("pointer.jpg")}) {
+    const Finished finished = features("--images " + words);
+    EXPECT_EQ(finished.exit_code, 1) << finished.output;
+    EXPECT_THAT(finished.output, testing::AllOf(HasSubstr("pointer.jpg"), HasSubstr("git lfs pull")));
+  }
+}
+
 TEST_F(FeaturesCommand, TakesAnotherImageSize) {
   const at::Tensor tokens = written("--what tokens --image-size 24 --images " + picture(0), "tokens");
   EXPECT_EQ(tokens.size(1), 1 + 3 + 36);

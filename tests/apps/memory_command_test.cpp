@@ -120,6 +120,49 @@ TEST_F(MemoryCommand, ManyAreWrittenFromATableAndAllOrNone) {
   EXPECT_EQ(json_of(on_file("list --json")).at("entries").size(), 2U);
 }
 
+TEST_F(MemoryCommand, ATableMayHaveBeenSavedAnywhere) {
+  const fs::path table = small_->root() / "pairs.tsv";
+  write_file_atomically(
+      table, "\xef\xbb\xbfpicture.png\ta red circle\tfirst\r\n\r\npicture.png\ta blue square\tsecond");
+  ASSERT_EQ(on_file(fmt::format("write --tsv {}", table.string()), "one").exit_code, 0);
+  const Json entries = json_of(on_file("list --json")).at("entries");
+  ASSERT_EQ(entries.size(), 2U);
+  EXPECT_EQ(entries[0].at("id"), "first");
+  EXPECT_EQ(entries[0].at("image"), (small_->root() / "picture.png").string());
+  EXPECT_EQ(entries[1].at("caption"), "a blue square");
+
+  write_file_atomically(table, "picture.png\tcaf\xe9\tthird\n");
+  const Finished latin = on_file(fmt::format("write --tsv {}", table.string()), "one");
+  EXPECT_EQ(latin.exit_code, 1);
+  EXPECT_THAT(latin.output, testing::AllOf(HasSubstr("pairs.tsv:1"), HasSubstr("expected UTF-8")));
+}
+
+TEST_F(MemoryCommand, ImagesMayHaveNamesThatAreNoUtf8) {
+  const fs::path image = small_->root() / "caf\xe9.png";
+  fs::copy_file(picture(), image, fs::copy_options::overwrite_existing);
+  ASSERT_EQ(on_file(fmt::format("write {} --caption circle", image.string()), "one").exit_code, 0);
+  const Json entries = json_of(on_file("list --json")).at("entries");
+  EXPECT_EQ(entries[0].at("id"), (small_->root() / "caf%E9.png").string());
+  EXPECT_EQ(on_file(fmt::format("forget {}", image.string())).exit_code, 0);
+}
+
+TEST_F(MemoryCommand, WhatIsThereCanBeLeftOut) {
+  const std::string words = fmt::format("write --shards {} --limit ", shards());
+  ASSERT_EQ(on_file(words + "3", "one").exit_code, 0);
+  const Finished again = on_file(words + "5 --skip-existing", "one");
+  ASSERT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_THAT(again.output, HasSubstr("2 written, 3 were there already, 5 entries"));
+  EXPECT_THAT(on_file(words + "5 --skip-existing", "one").output,
+              HasSubstr("0 written, 5 were there already"));
+  EXPECT_THAT(on_file(words + "5", "one").output, HasSubstr("--skip-existing"));
+}
+
+TEST_F(MemoryCommand, WhatIsNoMemoryIsNamed) {
+  const auto listed = [&](const fs::path& path) { return memory("list --memory " + path.string()).output; };
+  EXPECT_THAT(listed(picture()), testing::AllOf(HasSubstr("picture.png"), HasSubstr("a PNG image")));
+  EXPECT_THAT(listed(small_->root() / "tokenizer.model"), HasSubstr("is no safetensors file"));
+}
+
 TEST_F(MemoryCommand, AFileOfAnotherModelIsRefused) {
   ASSERT_EQ(on_file(fmt::format("write --shards {} --limit 2", shards()), "one").exit_code, 0);
   const Finished other = on_file("recall --text circle", "two");

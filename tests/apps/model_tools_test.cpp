@@ -200,6 +200,30 @@ TEST_F(ModelTools, MatchSortsTextsAndTakesAnEmptyOne) {
   EXPECT_EQ(tessera(fmt::format("match {} a --model {}", broken(), checkpoint())).exit_code, 1);
 }
 
+TEST_F(ModelTools, MatchSaysThatASecondPictureIsATextToIt) {
+  const Finished finished =
+      tessera(fmt::format("match {} {} --model {}", picture(0), picture(1), checkpoint()));
+  EXPECT_EQ(finished.exit_code, 0) << finished.output;
+  EXPECT_THAT(finished.output,
+              testing::AllOf(HasSubstr("warning: '" + picture(1)), HasSubstr("taken as a text")));
+}
+
+TEST_F(ModelTools, TextsMayHaveBeenSavedAnywhere) {
+  const std::string output = place("texts.safetensors");
+  const std::string words =
+      fmt::format("embed --texts {} --model {} --output {}", place("texts.txt"), checkpoint(), output);
+  write_file_atomically(place("texts.txt"),
+                        "\xef\xbb\xbf"
+                        "a red circle\r\n\r\na square");
+  ASSERT_EQ(tessera(words).exit_code, 0);
+  EXPECT_EQ(Json::parse(SafetensorsFile(output).metadata().at("texts")),
+            (Json{"a red circle", "", "a square"}));
+  write_file_atomically(place("texts.txt"), "a red circle\ncaf\xe9\n");
+  const Finished latin = tessera(words);
+  EXPECT_EQ(latin.exit_code, 1);
+  EXPECT_THAT(latin.output, testing::AllOf(HasSubstr("texts.txt:2"), HasSubstr("expected UTF-8")));
+}
+
 TEST_F(ModelTools, SayWhereATextIsCut) {
   std::string text = "a circle";
   for (int i = 0; i < 60; ++i) text += " above a square";

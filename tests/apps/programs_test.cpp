@@ -19,6 +19,7 @@
 #include "core/random.h"
 #include "model/weights.h"
 #include "tests/apps/run_to_end.h"
+#include "tests/core/temporary_folder.h"
 #include "tests/train/small_run.h"
 #include "train/run_folder.h"
 
@@ -93,6 +94,37 @@ TEST(Tessera, EveryCommandHasHelp) {
     EXPECT_NE(finished.output.find("Usage: tessera"), std::string::npos) << command;
   }
   EXPECT_EQ(run_to_end(kTessera + " make-shape").exit_code, 2);
+}
+
+TEST(Tessera, TrainsATokenizerOnTextThatWasSavedAnywhere) {
+  const TemporaryFolder folder;
+  const auto place = [&](const char* name) { return (folder.path() / name).string(); };
+  const auto trained = [&](const std::string& text) {
+    write_file_atomically(place("text.txt"), text);
+    return run_to_end(kTessera + " train-tokenizer --shrink --output " + place("out.model") + " --text " +
+                      place("text.txt"));
+  };
+  ASSERT_EQ(trained("a red circle\na blue square\n").exit_code, 0);
+  const std::string expected = read_file(place("out.model"));
+  for (const char* text : {"\xef\xbb\xbf"
+                           "a red circle\na blue square\n",
+                           "a red circle\r\n\r\na blue square\r\n", "a red circle\na blue square"}) {
+    ASSERT_EQ(trained(text).exit_code, 0);
+    EXPECT_EQ(read_file(place("out.model")), expected) << text;
+  }
+  const Finished latin = trained("a red circle\ncaf\xe9\na blue square\n");
+  EXPECT_EQ(latin.exit_code, 0) << latin.output;
+  EXPECT_EQ(read_file(place("out.model")), expected);
+  EXPECT_NE(
+      latin.output.find("1 of 3 lines are no UTF-8 and left out; the first: " + place("text.txt") + ":2"),
+      std::string::npos)
+      << latin.output;
+  const Finished wide =
+      trained(std::string("\xff\xfe"
+                          "a\0b\0",
+                          6));
+  EXPECT_EQ(wide.exit_code, 1);
+  EXPECT_NE(wide.output.find("UTF-16"), std::string::npos) << wide.output;
 }
 
 class QuickstartTest : public testing::Test {

@@ -153,8 +153,12 @@ TEST_F(Safetensors, FilesThatAreNoneAreRefused) {
   write_raw("");
   EXPECT_THAT(complaint(), HasSubstr("0 bytes"));
   write_raw("1234567");
-  EXPECT_THAT(complaint(), HasSubstr("7 bytes"));
+  EXPECT_THAT(complaint(), HasSubstr("a text that begins '1234567'"));
+  write_raw("\x81\x93\xff");
+  EXPECT_THAT(complaint(), HasSubstr("3 bytes"));
   write_raw(length_of(0));
+  EXPECT_THAT(complaint(), HasSubstr("begins with zeros"));
+  write_raw(length_of(2) + "[]");
   EXPECT_THAT(complaint(), HasSubstr("begin with '{'"));
   write_raw(length_of(3) + "{}");
   EXPECT_THAT(complaint(), HasSubstr("cut off"));

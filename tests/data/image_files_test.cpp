@@ -330,7 +330,8 @@ TEST(ImageFiles, OtherFormatsAreNamed) {
       {"II*\0"s + std::string(30, '\0'), "TIFF"},
       {"\0\5\x16\7"s + std::string(30, '\0'), "AppleDouble"},
       {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"},
-      {"<!DOCTYPE html><html>", "HTML"},
+      {"<!DOCTYPE html><html><body>Not found</body></html>", "a web page"},
+      {std::string(500, '\0'), "begins with zeros"},
       {"BM" + std::string(30, '\0'), "a BMP"}};
   for (const auto& [bytes, what] : files) {
     EXPECT_THAT(testing::error_of([&, &bytes = bytes] { decode_image(as_bytes(bytes), "a.jpg"); }),

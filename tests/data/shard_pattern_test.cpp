@@ -33,6 +33,36 @@ TEST(ShardPattern, RefusesWhatIsNoPattern) {
   }
 }
 
+TEST(ShardPattern, ABackslashMakesABracePartOfAName) {
+  EXPECT_THAT(expand_braces("br\\{1\\}/s-{0..1}"), ElementsAre("br{1}/s-0", "br{1}/s-1"));
+  EXPECT_THAT(expand_braces("{a\\,b,c\\}}"), ElementsAre("a,b", "c}"));
+  EXPECT_THAT(expand_braces("a\\\\{0..1}"), ElementsAre("a\\0", "a\\1"));
+  EXPECT_THAT(expand_braces("a\\b"), ElementsAre("a\\b")) << "before other letters it is one itself";
+  EXPECT_THAT(error_of([] { expand_braces("br{1}/s"); }), HasSubstr("has a backslash in front"));
+}
+
+TEST(ShardPattern, WhatIsThereUnderAPatternsNameIsMeantByIt) {
+  const TemporaryFolder folder;
+  const auto names = [&](const std::string& pattern) {
+    std::vector<std::string> found;
+    for (const auto& path : expand_shards({folder.file(pattern)}))
+      found.push_back(path.lexically_relative(folder.path()).string());
+    return found;
+  };
+  for (const std::string inside : {"br{1}", "open{", "},{", "{a,b}", "a"}) {
+    std::filesystem::create_directories(folder.path() / inside);
+    for (const char* name : {"s-0.tar", "s-1.tar", "t{0..1}.tar", "t\\,.tar"})
+      testing::write_bytes(folder.file(inside + "/" + name), "x");
+    EXPECT_THAT(names(inside + "/s-{0..1}.tar"), ElementsAre(inside + "/s-0.tar", inside + "/s-1.tar"));
+    EXPECT_THAT(names(inside + "/t{0..1}.tar"), ElementsAre(inside + "/t{0..1}.tar"));
+    EXPECT_THAT(names(inside + "/t\\,.tar"), ElementsAre(inside + "/t\\,.tar"));
+  }
+  EXPECT_THAT(names("br\\{1\\}/s-{0..1}.tar"), ElementsAre("br{1}/s-0.tar", "br{1}/s-1.tar"));
+  // Braces that hold a '/', where no folder is called so.
+  EXPECT_THAT(names("{a/s-0,br\\{1\\}/s-1}.tar"), ElementsAre("a/s-0.tar", "br{1}/s-1.tar"));
+  EXPECT_THAT(error_of([&] { names("gone{1}/s-0.tar"); }), HasSubstr("has a backslash in front"));
+}
+
 TEST(ShardPattern, NamesTheFileThatIsMissingOrTwice) {
   const TemporaryFolder folder;
   testing::write_bytes(folder.file("s-0.tar"), "x");

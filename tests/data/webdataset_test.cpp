@@ -181,6 +181,16 @@ TEST(WebDataset, ATarThatIsNoneIsAnErrorThatNamesIt) {
     testing::write_bytes(folder.file(name), bytes);
     EXPECT_THAT(error_of([&, &name = name] { open(folder.file(name)); }), HasSubstr(name)) << name;
   }
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 20480\n";
+  const std::pair<std::string, const char*> stand_ins[] = {
+      {pointer, "git lfs pull"},
+      {"<!doctype html><title>404</title>" + std::string(2000, ' '), "web page"},
+      {"\x1f\x8b\x08" + std::string(600, '\0'), "a gzip archive; unpack it first"}};
+  for (const auto& [bytes, says] : stand_ins) {
+    testing::write_bytes(folder.file("a.tar"), bytes);
+    EXPECT_THAT(error_of([&] { open(folder.file("a.tar")); }),
+                ::testing::AllOf(HasSubstr("a.tar"), HasSubstr(says)));
+  }
   const auto nothing = write_tar(folder.file("nothing.tar"), {{"readme.md", "no samples"}});
   EXPECT_THAT(error_of([&] { open(nothing); }), HasSubstr("nothing.tar"));
 }

@@ -36,6 +36,11 @@ TEST(ClassFolder, ListsClassesAndImagesInOrder) {
   touch(folder.path() / "names", "cat\thouse cat\r\ntree_frog\tfrog\nunused\tx\n");
   EXPECT_EQ(read_class_folder(folder.path(), folder.path() / "names").classes,
             (std::vector<std::string>{"house cat", "frog"}));
+  touch(folder.path() / "names",
+        "\xef\xbb\xbf"
+        "cat\thouse cat\ntree_frog\tfrog");
+  EXPECT_EQ(read_class_folder(folder.path(), folder.path() / "names").classes,
+            (std::vector<std::string>{"house cat", "frog"}));
 }
 
 TEST(ClassFolder, RefusesTwoClassesOfOneName) {
@@ -77,6 +82,10 @@ TEST(PromptTemplates, PutEveryClassInEverySentence) {
   const fs::path file = folder.path() / "templates";
   touch(file, "one {}.\n\n{} two\n");
   EXPECT_EQ(prompt_templates(file), (std::vector<std::string>{"one {}.", "{} two"}));
+  touch(file, "\xef\xbb\xbfone {}.\r\n\r\n{} two");
+  EXPECT_EQ(prompt_templates(file), (std::vector<std::string>{"one {}.", "{} two"}));
+  touch(file, "one {}\n{} caf\xe9\n");
+  EXPECT_EQ(error_of([&] { prompt_templates(file); }).rfind(file.string() + ":2: expected UTF-8", 0), 0u);
   touch(file, "one {}\ntwo\n");
   EXPECT_EQ(error_of([&] { prompt_templates(file); }),
             file.string() + ":2: expected one {} in place of the class, found 'two'");

@@ -85,6 +85,30 @@ TEST(HuggingFaceExport, RefusesATokenizerOfAnotherSizeAndPlacesItCantWrite) {
   EXPECT_THAT(entries(folder.path), UnorderedElementsAre("file"));
 }
 
+TEST(HuggingFaceExport, ReadsModelsThatWereWrappedForTraining) {
+  const TemporaryFolder folder;
+  LanguageModel model(export_config(), 5);
+  save_hugging_face(model, small_tokenizer(), folder.path / "m");
+  const auto write = [&](const std::string& before, const std::string& in_layer) {
+    TensorMap wrapped;
+    for (auto [name, weight] : language_model_weights(model)) {
+      const std::string layer = "layers.1.";
+      if (const std::size_t at = name.find(layer); at != std::string::npos)
+        name.insert(at + layer.size(), in_layer);
+      wrapped[before + name] = weight;
+    }
+    write_safetensors(folder.path / "m" / "model.safetensors", wrapped);
+  };
+  for (const char* before : {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."}) {
+    write(before, before == std::string("module.") ? "_orig_mod." : "");
+    LanguageModel loaded = load_hugging_face(folder.path / "m");
+    EXPECT_TRUE(at::equal(logits_of(loaded), logits_of(model))) << before;
+  }
+  write("decoder.", "");
+  EXPECT_THAT(error_of([&] { load_hugging_face(folder.path / "m"); }),
+              AllOf(HasSubstr("unexpected: decoder."), HasSubstr("have \"decoder.\" in front")));
+}
+
 TEST(HuggingFaceExport, ReadsHalfPrecisionWeights) {
   const TemporaryFolder folder;
   LanguageModel model(export_config(), 5);

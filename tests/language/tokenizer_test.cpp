@@ -197,6 +197,12 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
     EXPECT_THAT(error_of([&] { Tokenizer::load(path); }), HasSubstr(path.string()))
         << content.size() << " bytes";
   }
+  write_file_atomically(path, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 499723\n");
+  EXPECT_THAT(error_of([&] { Tokenizer::load(path); }),
+              AllOf(HasSubstr(path.string()), HasSubstr("git lfs pull")));
+  write_file_atomically(path, "<!DOCTYPE html>\n<html></html>");
+  EXPECT_THAT(error_of([&] { Tokenizer::load(path); }),
+              AllOf(HasSubstr(path.string()), HasSubstr("web page")));
 }
 
 }  // namespace

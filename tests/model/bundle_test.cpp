@@ -81,10 +81,12 @@ class BundleTest : public testing::Test {
     return elsewhere;
   }
 
-  const fs::path& root() const { return root_.path(); }
+  const fs::path& root() const { return place_; }
+
+  TemporaryFolder root_;
+  fs::path place_ = root_.path();  ///< of everything that a run reads and writes
 
  private:
-  TemporaryFolder root_;
   TemporaryFolder elsewhere_;
 };
 
@@ -168,6 +170,36 @@ TEST_F(BundleTest, OfABundleMayBeMergedLaterAndReplacesAnOlderOne) {
   EXPECT_THAT(error_of([&] { write_bundle(root() / "bundle", root() / "again", {.merge_lora = true}); }),
               HasSubstr("no adapter to merge"));
   EXPECT_FALSE(fs::exists(root() / "again"));
+}
+
+TEST_F(BundleTest, KeepsWhatOthersPutIntoTheOlderOne) {
+  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora), bundle = root() / "bundle";
+  EXPECT_EQ(write_bundle(checkpoint, bundle, {}).count, 0u);
+  fs::create_directories(bundle / ".git" / "refs");
+  const std::vector<const char*> others = {"NOTES.md", ".git/HEAD", ".git/refs/main", "adapter/README.md"};
+  for (const char* name : others) write_file_atomically(bundle / name, name);
+  const KeptFiles kept = write_bundle(checkpoint, bundle, {.merge_lora = true});
+  EXPECT_EQ(kept.count, others.size());
+  for (const char* name : others) EXPECT_EQ(read_file(bundle / name), name);
+  EXPECT_FALSE(fs::exists(bundle / "adapter" / "adapter_config.json")) << "of the older bundle";
+  EXPECT_FALSE(fs::exists(bundle / "adapter" / "adapter_model.safetensors"));
+  EXPECT_FALSE(load_model(bundle).model->has_lora());
+}
+
+TEST_F(BundleTest, FolderNamesNeedNotBeUtf8NorPlain) {
+  for (const char* name : {"caf\xe9", "100% caf\xe9", "br{1}, epoch=5 @home", "-r"}) {
+    place_ = root_.path() / name;
+    fs::create_directories(place_);
+    const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+    const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
+    EXPECT_EQ(backbone_of_checkpoint(checkpoint).path, root() / "run" / "backbone");
+    EXPECT_EQ(load_config(checkpoint / "config.yaml").data.train.at(0),
+              (root() / "data" / "train.tar").string());
+    write_bundle(checkpoint, root() / "bundle", {});
+    const std::vector<at::Tensor> found = outputs(load_model(root() / "bundle"));
+    for (std::size_t i = 0; i < found.size(); ++i)
+      EXPECT_TRUE(torch::equal(found[i], expected[i])) << name << i;
+  }
 }
 
 TEST_F(BundleTest, NeverReplacesWhatIsNoBundle) {

@@ -111,14 +111,29 @@ TEST(FacebookWeights, PublishedSizesAreFound) {
   }
 }
 
+TEST(FacebookWeights, ModelsThatWereWrappedForTrainingLoad) {
+  const TemporaryFolder temporary;
+  const auto expected = load_dinov2(fixture("facebook_plain.pth"));
+  for (const char* before : {"module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.backbone.",
+                             "backbone._fsdp_wrapped_module."}) {
+    TensorMap wrapped;
+    for (const auto& [name, tensor] : plain()) wrapped[before + name] = tensor;
+    write_safetensors(temporary.path() / "facebook.safetensors", wrapped);
+    const auto found = load_dinov2(temporary.path() / "facebook.safetensors");
+    EXPECT_EQ(found->config().to_json(), expected->config().to_json());
+    for (const auto& item : expected->named_parameters())
+      EXPECT_TRUE(at::equal(item.value(), found->named_parameters()[item.key()])) << before << item.key();
+  }
+}
+
 TEST(FacebookWeights, ChunksWrappersAndHeadsChangeNothing) {
   const FacebookWeights expected = from_facebook(plain(), "file");
   TensorMap chunked = plain();
   replace_in_names(chunked, "blocks.0.", "blocks.0.0.");
   replace_in_names(chunked, "blocks.1.", "blocks.1.1.");
   TensorMap wrapped = plain();
-  replace_in_names(wrapped, "", "module.backbone.");
-  wrapped["module.ibot_head.last_layer.weight"] = at::zeros({2, 2});
+  replace_in_names(wrapped, "", "backbone.");
+  wrapped["ibot_head.last_layer.weight"] = at::zeros({2, 2});
   for (const TensorMap& tensors : {chunked, wrapped}) {
     EXPECT_TRUE(has_facebook_names(tensors));
     const FacebookWeights found = from_facebook(tensors, "file");

@@ -466,5 +466,43 @@ TEST(PeftFiles, MissingAndBrokenFilesAreNamed) {
   EXPECT_THAT(message(), HasSubstr("adapter_model.safetensors"));
 }
 
+TEST(PeftFiles, StandInsAreNamed) {
+  const TemporaryFolder temporary;
+  const auto model = adapted_model();
+  const auto message = [&] { return error_of([&] { load_adapter(temporary.path(), *random_model()); }); };
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    for (const auto& [content, says] :
+         {std::pair("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 595\n",
+                    "git lfs pull"),
+          std::pair("<!DOCTYPE html><html></html>", "a web page")}) {
+      save_adapter(temporary.path(), *model, kOptions);
+      write_file_atomically(temporary.path() / name, content);
+      EXPECT_THAT(message(), testing::AllOf(HasSubstr(name), HasSubstr(says)));
+    }
+  }
+}
+
+TEST(PeftFiles, AdaptersOfModelsThatWereWrappedForTrainingLoad) {
+  const TemporaryFolder temporary;
+  const auto model = adapted_model();
+  save_adapter(temporary.path(), *model, kOptions);
+  const std::string config = read_file(temporary.path() / "adapter_config.json");
+  const TensorMap tensors = adapter_tensors(*model, kOptions, ModuleNaming::kCurrent);
+  const at::Tensor pixels = random_pixels(), expected = model->forward(pixels);
+  for (const char* before : {"module.", "_orig_mod.", "module._orig_mod."}) {
+    for (const bool inside : {false, true}) {
+      TensorMap wrapped;
+      for (const auto& [name, tensor] : tensors) {
+        wrapped[inside ? kPeftPrefix + before + without_peft_prefix(name) : before + name] = tensor;
+      }
+      write_safetensors(temporary.path() / "adapter_model.safetensors", wrapped);
+      const auto loaded = random_model();
+      load_adapter(temporary.path(), *loaded);
+      loaded->eval();
+      EXPECT_TRUE(at::equal(loaded->forward(pixels), expected)) << before << inside;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera::vision

@@ -48,6 +48,58 @@ TEST(WeightsFile, PytorchsShardsLoadByTheirIndex) {
               AllOf(HasSubstr("pytorch_model.bin.index.json"), HasSubstr("expected a file of weights")));
 }
 
+/// A copy of the folder whose tensors have what training wraps around a model in their names.
+void wrap_names(const fs::path& folder, const std::string& before,
+                const std::string& after_first_layer = "") {
+  TensorMap wrapped;
+  const std::string layer = "layer.1.";
+  for (auto [name, tensor] : read_weights(fixture() / "pytorch_model.bin")) {
+    const std::size_t at = name.find(layer);
+    if (at != std::string::npos) name.insert(at + layer.size(), after_first_layer);
+    wrapped[before + name] = tensor.contiguous();
+  }
+  fs::copy_file(fixture() / "config.json", folder / "config.json", fs::copy_options::overwrite_existing);
+  write_safetensors(folder / "model.safetensors", wrapped);
+}
+
+TEST(WeightsFile, ModelsThatWereWrappedForTrainingLoad) {
+  const TemporaryFolder temporary;
+  for (const char* before : {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", ""}) {
+    for (const char* after : {"", "_orig_mod.", "_checkpoint_wrapped_module."}) {
+      wrap_names(temporary.path(), before, after);
+      EXPECT_LT(error_of_features(temporary.path()), 2e-5) << before << after;
+    }
+  }
+}
+
+TEST(WeightsFile, AnotherPrefixIsNamed) {
+  const TemporaryFolder temporary;
+  wrap_names(temporary.path(), "model.encoder_of_images.");
+  EXPECT_THAT(error_of([&] { load_dinov2(temporary.path()); }),
+              AllOf(HasSubstr("unexpected: "), HasSubstr("have \"model.encoder_of_images."),
+                    HasSubstr("removeprefix")));
+}
+
+TEST(WeightsFile, StandInsAreNamed) {
+  const TemporaryFolder temporary;
+  fs::copy_file(fixture() / "config.json", temporary.path() / "config.json");
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 346345912\n";
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"}) {
+    const fs::path path = temporary.path() / name;
+    write_file_atomically(path, pointer);
+    EXPECT_THAT(error_of([&] { load_dinov2(temporary.path()); }),
+                AllOf(HasSubstr(name), HasSubstr("git lfs pull")));
+    write_file_atomically(path, "<!doctype html><html></html>");
+    EXPECT_THAT(error_of([&] { load_dinov2(temporary.path()); }),
+                AllOf(HasSubstr(name), HasSubstr("web page")));
+    fs::remove(path);
+  }
+  fs::copy_file(fixture() / "pytorch_model.bin", temporary.path() / "pytorch_model.bin");
+  write_file_atomically(temporary.path() / "config.json", pointer);
+  EXPECT_THAT(error_of([&] { load_dinov2(temporary.path()); }),
+              AllOf(HasSubstr("config.json"), HasSubstr("git lfs pull")));
+}
+
 TEST(WeightsFile, SafetensorsComeFirstAndTheIndexAfterItsFile) {
   const TemporaryFolder temporary;
   for (const char* name : {"pytorch_model.bin.index.json", "pytorch_model.bin",
