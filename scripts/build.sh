@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, configures and builds.
 #
-#   scripts/build.sh [PRESET [TARGET…]]     PRESET: cpu-release (default), cpu-debug, asan; no target: everything
+#   scripts/build.sh [PRESET [TARGET…]]     PRESET: cpu-release (default), cpu-files (compiled file by file),
+#                                           cpu-debug, asan; no target: everything
 #   scripts/build.sh --help
 #
 # The result is in build/PRESET, programs in build/PRESET/bin.

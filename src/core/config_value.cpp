@@ -11,7 +11,7 @@ namespace tessera {
 namespace {
 
 /// Text that YAML reads back as the same string, plain where nothing in it could be taken for something else.
-std::string quoted(const std::string& text) {
+std::string yaml_string(const std::string& text) {
   static constexpr std::array<std::string_view, 8> kReserved = {"null", "Null", "NULL",  "true",
                                                                 "True", "TRUE", "False", "FALSE"};
   const auto is_plain = [](unsigned char c) {
@@ -112,10 +112,10 @@ struct ToYaml {
   }
   std::string operator()(const IntegerValue& value) const { return std::to_string(value.member.of(config)); }
   std::string operator()(const NumberValue& value) const { return number_text(value.member.of(config)); }
-  std::string operator()(const TextValue& value) const { return quoted(value.member.of(config)); }
+  std::string operator()(const TextValue& value) const { return yaml_string(value.member.of(config)); }
   std::string operator()(const WordValue& value) const { return value.words.at(value.get(config)); }
   std::string operator()(const TextListValue& value) const {
-    return flow_list(value.member.of(config), quoted);
+    return flow_list(value.member.of(config), yaml_string);
   }
   std::string operator()(const NumberListValue& value) const {
     return flow_list(value.member.of(config), number_text);
@@ -125,13 +125,13 @@ struct ToYaml {
   }
   std::string operator()(const ModulesValue& value) const {
     const ModuleSelection& modules = value.member.of(config);
-    return modules.pattern.empty() ? flow_list(modules.names, quoted) : quoted(modules.pattern);
+    return modules.pattern.empty() ? flow_list(modules.names, yaml_string) : yaml_string(modules.pattern);
   }
   template <typename Number, typename Range>
   std::string operator()(const NamedValues<Number, Range>& value) const {
     std::string out;
     for (const auto& [name, number] : value.member.of(config))
-      out += fmt::format("{}{}: {}", out.empty() ? "" : ", ", quoted(name), number);
+      out += fmt::format("{}{}: {}", out.empty() ? "" : ", ", yaml_string(name), number);
     return "{" + out + "}";
   }
 };

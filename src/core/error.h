@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace tessera {
@@ -26,6 +27,9 @@ template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
+
+/// What the system says of an errno: "No such file or directory".
+inline std::string system_message(int error) { return std::generic_category().message(error); }
 
 /// Text of a file in a message: in quotation marks, without what a terminal would take for a command, and not
 /// longer than a line or two.

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <system_error>
 #include <vector>
 
 #include "core/error.h"
@@ -20,14 +19,12 @@ namespace {
 
 constexpr std::size_t kBufferSize = std::size_t{1} << 20;
 
-std::string reason(int error) { return std::generic_category().message(error); }
-
 /// An open file descriptor that closes itself.
 class Descriptor {
  public:
   Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {
     if (value_ < 0) {
-      fail("{}: can't be opened: {}", path.string(), reason(errno));
+      fail("{}: can't be opened: {}", path.string(), system_message(errno));
     }
   }
   ~Descriptor() { ::close(value_); }
@@ -49,7 +46,7 @@ std::size_t read_some(const Descriptor& file, char* buffer, std::size_t size,
       if (errno == EINTR) {
         continue;
       }
-      fail("{}: can't be read: {}", path.string(), reason(errno));
+      fail("{}: can't be read: {}", path.string(), system_message(errno));
     }
     if (count == 0) {
       break;
@@ -99,7 +96,7 @@ void sync_to_disk(const std::filesystem::path& path) {
   const Descriptor file(path, O_RDONLY);
   // EINVAL: a file system that has nothing to flush here.
   if (::fsync(file.get()) != 0 && errno != EINVAL) {
-    fail("{}: can't be flushed to disk: {}", path.string(), reason(errno));
+    fail("{}: can't be flushed to disk: {}", path.string(), system_message(errno));
   }
 }
 
@@ -122,7 +119,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(place_to_write
                fmt::format(".{}.tmp-{}-{}", path_.filename().string(), ::getpid(), serial.fetch_add(1));
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor_ < 0) {
-    fail("{}: can't be written: {}", path_.string(), reason(errno));
+    fail("{}: can't be written: {}", path_.string(), system_message(errno));
   }
 }
 
@@ -143,7 +140,7 @@ void AtomicFile::write(const void* data, std::size_t size) {
       if (errno == EINTR) {
         continue;
       }
-      fail("{}: can't be written: {}", path_.string(), reason(errno));
+      fail("{}: can't be written: {}", path_.string(), system_message(errno));
     }
     bytes += count;
     size -= static_cast<std::size_t>(count);
@@ -152,21 +149,21 @@ void AtomicFile::write(const void* data, std::size_t size) {
 
 void AtomicFile::seek(std::uint64_t position) {
   if (::lseek(descriptor_, static_cast<off_t>(position), SEEK_SET) < 0) {
-    fail("{}: can't be written: {}", path_.string(), reason(errno));
+    fail("{}: can't be written: {}", path_.string(), system_message(errno));
   }
 }
 
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0 && errno != EINVAL) {
-    fail("{}: can't be flushed to disk: {}", path_.string(), reason(errno));
+    fail("{}: can't be flushed to disk: {}", path_.string(), system_message(errno));
   }
   const int descriptor = descriptor_;
   descriptor_ = -1;
   if (::close(descriptor) != 0) {
-    fail("{}: can't be written: {}", path_.string(), reason(errno));
+    fail("{}: can't be written: {}", path_.string(), system_message(errno));
   }
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail("{}: can't be replaced: {}", path_.string(), reason(errno));
+    fail("{}: can't be replaced: {}", path_.string(), system_message(errno));
   }
   temporary_.clear();
   sync_to_disk(folder_of(path_));

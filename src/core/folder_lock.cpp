@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "core/error.h"
 
@@ -13,7 +12,7 @@ namespace tessera {
 
 FolderLock::FolderLock(const std::filesystem::path& folder)
     : descriptor_(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (descriptor_ < 0) fail("{}: the folder can't be opened: {}", folder.string(), std::strerror(errno));
+  if (descriptor_ < 0) fail("{}: the folder can't be opened: {}", folder.string(), system_message(errno));
   int result = 0;
   do {
     result = ::flock(descriptor_, LOCK_EX);
@@ -21,7 +20,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder)
   if (result != 0) {
     const int error = errno;
     ::close(descriptor_);
-    fail("{}: the folder can't be locked: {}", folder.string(), std::strerror(error));
+    fail("{}: the folder can't be locked: {}", folder.string(), system_message(error));
   }
 }
 

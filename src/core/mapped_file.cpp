@@ -6,23 +6,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "core/error.h"
 
 namespace tessera {
 
-namespace {
-
-std::string reason(int error) { return std::generic_category().message(error); }
-
-}  // namespace
-
 MappedFile::MappedFile(const std::filesystem::path& path, Access access) : path_(path) {
   // Opening a pipe would wait for its writer.
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) fail("{}: can't be opened: {}", path.string(), reason(errno));
+  if (file < 0) fail("{}: can't be opened: {}", path.string(), system_message(errno));
   struct stat status {};
   if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
     ::close(file);
@@ -38,7 +31,7 @@ MappedFile::MappedFile(const std::filesystem::path& path, Access access) : path_
                          copies ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED, file, 0);
   const int error = errno;
   ::close(file);
-  if (address == MAP_FAILED) fail("{}: can't be mapped: {}", path.string(), reason(error));
+  if (address == MAP_FAILED) fail("{}: can't be mapped: {}", path.string(), system_message(error));
   bytes_ = Bytes(static_cast<const std::byte*>(address), size);
 }
 

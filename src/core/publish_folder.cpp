@@ -32,8 +32,7 @@ void sync_tree(const fs::path& folder) {
 void exchange(const fs::path& left, const fs::path& right) {
   if (renameat2(AT_FDCWD, left.c_str(), AT_FDCWD, right.c_str(), RENAME_EXCHANGE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS) {
-    fail("{}: cannot put the new folder in place: {}", right.string(),
-         std::generic_category().message(errno));
+    fail("{}: cannot put the new folder in place: {}", right.string(), system_message(errno));
   }
   // A file system without the exchange: the old folder goes first, under a name that it can be found by.
   const fs::path old = right.parent_path() / (kReplacedFolderPrefix + right.filename().string());

@@ -31,15 +31,15 @@ constexpr const char* kTensor = "torch._utils _rebuild_tensor_v2";
 constexpr const char* kTensorOfDtype =
     "torch._utils _rebuild_tensor_v3";  // for types that have no storage class
 constexpr const char* kUntyped = "torch.storage UntypedStorage";
-constexpr std::size_t kMaxRank = 64;
+constexpr std::size_t kMaxDimensions = 64;
 
-struct DtypeNames {
+struct PickledDtype {
   at::ScalarType dtype;
   const char* storage;  ///< class of the storages of that type; empty: they are untyped
   const char* dtype_name;
 };
 
-constexpr std::array<DtypeNames, 17> kDtypes{{
+constexpr std::array<PickledDtype, 17> kPickledDtypes{{
     {at::kDouble, "torch DoubleStorage", "torch float64"},
     {at::kFloat, "torch FloatStorage", "torch float32"},
     {at::kHalf, "torch HalfStorage", "torch float16"},
@@ -62,7 +62,7 @@ constexpr std::array<DtypeNames, 17> kDtypes{{
 const std::set<std::string>& known_globals() {
   static const std::set<std::string> globals = [] {
     std::set<std::string> names = {kParameter, kTensor, kTensorOfDtype, kUntyped};
-    for (const DtypeNames& entry : kDtypes) {
+    for (const PickledDtype& entry : kPickledDtypes) {
       if (*entry.storage != '\0') names.insert(entry.storage);
       names.insert(entry.dtype_name);
     }
@@ -254,14 +254,14 @@ class PytorchFile {
   }
 
   static at::ScalarType storage_dtype(const std::string& name, const std::string& where) {
-    for (const DtypeNames& entry : kDtypes) {
+    for (const PickledDtype& entry : kPickledDtypes) {
       if (name == entry.storage) return entry.dtype;
     }
     fail("{}: {} is no storage with a type", where, quoted(name));
   }
 
   static at::ScalarType dtype_named(const PickleValue& value, const std::string& where) {
-    for (const DtypeNames& entry : kDtypes) {
+    for (const PickledDtype& entry : kPickledDtypes) {
       if (value.is(Kind::kGlobal) && value.text == entry.dtype_name) return entry.dtype;
     }
     fail("{}: its dtype is {} {}, which is none", where, value.kind_name(), quoted(value.text));
@@ -277,8 +277,8 @@ class PytorchFile {
 
   static std::vector<std::int64_t> numbers(const PickleValue& value, const std::string& where,
                                            const char* what) {
-    if (!value.is(Kind::kTuple) || value.items.size() > kMaxRank) {
-      fail("{}: its {} have to be a tuple of at most {} numbers", where, what, kMaxRank);
+    if (!value.is(Kind::kTuple) || value.items.size() > kMaxDimensions) {
+      fail("{}: its {} have to be a tuple of at most {} numbers", where, what, kMaxDimensions);
     }
     std::vector<std::int64_t> result;
     for (const PickleValue* item : value.items) result.push_back(whole_number(*item, where, what));

@@ -10,8 +10,6 @@
 namespace tessera::data {
 namespace {
 
-constexpr std::int64_t kMaxPixels = std::int64_t{1} << 27;
-
 /// Bounds-checked access to an image's bytes; running past the end means that the image is cut short.
 class ByteReader {
  public:

@@ -7,6 +7,9 @@
 
 namespace tessera::data {
 
+/// Larger images are neither read nor made.
+inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 27;
+
 enum class ImageFormat { kJpeg, kPng, kWebp };
 
 /// What an encoded image says about itself before it is decoded.

@@ -7,12 +7,11 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "data/image_header.h"
 #include "data/image_transform.h"
 
 namespace tessera::data {
 namespace {
-
-constexpr std::int64_t kMaxPixels = std::int64_t{1} << 27;
 
 /// Of an edge: what is kept of `length` pixels, and where it stands among `crop`.
 struct CentralPart {

@@ -13,10 +13,10 @@ namespace {
 
 constexpr std::size_t kBlock = 512;
 
-using Reader = std::unique_ptr<archive, decltype(&archive_read_free)>;
+using TarReader = std::unique_ptr<archive, decltype(&archive_read_free)>;
 
-Reader open_reader(const MappedFile& file) {
-  Reader reader(archive_read_new(), &archive_read_free);
+TarReader open_reader(const MappedFile& file) {
+  TarReader reader(archive_read_new(), &archive_read_free);
   if (!reader) throw std::bad_alloc();
   archive_read_support_format_tar(reader.get());
   if (archive_read_open_memory(reader.get(), file.bytes().data(), file.bytes().size()) != ARCHIVE_OK) {
@@ -87,7 +87,7 @@ const char* name_of(archive_entry* entry) {
 }  // namespace
 
 TarIndex index_tar(const MappedFile& file) {
-  const Reader reader = open_reader(file);
+  const TarReader reader = open_reader(file);
   TarIndex index;
   bool any_header = false;
   bool broken_before = false;  // one break is reported once, however many headers are tried after it

@@ -16,7 +16,7 @@
 namespace tessera::data {
 namespace {
 
-constexpr std::size_t kKeysNamed = 5;
+constexpr std::size_t kNamesKept = 5;
 
 struct MemberName {
   std::string key;
@@ -101,7 +101,7 @@ void WebDataset::add_shard(const std::filesystem::path& path, const Logger& logg
     }
     ++damage_.incomplete_samples;
     const std::string name = fmt::format("{}: {}", path.string(), entry.key);
-    if (damage_.first_keys.size() < kKeysNamed) damage_.first_keys.push_back(name);
+    if (damage_.first_keys.size() < kNamesKept) damage_.first_keys.push_back(name);
     logger->warn("{}: left out, {}", name,
                  entry.repeated         ? "has two images or two caption files of one kind"
                  : !entry.image.present ? "has no image (.jpg, .jpeg, .png, .webp)"

@@ -10,6 +10,19 @@ at::Tensor in_full_precision(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
 }
 
+void check_batch(const char* caller, const at::Tensor& image, const at::Tensor& text,
+                 const at::Tensor& image_ids, const at::Tensor& temperature) {
+  TORCH_CHECK(image.dim() == 2 && image.size(0) > 0, caller, ": image must be [B >= 1, D], got ",
+              image.sizes());
+  TORCH_CHECK(text.sizes() == image.sizes(), caller, ": text must be like image ", image.sizes(), ", got ",
+              text.sizes());
+  TORCH_CHECK(
+      image_ids.dim() == 1 && image_ids.size(0) == image.size(0) && image_ids.scalar_type() == at::kLong,
+      caller, ": image_ids must be [", image.size(0), "] int64, got ", image_ids.sizes(), " ",
+      image_ids.scalar_type());
+  TORCH_CHECK(temperature.dim() == 0, caller, ": temperature must be 0-dim, got ", temperature.sizes());
+}
+
 void check_queue(const char* caller, const QueueView& queue, std::int64_t width) {
   TORCH_CHECK(queue.image.dim() == 2 && queue.image.size(1) == width, caller, ": queue.image must be [Q, ",
               width, "], got ", queue.image.sizes());

@@ -13,6 +13,11 @@ namespace tessera::losses {
 /// float64 stays; everything else becomes float32.
 at::Tensor in_full_precision(const at::Tensor& tensor);
 
+/// @throws c10::Error naming `caller` where image and text are not [B >= 1, D] alike, image_ids [B] int64 and
+/// the temperature 0-dim
+void check_batch(const char* caller, const at::Tensor& image, const at::Tensor& text,
+                 const at::Tensor& image_ids, const at::Tensor& temperature);
+
 /// @param width of the batch's embeddings
 /// @throws c10::Error naming `caller` where shapes or dtypes are wrong
 void check_queue(const char* caller, const QueueView& queue, std::int64_t width);

@@ -16,19 +16,6 @@ namespace tessera::losses {
 
 namespace {
 
-void check_batch(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
-                 const at::Tensor& temperature) {
-  TORCH_CHECK(image.dim() == 2 && image.size(0) > 0, "itm_weights: image must be [B >= 1, D], got ",
-              image.sizes());
-  TORCH_CHECK(text.sizes() == image.sizes(), "itm_weights: text must be like image ", image.sizes(), ", got ",
-              text.sizes());
-  TORCH_CHECK(
-      image_ids.dim() == 1 && image_ids.size(0) == image.size(0) && image_ids.scalar_type() == at::kLong,
-      "itm_weights: image_ids must be [", image.size(0), "] int64, got ", image_ids.sizes(), " ",
-      image_ids.scalar_type());
-  TORCH_CHECK(temperature.dim() == 0, "itm_weights: temperature must be 0-dim, got ", temperature.sizes());
-}
-
 /// [B, N + Q] bool: what can't be drawn for each row.
 at::Tensor left_out(const at::Tensor& image_ids, const at::Tensor& batch_ids,
                     const std::optional<QueueView>& queue, const at::Tensor& counts) {
@@ -75,7 +62,7 @@ NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, con
                             Collectives& collectives, double uniform_share) {
   TORCH_CHECK(0 <= uniform_share && uniform_share <= 1, "itm_weights: uniform_share must be in [0, 1], got ",
               uniform_share);
-  check_batch(image, text, image_ids, temperature);
+  check_batch("itm_weights", image, text, image_ids, temperature);
   if (queue) check_queue("itm_weights", *queue, image.size(1));
   const c10::NoGradGuard no_grad;
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);

@@ -17,19 +17,6 @@ struct Candidates {
   at::Tensor positive;  ///< [B, N + Q] bool
 };
 
-void check_batch(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
-                 const at::Tensor& temperature) {
-  TORCH_CHECK(image.dim() == 2 && image.size(0) > 0, "itc_loss: image must be [B >= 1, D], got ",
-              image.sizes());
-  TORCH_CHECK(text.sizes() == image.sizes(), "itc_loss: text must be like image ", image.sizes(), ", got ",
-              text.sizes());
-  TORCH_CHECK(
-      image_ids.dim() == 1 && image_ids.size(0) == image.size(0) && image_ids.scalar_type() == at::kLong,
-      "itc_loss: image_ids must be [", image.size(0), "] int64, got ", image_ids.sizes(), " ",
-      image_ids.scalar_type());
-  TORCH_CHECK(temperature.dim() == 0, "itc_loss: temperature must be 0-dim, got ", temperature.sizes());
-}
-
 /// @param image_ids [B] of the rows
 /// @param batch_ids [N] of all ranks
 Candidates find_candidates(const at::Tensor& image_ids, const at::Tensor& batch_ids,
@@ -61,7 +48,7 @@ at::Tensor ItcLossValue::excess() const { return (sum.detach() - log_candidates)
 ItcLossValue itc_loss(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
                       const std::optional<QueueView>& queue, const at::Tensor& temperature, SameId same_id,
                       Collectives& collectives) {
-  check_batch(image, text, image_ids, temperature);
+  check_batch("itc_loss", image, text, image_ids, temperature);
   if (queue) {
     check_queue("itc_loss", *queue, image.size(1));
   }

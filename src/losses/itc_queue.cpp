@@ -11,7 +11,7 @@ namespace tessera::losses {
 
 namespace {
 
-constexpr const char* kName = "itc_queue";
+constexpr const char* kArchiveName = "itc_queue";
 
 }  // namespace
 
@@ -139,19 +139,20 @@ QueueView ItcQueue::view(std::int64_t current_step, const at::Tensor& age_allowe
 void ItcQueue::save(Archive& archive) const {
   for (const auto& [name, tensor] : columns()) {
     // A copy: the queue may move on before the archive is written.
-    archive.put(field_name(kName, name), tensor.detach().clone());
+    archive.put(field_name(kArchiveName, name), tensor.detach().clone());
   }
-  archive.json()[kName] = {{"next", next_}, {"filled", filled_}};
+  archive.json()[kArchiveName] = {{"next", next_}, {"filled", filled_}};
 }
 
 void ItcQueue::load(const Archive& archive) {
   const c10::NoGradGuard no_grad;
-  const std::int64_t next = integer_field(archive, kName, "next", 0, size() - 1);
-  const std::int64_t filled = integer_field(archive, kName, "filled", 0, size());
+  const std::int64_t next = integer_field(archive, kArchiveName, "next", 0, size() - 1);
+  const std::int64_t filled = integer_field(archive, kArchiveName, "filled", 0, size());
   // Everything is checked before anything is overwritten.
   std::vector<at::Tensor> loaded;
   for (const auto& [name, tensor] : columns()) {
-    loaded.push_back(tensor_field(archive, field_name(kName, name), tensor.sizes(), tensor.scalar_type()));
+    loaded.push_back(
+        tensor_field(archive, field_name(kArchiveName, name), tensor.sizes(), tensor.scalar_type()));
   }
   const auto rings = columns();
   for (std::size_t i = 0; i < rings.size(); ++i) {

@@ -15,7 +15,7 @@ namespace tessera::losses {
 
 namespace {
 
-constexpr const char* kName = "itc_staleness";
+constexpr const char* kProbeArchiveName = "itc_staleness";
 constexpr std::int64_t kEveryAge = std::numeric_limits<std::int64_t>::max();
 /// Probed ages within an entry's life, at least: with fewer, "the lower probed age counts" shuts a short
 /// queue.
@@ -178,7 +178,7 @@ nlohmann::json StalenessProbe::metrics() const {
 }
 
 void StalenessProbe::save(Archive& archive) const {
-  archive.json()[kName] = {
+  archive.json()[kProbeArchiveName] = {
       {"probes", history_.size()}, {"shifts", shifts_.size()}, {"allowed_age", allowed_}};
   if (!history_.empty()) {
     std::vector<at::Tensor> images, texts;
@@ -188,9 +188,9 @@ void StalenessProbe::save(Archive& archive) const {
       texts.push_back(snapshot.text);
       steps.push_back(snapshot.step);
     }
-    archive.put(field_name(kName, "image"), at::stack(images));
-    archive.put(field_name(kName, "text"), at::stack(texts));
-    archive.put(field_name(kName, "step"), at::tensor(steps, at::kLong));
+    archive.put(field_name(kProbeArchiveName, "image"), at::stack(images));
+    archive.put(field_name(kProbeArchiveName, "text"), at::stack(texts));
+    archive.put(field_name(kProbeArchiveName, "step"), at::tensor(steps, at::kLong));
   }
   if (!shifts_.empty()) {
     std::vector<double> values;
@@ -199,35 +199,40 @@ void StalenessProbe::save(Archive& archive) const {
       ages.push_back(shift.age);
       values.insert(values.end(), {shift.mean_i2t, shift.rms_i2t, shift.mean_t2i, shift.rms_t2i});
     }
-    archive.put(field_name(kName, "shift_age"), at::tensor(ages, at::kLong));
-    archive.put(field_name(kName, "shift"), at::tensor(values, at::kDouble).reshape({-1, 4}));
+    archive.put(field_name(kProbeArchiveName, "shift_age"), at::tensor(ages, at::kLong));
+    archive.put(field_name(kProbeArchiveName, "shift"), at::tensor(values, at::kDouble).reshape({-1, 4}));
   }
 }
 
 void StalenessProbe::load(const Archive& archive) {
   constexpr std::int64_t most = std::int64_t{1} << 32;
-  const std::int64_t probes = integer_field(archive, kName, "probes", 0, most);
-  const std::int64_t measured = integer_field(archive, kName, "shifts", 0, most);
-  const std::int64_t allowed = integer_field(archive, kName, "allowed_age", 0, kEveryAge);
+  const std::int64_t probes = integer_field(archive, kProbeArchiveName, "probes", 0, most);
+  const std::int64_t measured = integer_field(archive, kProbeArchiveName, "shifts", 0, most);
+  const std::int64_t allowed = integer_field(archive, kProbeArchiveName, "allowed_age", 0, kEveryAge);
 
   std::deque<Snapshot> history;
   if (probes > 0) {
-    const at::Tensor steps = tensor_field(archive, field_name(kName, "step"), {probes}, at::kLong);
-    const at::Tensor images = tensor_field(archive, field_name(kName, "image"), {probes, -1, -1}, at::kFloat);
-    const at::Tensor texts = tensor_field(archive, field_name(kName, "text"), images.sizes(), at::kFloat);
+    const at::Tensor steps =
+        tensor_field(archive, field_name(kProbeArchiveName, "step"), {probes}, at::kLong);
+    const at::Tensor images =
+        tensor_field(archive, field_name(kProbeArchiveName, "image"), {probes, -1, -1}, at::kFloat);
+    const at::Tensor texts =
+        tensor_field(archive, field_name(kProbeArchiveName, "text"), images.sizes(), at::kFloat);
     for (std::int64_t i = 0; i < probes; ++i) {
       const std::int64_t step = steps.data_ptr<std::int64_t>()[i];
       if (!history.empty() && step <= history.back().step) {
         fail("{}: tensor '{}': expected rising steps, found {} after {}", archive.source(),
-             field_name(kName, "step"), step, history.back().step);
+             field_name(kProbeArchiveName, "step"), step, history.back().step);
       }
       history.push_back({step, images[i].to(options_.device).clone(), texts[i].to(options_.device).clone()});
     }
   }
   std::vector<AgeShift> shifts;
   if (measured > 0) {
-    const at::Tensor ages = tensor_field(archive, field_name(kName, "shift_age"), {measured}, at::kLong);
-    const at::Tensor values = tensor_field(archive, field_name(kName, "shift"), {measured, 4}, at::kDouble);
+    const at::Tensor ages =
+        tensor_field(archive, field_name(kProbeArchiveName, "shift_age"), {measured}, at::kLong);
+    const at::Tensor values =
+        tensor_field(archive, field_name(kProbeArchiveName, "shift"), {measured, 4}, at::kDouble);
     const auto value = values.accessor<double, 2>();
     for (std::int64_t i = 0; i < measured; ++i) {
       shifts.push_back(

@@ -7,7 +7,7 @@ namespace tessera::memory {
 
 namespace {
 
-constexpr double kEpsilon = 1e-5;
+constexpr double kVarianceFloor = 1e-5;
 constexpr double kSmallestRate = 0.01;
 
 }  // namespace
@@ -19,7 +19,7 @@ RunningMomentsImpl::RunningMomentsImpl(std::int64_t channels) {
 }
 
 at::Tensor RunningMomentsImpl::standardise(const at::Tensor& rows) {
-  return (rows.to(mean.scalar_type()) - mean) * (variance + kEpsilon).rsqrt();
+  return (rows.to(mean.scalar_type()) - mean) * (variance + kVarianceFloor).rsqrt();
 }
 
 void RunningMomentsImpl::observe(const at::Tensor& rows) {

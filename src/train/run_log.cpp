@@ -6,7 +6,6 @@
 #include <cmath>
 #include <fstream>
 #include <sstream>
-#include <system_error>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -70,8 +69,7 @@ std::string validation_line(const nlohmann::json& record) {
 JsonLinesLog::JsonLinesLog(const std::filesystem::path& file, std::int64_t resumed_step) {
   drop_lines_after(file, resumed_step);
   file_ = std::fopen(file.c_str(), "a");
-  if (file_ == nullptr)
-    fail("{}: cannot open for writing: {}", file.string(), std::generic_category().message(errno));
+  if (file_ == nullptr) fail("{}: cannot open for writing: {}", file.string(), system_message(errno));
 }
 
 JsonLinesLog::~JsonLinesLog() { std::fclose(file_); }

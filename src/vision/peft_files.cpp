@@ -24,11 +24,11 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kConfigFile = "adapter_config.json";
-constexpr const char* kWeightsFile = "adapter_model.safetensors";
+constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
 constexpr const char* kPickledFile = "adapter_model.bin";  // of PEFT before 0.5, or on request
 /// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
 const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
-const std::string kMagnitude = ".lora_magnitude_vector";
+const std::string kMagnitudeSuffix = ".lora_magnitude_vector";
 
 /// Of an adapter that isn't called "default", PEFT makes a folder inside: "; there is one in mine", or
 /// nothing.
@@ -45,7 +45,7 @@ std::string adapters_inside(const fs::path& folder) {
 std::string parameter_path(const std::string& key) {
   std::string path = without_wrapper_prefix(without_peft_prefix(key));
   if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
-  if (path.ends_with(kMagnitude + ".weight")) path.resize(path.size() - std::string(".weight").size());
+  if (path.ends_with(kMagnitudeSuffix + ".weight")) path.resize(path.size() - std::string(".weight").size());
   return path_here(path);
 }
 
@@ -190,7 +190,7 @@ void save_adapter(const fs::path& folder, torch::nn::Module& root, const LoraOpt
   if (error) {
     fail("{}: the folder can't be made: {}", folder.string(), error.message());
   }
-  write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
+  write_safetensors(folder / kAdapterWeightsFile, tensors, {{"format", "pt"}});
   write_file_atomically(folder / kConfigFile, config.dump(2));
 }
 
@@ -254,10 +254,10 @@ LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files) {
 AdapterFiles read_adapter(const fs::path& folder) {
   const auto refuse = [&](const char* file) {
     fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
-         kConfigFile, kWeightsFile, kPickledFile, adapters_inside(folder));
+         kConfigFile, kAdapterWeightsFile, kPickledFile, adapters_inside(folder));
   };
   if (!fs::exists(folder / kConfigFile)) refuse(kConfigFile);
-  if (!fs::exists(adapter_weights_file(folder))) refuse(kWeightsFile);
+  if (!fs::exists(adapter_weights_file(folder))) refuse(kAdapterWeightsFile);
   const Json config = read_json_file<Json>(folder / kConfigFile);
   parse_adapter_config(config, folder.string());  // before anything is said of the tensors
   return AdapterFiles::of(config, read_weights(adapter_weights_file(folder)), folder.string());
@@ -265,7 +265,8 @@ AdapterFiles read_adapter(const fs::path& folder) {
 
 fs::path adapter_weights_file(const fs::path& folder) {
   const fs::path pickled = folder / kPickledFile;
-  return !fs::exists(folder / kWeightsFile) && fs::exists(pickled) ? pickled : folder / kWeightsFile;
+  return !fs::exists(folder / kAdapterWeightsFile) && fs::exists(pickled) ? pickled
+                                                                          : folder / kAdapterWeightsFile;
 }
 
 LoraOptions load_adapter(const fs::path& folder, torch::nn::Module& root) {
