@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -23,8 +25,13 @@ void check(const StepUnderTest& step) {
       (config.vision.trainable == TrainableChoice::kLora && config.lora.lora_dropout != 0)) {
     fail("step export: the step draws dropout or noise, which no other program can repeat");
   }
-  if (config.losses.itc.queue.size != 0) {
-    fail("losses.itc.queue.size: the peer has no queue; expected 0, found {}", config.losses.itc.queue.size);
+  const QueueConfig& queue = config.losses.itc.queue;
+  if (queue.size != 0 && (queue.max_shift != 0 || queue.same_id != SameId::kIgnore)) {
+    fail(
+        "losses.itc.queue: the peer has no staleness rule and no positives in the queue; expected max_shift "
+        "0 "
+        "and same_id ignore, found max_shift {} and same_id {}",
+        queue.max_shift, queue.same_id == SameId::kIgnore ? "ignore" : "positive");
   }
   if (step.compute().dtype != at::kFloat || !step.compute().device.is_cpu()) {
     fail("step export: expected fp32 on the CPU, found {}", step.compute().describe());
@@ -38,7 +45,28 @@ TensorMap all_weights(model::Stage1Model& model) {
   return weights;
 }
 
-TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch) {
+/// The queue as every batch finds it: nothing enters while the step is only differentiated.
+std::optional<losses::QueueView> queue_view(const StepUnderTest& step) {
+  const std::optional<losses::ItcQueue> queue = step.queue();
+  if (!queue) return std::nullopt;
+  const at::Tensor any_age = at::scalar_tensor(std::numeric_limits<std::int64_t>::max(), at::kLong);
+  return queue->view(step.step(), any_age);
+}
+
+TensorMap queue_tensors(const losses::QueueView& queue) {
+  TensorMap tensors = {{"image", queue.image},
+                       {"text", queue.text},
+                       {"image_ids", queue.image_ids},
+                       {"filled", queue.filled_slots()}};
+  if (queue.has_payload()) {
+    tensors["image_tokens"] = queue.image_tokens;
+    tensors["token_ids"] = queue.token_ids;
+  }
+  return tensors;
+}
+
+TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch,
+                        const std::optional<losses::QueueView>& queue) {
   const Config& config = step.config();
   const auto seed = static_cast<std::uint64_t>(config.run.seed);
   const std::int64_t pairs = batch.image_ids.size(0);
@@ -50,7 +78,7 @@ TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch) {
                        {"attention_mask", tokens.attention_mask}};
 
   const c10::NoGradGuard no_grad;
-  const losses::NoiseShape shape{0, pairs, pairs};
+  const losses::NoiseShape shape{0, pairs, pairs + (queue ? queue->image.size(0) : 0)};
   const auto noise = [&](losses::NegativeDirection direction) {
     return losses::gumbel_noise(seed, direction, step.step(), shape, step.compute().device);
   };
@@ -58,7 +86,7 @@ TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch) {
   tensors["image_noise"] = noise(losses::NegativeDirection::kImage);
   const losses::NegativeWeights weights = losses::itm_weights(
       step.model().encode_image(batch.pixels).embedding, step.model().encode_text(tokens).embedding,
-      batch.image_ids, std::nullopt, step.model().itc_temperature(), step.collectives(),
+      batch.image_ids, queue, step.model().itc_temperature(), step.collectives(),
       config.losses.itm.uniform_share);
   const losses::HardNegatives negatives =
       losses::draw_hard_negatives(weights, tensors["text_noise"], tensors["image_noise"]);
@@ -115,9 +143,11 @@ void export_step(StepUnderTest& step, const Config& original, const fs::path& fo
   check(step);
   fs::create_directories(folder);
   nlohmann::json expected = {{"groups", optimizer_groups(step)}, {"batches", nlohmann::json::array()}};
+  const std::optional<losses::QueueView> queue = queue_view(step);
+  if (queue) write_safetensors(folder / "queue.safetensors", queue_tensors(*queue));
   for (std::size_t i = 0; i < step.batches().size(); ++i) {
     const data::Batch& batch = step.batches()[i];
-    write_safetensors(folder / fmt::format("batch-{:02}.safetensors", i), batch_tensors(step, batch));
+    write_safetensors(folder / fmt::format("batch-{:02}.safetensors", i), batch_tensors(step, batch, queue));
     expected["batches"].push_back(result_of(step, batch));
   }
   write_safetensors(folder / "weights.safetensors", all_weights(step.model()));

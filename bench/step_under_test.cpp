@@ -5,6 +5,8 @@
 
 #include <chrono>
 
+#include "bench/made_up_queue.h"
+#include "core/archive.h"
 #include "core/error.h"
 #include "core/logging.h"
 #include "train/parameter_groups.h"
@@ -68,6 +70,21 @@ StepUnderTest::StepUnderTest(const Config& config, BenchPhase phase, std::int64_
     batches_.push_back(std::move(*batch));
   }
   if (batches_.empty()) fail("data.train: not one batch of {} pairs", config_.data.batch_size);
+  Archive state;
+  training_step_->save(state);
+  if (state.tensors().empty()) return;
+  std::vector<std::string> captions;
+  for (const data::Batch& batch : batches_)
+    captions.insert(captions.end(), batch.captions.begin(), batch.captions.end());
+  fill_queue(state, tokenizer_, captions);
+  training_step_->load(state);
+}
+
+std::optional<losses::ItcQueue> StepUnderTest::queue() const {
+  Archive state;
+  training_step_->save(state);
+  if (state.tensors().empty()) return std::nullopt;
+  return queue_in(state);
 }
 
 StepTimes StepUnderTest::run() {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/collectives.h"
@@ -9,6 +10,7 @@
 #include "data/loader.h"
 #include "data/webdataset.h"
 #include "language/tokenizer.h"
+#include "losses/itc_queue.h"
 #include "model/build.h"
 #include "train/adamw.h"
 #include "train/training_step.h"
@@ -27,7 +29,7 @@ struct StepTimes {
 };
 
 /// The training step of a configuration, put together as a run does it, over batches that are decoded
-/// beforehand.
+/// beforehand. A queue is full from the start (made_up_queue.h).
 class StepUnderTest {
  public:
   /// @param batches how many of the first epoch's batches to hold
@@ -47,6 +49,8 @@ class StepUnderTest {
   model::Stage1Model& model() { return *built_.model; }
   train::AdamW& optimizer() { return *optimizer_; }
   const std::vector<double>& learning_rates() const { return learning_rates_; }
+  /// A copy of the queue as it is now; none where the step has none.
+  std::optional<losses::ItcQueue> queue() const;
   /// Updates done; the number that the next step draws its random numbers by.
   std::int64_t step() const { return step_; }
 

@@ -118,6 +118,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", required=True, help="the program step_bench")
     parser.add_argument("--row", action="append", required=True, metavar="NAME=CONFIG[,KEY=VALUE]...")
+    parser.add_argument("--only", action="append", metavar="NAME", help="measure these rows alone")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a key of every configuration")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps a turn")
@@ -125,12 +126,17 @@ def main():
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--output", type=Path, default=Path("bench-results/step.json"), help="JSON file")
     arguments = parser.parse_args()
+    unknown = set(arguments.only or []) - {row.partition("=")[0] for row in arguments.row}
+    if unknown:
+        parser.error(f"--only: there is no row {', '.join(sorted(unknown))}")
     rows = []
     for row in arguments.row:
         name, _, rest = row.partition("=")
         config, *overrides = rest.split(",")
         if not config:
             parser.error(f"--row: expected NAME=CONFIG, found '{row}'")
+        if arguments.only and name not in arguments.only:
+            continue
         rows.append(measure(name, config, arguments.set + overrides, arguments))
         show(rows[-1])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -365,10 +365,47 @@ def peer_name(name, lora):
     return name
 
 
-def mean_cross_entropy(logits, positive):
-    """Targets uniform over the positives of a row."""
+class Queue:
+    """ITC's queue, with what matching needs of a pair again. Every filled slot counts but those of a row's own image."""
+
+    def __init__(self, tensors):
+        self.image, self.text, self.image_ids, self.filled, self.image_tokens, self.token_ids = (
+            tensors[name] for name in ("image", "text", "image_ids", "filled", "image_tokens", "token_ids"))
+        self.next = 0
+
+    def left_out(self, image_ids):
+        return (image_ids[:, None] == self.image_ids) | ~self.filled
+
+    @staticmethod
+    def chosen(batch, queued, index):
+        """Rows of both together; the queue's payload is far too large to be copied for them."""
+        in_batch = (index < len(batch)).view(-1, *[1] * (batch.dim() - 1))
+        queued = queued[(index - len(batch)).clamp(min=0)].to(batch.dtype)
+        return torch.where(in_batch, batch[index.clamp(max=len(batch) - 1)], queued)
+
+    def with_negative_images(self, tokens, index):
+        """Own images and negative ones, all rounded as those of the queue are."""
+        tokens = tokens.bfloat16().to(tokens.dtype)
+        return tokens, self.chosen(tokens, self.image_tokens, index)
+
+    def negative_ids(self, ids, index):
+        return self.chosen(F.pad(ids, (0, self.token_ids.size(1) - ids.size(1))), self.token_ids, index)
+
+    def enqueue(self, image, text, image_ids, tokens, ids):
+        slots = (self.next + torch.arange(len(image))) % len(self.image)
+        self.image[slots], self.text[slots], self.image_ids[slots] = image.float(), text.float(), image_ids
+        self.image_tokens[slots] = tokens.bfloat16()
+        self.token_ids[slots] = F.pad(ids, (0, self.token_ids.size(1) - ids.size(1)))
+        self.filled[slots] = True
+        self.next = (self.next + len(image)) % len(self.image)
+
+
+def mean_cross_entropy(logits, positive, left_out=None):
+    """Targets uniform over the positives of a row, among all that isn't left out."""
+    if left_out is not None:
+        logits = logits.masked_fill(left_out, MINUS_INFINITY)
     targets = positive / positive.sum(1, keepdim=True)
-    return -(logits.log_softmax(1) * targets).sum(1).mean()
+    return -(logits.log_softmax(1).masked_fill(~positive, 0) * targets).sum(1).mean()
 
 
 def maxsim_scores(patches, tokens, mask):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from served import cpu_seconds, peak_mib, product_rate
-from step_model import (Stage1Model, masked_mean, maxsim_scores, mean_cross_entropy, next_token_loss, peer_name,
+from step_model import (Queue, Stage1Model, masked_mean, maxsim_scores, mean_cross_entropy, next_token_loss, peer_name,
                         pooled_image, softplus_loss, unit_length)
 
 LOSS_TOLERANCE = 1e-3
@@ -60,6 +60,8 @@ class Step:
         self.model = Stage1Model(self.config)
         self.model.load_tessera(load_file(folder / "weights.safetensors"))
         self.model.train()
+        queue = folder / "queue.safetensors"
+        self.queue = Queue(load_file(queue)) if queue.exists() else None
         self.parts = Parts()
         self.optimizer = self.make_optimizer()
         if not any(p.requires_grad for p in self.model.vision.parameters()):
@@ -108,8 +110,14 @@ class Step:
         same = image_ids[:, None] == image_ids
         with parts("itc"):
             temperature = model.itc_temperature()
-            logits = image @ text.T / temperature
-            result["loss_itc"] = 0.5 * (mean_cross_entropy(logits, same) + mean_cross_entropy(logits.T, same))
+            images, texts, positive, left_out = image, text, same, None
+            if self.queue:
+                images, texts = torch.cat([image, self.queue.image]), torch.cat([text, self.queue.text])
+                in_queue = self.queue.left_out(image_ids)
+                left_out = torch.cat([torch.zeros_like(same), in_queue], 1)
+                positive = torch.cat([same, torch.zeros_like(in_queue)], 1)
+            result["loss_itc"] = 0.5 * (mean_cross_entropy(image @ texts.T / temperature, positive, left_out) +
+                                        mean_cross_entropy(text @ images.T / temperature, positive, left_out))
         with parts("maxsim"):
             with self.autocast():
                 patches = unit_length(model.token_projections.image_projection(states[-1][:, 1:]))
@@ -125,6 +133,7 @@ class Step:
         with parts("memory"):
             result.update(self.memory(batch, states, hidden))
         result["loss"] = self.total(result)
+        self.last = [tensor.detach() for tensor in (image, text, image_ids, tokens, ids)]
         return result
 
     def total(self, result):
@@ -137,24 +146,41 @@ class Step:
     def itm(self, batch, tokens, lower, image, text, same):
         size, mask = len(same), batch["attention_mask"]
         with torch.no_grad():
-            similarity = image @ text.T / self.model.itc_temperature()
-
-            uniform = self.config["losses"]["itm"]["uniform_share"]
+            images, texts, left_out = image, text, same
+            if self.queue:
+                images, texts = torch.cat([image, self.queue.image]), torch.cat([text, self.queue.text])
+                left_out = torch.cat([same, self.queue.left_out(batch["image_ids"])], 1)
+            temperature, uniform = self.model.itc_temperature(), self.config["losses"]["itm"]["uniform_share"]
 
             def draw(scores, noise):
-                weights = scores.masked_fill(same, float("-inf")).softmax(1).masked_fill(same, 0)
-                weights = (1 - uniform) * weights + uniform * ~same / (~same).sum(1, keepdim=True).clamp(min=1)
+                weights = scores.masked_fill(left_out, float("-inf")).softmax(1).masked_fill(left_out, 0)
+                weights = (1 - uniform) * weights + uniform * ~left_out / (~left_out).sum(1, keepdim=True).clamp(min=1)
                 return (weights.log() + noise).argmax(1), (weights > 0).any(1)
 
-            negative_text, text_valid = draw(similarity, batch["text_noise"])
-            negative_image, image_valid = draw(similarity.T, batch["image_noise"])
+            negative_text, text_valid = draw(image @ texts.T / temperature, batch["text_noise"])
+            negative_image, image_valid = draw(text @ images.T / temperature, batch["image_noise"])
         self.drawn = negative_text, negative_image
         with self.autocast():
-            logits = self.model.match_logits(torch.cat([tokens, tokens[negative_image], tokens]),
-                                             torch.cat([lower, lower, lower[negative_text]]),
-                                             torch.cat([mask, mask, mask[negative_text]]))
+            if self.queue:
+                tokens, negative_tokens = self.queue.with_negative_images(tokens, negative_image)
+                lower, negative_lower, mask, negative_mask = self.with_negative_texts(batch, lower, negative_text)
+            else:
+                negative_tokens = tokens[negative_image]
+                negative_lower, negative_mask = lower[negative_text], mask[negative_text]
+            logits = self.model.match_logits(torch.cat([tokens, negative_tokens, tokens]),
+                                             torch.cat([lower, lower, negative_lower]),
+                                             torch.cat([mask, mask, negative_mask]))
         counted = torch.cat([text_valid | image_valid, image_valid, text_valid])
         return softplus_loss(logits, size, counted)
+
+    def with_negative_texts(self, batch, lower, index):
+        """Own and negative texts, as long as the longest of them; the negatives are encoded with today's weights."""
+        ids = self.queue.negative_ids(batch["input_ids"], index)
+        length = max(lower.size(1), int((ids != 0).sum(1).max()))
+        ids = ids[:, :length]
+        mask = F.pad(batch["attention_mask"], (0, length - lower.size(1)))
+        negative_lower = self.model.lower_text(ids, (ids != 0)[:, None, None, :])
+        return F.pad(lower, (0, 0, 0, length - lower.size(1))), negative_lower, mask, ids != 0
 
     def codes(self, states, hidden, mask, has_image=None, has_text=None):
         text = None if hidden is None else masked_mean(hidden, mask)
@@ -198,6 +224,9 @@ class Step:
         torch.nn.utils.clip_grad_norm_(self.trainable, self.config["optimizer"]["clip_grad_norm"])
         self.optimizer.step()
         times.append(time.perf_counter())
+        if self.queue:
+            self.queue.enqueue(*self.last)
+        times.append(time.perf_counter())
         return [end - start for start, end in zip(times, times[1:])]
 
     def run_many(self, steps):
@@ -237,7 +266,8 @@ class Step:
         backward_scale = 1e3 * plain[1] / sum(backward.values())
         rows = [{"part": name, "forward_ms": forward.get(name, 0.0) * forward_scale,
                  "backward_ms": backward.get(name, 0.0) * backward_scale} for name in [*forward, *(set(backward) - set(forward))]]
-        return rows + [{"part": "optimizer", "forward_ms": 1e3 * plain[2], "backward_ms": 0.0}]
+        return rows + [{"part": "optimizer", "forward_ms": 1e3 * plain[2], "backward_ms": 0.0},
+                       {"part": "after update", "forward_ms": 1e3 * plain[3], "backward_ms": 0.0}]
 
     # --- the check --------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "core/random.h"
 #include "losses/contrastive.h"
@@ -93,6 +94,22 @@ HardNegatives draw_hard_negatives(const NegativeWeights& weights, const at::Tens
   const c10::NoGradGuard no_grad;
   return {draw(weights.text_weights, text_noise), draw(weights.image_weights, image_noise),
           (weights.text_weights > 0).any(1), (weights.image_weights > 0).any(1)};
+}
+
+at::Tensor candidate_rows(const at::Tensor& batch, const at::Tensor& queued, const at::Tensor& index) {
+  if (!queued.defined()) return batch.index_select(0, index);
+  TORCH_CHECK(batch.dim() >= 1 && batch.size(0) > 0 && queued.dim() == batch.dim() &&
+                  queued.sizes().slice(1) == batch.sizes().slice(1),
+              "candidate_rows: queued must be [Q, …] like the batch's ", batch.sizes(), ", got ",
+              queued.sizes());
+  const std::int64_t candidates = batch.size(0);
+  // Each row is taken from both, the one that isn't meant from a place that is there.
+  const at::Tensor from_batch = batch.index_select(0, index.clamp_max(candidates - 1));
+  const at::Tensor from_queue =
+      queued.index_select(0, (index - candidates).clamp_min(0)).to(batch.scalar_type());
+  std::vector<std::int64_t> one_a_row(static_cast<std::size_t>(batch.dim()), 1);
+  one_a_row[0] = index.size(0);
+  return at::where((index < candidates).view(one_a_row), from_batch, from_queue);
 }
 
 at::Tensor itm_negative_similarity(const NegativeWeights& weights, const HardNegatives& negatives) {

@@ -50,6 +50,17 @@ struct HardNegatives {
 HardNegatives draw_hard_negatives(const NegativeWeights& weights, const at::Tensor& text_noise,
                                   const at::Tensor& image_noise);
 
+/// What the drawn negatives are: rows of all candidates, the batch's and behind them the queue's. Bit for bit
+/// cat({batch, queued in the batch's dtype}).index_select(0, index), forward and backward, but only these
+/// rows of the queue are read: its payload is many times what a step computes with, in memory and in time.
+/// The host doesn't wait for the device.
+/// @param batch  [N, …] of all ranks
+/// @param queued [Q, …] without gradient; undefined where there is no queue
+/// @param index  [B] int64 into N + Q
+/// @return [B, …], the dtype of `batch`
+/// @throws c10::Error where shapes disagree
+at::Tensor candidate_rows(const at::Tensor& batch, const at::Tensor& queued, const at::Tensor& index);
+
 /// Mean similarity of the drawn negatives, of both directions together, 0-dim; 0 where none is valid.
 at::Tensor itm_negative_similarity(const NegativeWeights& weights, const HardNegatives& negatives);
 

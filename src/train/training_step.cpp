@@ -4,6 +4,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -107,8 +108,8 @@ at::Tensor TrainingStep::mean_over_ranks(const at::Tensor& sum, const at::Tensor
   return sum * (static_cast<double>(collectives_.size()) / collectives_.all_reduce_sum(counted).clamp_min(1));
 }
 
-at::Tensor TrainingStep::padded(const at::Tensor& text) const {
-  const std::int64_t missing = config_.language.max_tokens - text.size(1);
+at::Tensor TrainingStep::padded(const at::Tensor& text, std::int64_t length) const {
+  const std::int64_t missing = length - text.size(1);
   if (missing == 0) return text;
   if (text.dim() == 3) return at::constant_pad_nd(text, {0, 0, 0, missing}, 0);
   return at::constant_pad_nd(text, {0, missing}, tokenizer_.pad_id());
@@ -166,6 +167,12 @@ void TrainingStep::add_maxsim(const Encoded& encoded, StepOutput& output) {
   output.metrics.emplace_back("maxsim_temperature", temperature);
 }
 
+std::int64_t TrainingStep::longest_text(const at::Tensor& attention_mask) const {
+  // To ask a GPU the host would have to wait for all that it has queued.
+  if (!attention_mask.is_cpu()) return attention_mask.size(1);
+  return attention_mask.sum(1).max().item<std::int64_t>();
+}
+
 TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
                                                    const losses::HardNegatives& negatives) {
   const at::Tensor own = at::arange(encoded.size(), encoded.image_ids.options());
@@ -176,25 +183,28 @@ TrainingStep::MatchPairs TrainingStep::match_pairs(const Encoded& encoded,
             {at::cat({own, negatives.image_index, own}), at::cat({own, own, negatives.text_index})},
             {encoded.image.attended, encoded.text.attended}};
   }
+  losses::QueueView queue;
+  if (encoded.queue) queue = *encoded.queue;
   at::Tensor images = encoded.image.tokens;
   // Every image takes the rounding of the queue, or it would give away which ones are negatives.
   if (encoded.queue) images = images.to(at::kBFloat16).to(images.scalar_type());
-  at::Tensor image_candidates = collectives_.all_gather(images);
-  at::Tensor ids = collectives_.all_gather(padded(encoded.tokens.input_ids));
-  if (encoded.queue) {
-    image_candidates =
-        at::cat({image_candidates, encoded.queue->image_tokens.to(image_candidates.scalar_type())});
-    ids = at::cat({ids, encoded.queue->token_ids});
-  }
+  const at::Tensor negative_images =
+      losses::candidate_rows(collectives_.all_gather(images), queue.image_tokens, negatives.image_index);
+  at::Tensor negative_ids = losses::candidate_rows(collectives_.all_gather(padded(encoded.tokens.input_ids)),
+                                                   queue.token_ids, negatives.text_index);
+  at::Tensor negative_mask = negative_ids.ne(tokenizer_.pad_id());
+  // From here on nothing is gathered: each rank's texts are as long as the longest of its own and its
+  // negatives.
+  const std::int64_t length = std::max(encoded.tokens.input_ids.size(1), longest_text(negative_mask));
+  negative_ids = negative_ids.slice(1, 0, length);
+  negative_mask = negative_mask.slice(1, 0, length);
   // Texts from elsewhere are encoded here, with today's weights.
-  const at::Tensor negative_ids = ids.index_select(0, negatives.text_index);
-  const at::Tensor negative_mask = negative_ids.ne(tokenizer_.pad_id());
-  const at::Tensor lower = padded(encoded.text.lower);
+  const at::Tensor lower = padded(encoded.text.lower, length);
   const at::Tensor negative_lower = model_->lower_text({negative_ids, negative_mask}).to(lower.scalar_type());
   const at::Tensor others = own + encoded.size();
-  return {at::cat({images, image_candidates.index_select(0, negatives.image_index)}),
+  return {at::cat({images, negative_images}),
           at::cat({lower, negative_lower}),
-          at::cat({padded(encoded.tokens.attention_mask), negative_mask}),
+          at::cat({padded(encoded.tokens.attention_mask, length), negative_mask}),
           {at::cat({own, others, own}), at::cat({own, own, others})},
           {}};
 }

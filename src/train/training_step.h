@@ -88,14 +88,19 @@ class TrainingStep {
   bool reads_bidirectional_text() const;
   /// Σ of this rank's terms → its share of the mean over the terms of all ranks; 0 where there are none.
   at::Tensor mean_over_ranks(const at::Tensor& sum, const at::Tensor& count) const;
-  /// Text tokens, or their ids or mask, padded to language.max_tokens: the same shape on every rank.
-  at::Tensor padded(const at::Tensor& text) const;
+  /// Text tokens, or their ids or mask, padded to `length`; to language.max_tokens it is the same shape on
+  /// every rank.
+  at::Tensor padded(const at::Tensor& text, std::int64_t length) const;
+  at::Tensor padded(const at::Tensor& text) const { return padded(text, config_.language.max_tokens); }
 
   Encoded encode(const data::Batch& batch, std::int64_t step);
   void add_itc(const Encoded& encoded, StepOutput& output);
   void add_maxsim(const Encoded& encoded, StepOutput& output);
   void add_itm(const Encoded& encoded, StepOutput& output);
   void add_itm_accuracies(const losses::ItmLossValue& itm, bool with_queue, StepOutput& output) const;
+  /// How many tokens the longest of some texts takes.
+  /// @param attention_mask [N, T] bool
+  std::int64_t longest_text(const at::Tensor& attention_mask) const;
   MatchPairs match_pairs(const Encoded& encoded, const losses::HardNegatives& negatives);
   void add_caption(const Encoded& encoded, StepOutput& output);
   void add_memory(const Encoded& encoded, StepOutput& output);

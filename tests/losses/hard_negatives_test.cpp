@@ -242,5 +242,52 @@ TEST(GumbelNoise, IsAFunctionOfSeedDirectionStepAndRow) {
   EXPECT_THROW(gumbel_noise(1, NegativeDirection::kText, -1, {0, 1, 1}, at::kCPU), c10::Error);
 }
 
+/// What candidate_rows stands for, written out.
+at::Tensor rows_of_all(const at::Tensor& batch, const at::Tensor& queued, const at::Tensor& index) {
+  const at::Tensor all = queued.defined() ? at::cat({batch, queued.to(batch.scalar_type())}) : batch;
+  return all.index_select(0, index);
+}
+
+TEST(CandidateRows, AreThoseOfBatchAndQueueTogetherBitForBit) {
+  at::manual_seed(5);
+  const at::Tensor queued = at::randn({11, 3, 4}).to(at::kBFloat16);
+  const at::Tensor weights = at::randn({9, 3, 4});
+  // Ends, repeated rows of either side, and none of one of them.
+  for (const at::Tensor& index : {ids({0, 4, 5, 15, 4, 4, 2, 10, 15}), ids({1, 1, 1, 0, 4, 3, 2, 1, 0}),
+                                  ids({5, 6, 7, 15, 15, 8, 9, 10, 5})}) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      std::vector<at::Tensor> rows, gradients;
+      const at::Tensor values = at::randn({5, 3, 4}).to(dtype);
+      for (const auto& select : {rows_of_all, candidate_rows}) {
+        const at::Tensor batch = values.clone().set_requires_grad(true);
+        rows.push_back(select(batch, queued, index));
+        (rows.back() * weights).sum().backward();
+        gradients.push_back(batch.grad());
+      }
+      EXPECT_EQ(rows[1].scalar_type(), dtype);
+      EXPECT_TRUE(at::equal(rows[0], rows[1])) << dtype;
+      EXPECT_TRUE(at::equal(gradients[0], gradients[1])) << dtype;
+    }
+  }
+}
+
+TEST(CandidateRows, NumbersAndTheBatchAlone) {
+  const at::Tensor batch = at::arange(6, at::kLong).view({3, 2}), queued = batch + 100;
+  const at::Tensor index = ids({5, 0, 2, 3});
+  EXPECT_TRUE(at::equal(candidate_rows(batch, queued, index), rows_of_all(batch, queued, index)));
+  EXPECT_TRUE(at::equal(candidate_rows(batch, {}, ids({2, 2})), rows_of_all(batch, {}, ids({2, 2}))));
+  EXPECT_THROW(candidate_rows(batch, at::zeros({4, 3}, at::kLong), index), c10::Error);
+}
+
+TEST(CandidateRows, OfTheQueueThatAreNotDrawnHaveNoEffect) {
+  const at::Tensor batch = at::ones({2, 3}).set_requires_grad(true);
+  at::Tensor queued = at::full({4, 3}, std::numeric_limits<float>::quiet_NaN());
+  queued[2] = 7;
+  const at::Tensor rows = candidate_rows(batch, queued, ids({4, 1, 0}));
+  EXPECT_TRUE(at::equal(rows, at::tensor({7, 7, 7, 1, 1, 1, 1, 1, 1}).view({3, 3}).to(at::kFloat)));
+  rows.sum().backward();
+  EXPECT_TRUE(at::equal(batch.grad(), at::ones({2, 3})));
+}
+
 }  // namespace
 }  // namespace tessera::losses
