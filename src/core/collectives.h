@@ -7,8 +7,8 @@
 
 namespace tessera {
 
-/// What the ranks of a run do together. Losses gather through this interface and know no process group. So far
-/// there is the form of one process.
+/// What the ranks of a run do together. Losses gather through this interface and know no process group. So
+/// far there is the form of one process.
 class Collectives {
  public:
   virtual ~Collectives() = default;
