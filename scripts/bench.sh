@@ -35,7 +35,7 @@ readonly venv=.deps/bench-venv
 # Every queued pair counts, and half of the negatives are drawn from all candidates alike, most of them queued.
 stage1_queue_row() {
   local settings=(
-    'data.train=datasets/shapes/train-{000000..000007}.tar'
+    'data.train=["datasets/shapes/train-{000000..000007}.tar"]'
     language.tokenizer=datasets/shapes/tokenizer.model language.vocab_size=400
     vision.weights=random vision.architecture.num_hidden_layers=3
     data.batch_size=8 memory.episode=8

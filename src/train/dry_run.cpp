@@ -15,10 +15,11 @@ constexpr double kMiB = 1024.0 * 1024.0;
 
 std::string memory_line(const MemoryEstimate& memory) {
   return fmt::format(
-      "memory a rank (estimate): weights {:.0f} MiB + gradients {:.0f} + Adam {:.0f} + activations {:.0f} + "
-      "queue {:.0f} = {:.0f} MiB",
-      memory.weights / kMiB, memory.gradients / kMiB, memory.moments / kMiB, memory.activations / kMiB,
-      memory.queue / kMiB, memory.total() / kMiB);
+      "memory a rank (estimate): program {:.0f} MiB + weights {:.0f} + Adam {:.0f} + queue {:.0f} + batches "
+      "{:.0f} + step {:.0f} (activations {:.0f}, gradients {:.0f}) = {:.0f} MiB",
+      memory.program / kMiB, memory.weights / kMiB, memory.moments / kMiB, memory.queue / kMiB,
+      memory.batches / kMiB, memory.step() / kMiB, memory.activations / kMiB, memory.gradients / kMiB,
+      memory.total() / kMiB);
 }
 
 std::string describe_phase(const Config& config, const Compute& compute, model::Stage1Model& model,

@@ -1,126 +1,98 @@
 #include "train/memory_estimate.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 
-#include "ops/feed_forward.h"
-#include "vision/dinov2.h"
+#include "train/kept_activations.h"
+#include "vision/linear.h"
 
 namespace tessera::train {
 
 namespace {
 
 constexpr double kFloat = 4, kBfloat16 = 2, kInteger = 8;
-
-/// What a transformer block keeps for its backward pass, in numbers a token: inputs of the two norms, of the
-/// four attention products and of the feed-forward's products.
-/// @param inner  of the feed-forward network; twice as many where it is gated
-double kept_by_block(double hidden, double inner) { return 8 * hidden + 2 * inner; }
-
-/// The same where the feed-forward half is one kernel (ops/feed_forward.h).
-double kept_by_block_with_kernel(double hidden, double inner) { return 7 * hidden + inner; }
-
-/// Sizes of one pair's way through the model, and what is kept of it, in numbers.
-class PairPasses {
- public:
-  PairPasses(const Config& config, const model::Stage1Model& model, const Compute& compute) : model_(model) {
-    const bool full_precision_on_cpu = compute.device.is_cpu() && compute.dtype == c10::kFloat;
-    const auto kept = [&](double hidden, double inner, double projections) {
-      const bool kernel =
-          full_precision_on_cpu && ops::feed_forward_kernel_serves(static_cast<std::int64_t>(hidden),
-                                                                   static_cast<std::int64_t>(inner));
-      return (kernel ? kept_by_block_with_kernel : kept_by_block)(hidden, projections * inner);
-    };
-    const language::LanguageModelConfig& language = model.language()->config();
-    layers_ = static_cast<double>(language.num_hidden_layers);
-    levels_ = static_cast<double>(model.fusion()->levels());
-    text_width_ = static_cast<double>(language.hidden_size);
-    vocabulary_ = static_cast<double>(language.vocab_size);
-    // Gate, its SiLU, the other half and their product.
-    text_block_ = kept(text_width_, static_cast<double>(language.intermediate_size), 2);
-    text_tokens_ = static_cast<double>(config.language.max_tokens);
-    const auto side = static_cast<double>(config.data.image_size / model.vision().patch_size());
-    image_tokens_ = 1 + side * side;
-    compressor_width_ = static_cast<double>(config.compressor.hidden_size);
-    image_width_ = static_cast<double>(config.compressor.output_size);
-    image_block_ = kept(image_width_, static_cast<double>(config.fusion.image_mlp_ratio) * image_width_, 1);
-    token_size_ = static_cast<double>(config.fusion.token_size);
-  }
-
-  double image_tokens() const { return image_tokens_; }
-
-  double encoder() const {
-    const auto* dinov2 = dynamic_cast<const vision::Dinov2Model*>(&model_.vision());
-    TORCH_CHECK(dinov2 != nullptr, "memory estimate: the backbone is no Dinov2Model");
-    const vision::Dinov2Config& shape = dinov2->config();
-    const double tokens = image_tokens_ + static_cast<double>(shape.num_register_tokens);
-    return tokens * static_cast<double>(shape.num_hidden_layers) *
-           kept_by_block(static_cast<double>(shape.hidden_size),
-                         static_cast<double>(shape.intermediate_size()));
-  }
-  double compressor() const { return image_tokens_ * (compressor_width_ + 2 * image_width_); }
-  double image_blocks() const { return levels_ * image_tokens_ * image_block_; }
-  double text(double layers) const { return layers * text_tokens_ * text_block_; }
-  double text() const { return text(layers_); }
-  double lower_text() const { return text(layers_ - levels_); }
-
-  /// Token embeddings before and after they get length 1.
-  double maxsim() const { return 2 * (image_tokens_ + text_tokens_) * token_size_; }
-  /// Both sides, each reading the other, from the compressed tokens and the lower text on.
-  double fused() const {
-    return image_blocks() + text(levels_) +
-           levels_ * (cross_attention(image_tokens_, image_width_, text_tokens_, text_width_) +
-                      cross_attention(text_tokens_, text_width_, image_tokens_, image_width_));
-  }
-  /// Causal text that reads some tokens at each level, from the lower text on, and the logits with their
-  /// logarithms.
-  double decoder(double context_tokens) const {
-    return text(levels_) +
-           levels_ * cross_attention(text_tokens_, text_width_, context_tokens, image_width_) +
-           2 * text_tokens_ * vocabulary_;
-  }
-
- private:
-  /// Inputs of norm and product, query, what was read, its projection; of the context norm, key and value.
-  static double cross_attention(double tokens, double width, double context_tokens, double context_width) {
-    return tokens * 5 * width + context_tokens * (context_width + 2 * width);
-  }
-
-  const model::Stage1Model& model_;
-  double layers_, levels_, text_width_, vocabulary_, text_block_, text_tokens_;
-  double image_tokens_, compressor_width_, image_width_, image_block_, token_size_;
-};
-
-bool encoder_trains(const model::Stage1Model& model) {
-  const std::vector<model::NamedParameter> parameters = model.named_parts();
-  return std::any_of(parameters.begin(), parameters.end(), [](const model::NamedParameter& parameter) {
-    const bool of_encoder = parameter.part == model::Part::kBackbone || parameter.part == model::Part::kLora;
-    return of_encoder && parameter.tensor.requires_grad();
-  });
-}
+/// Resident before there is a model, LibTorch's part of it mostly (docs/results.md).
+constexpr double kProgram = 190.0 * 1024 * 1024;
 
 bool has_queue(const LossesConfig& losses) {
   return losses.itc.queue.size > 0 && (losses.itc.weight > 0 || losses.itm.weight > 0);
 }
 
-/// Numbers that a pair's passes keep, as TrainingStep::compute makes them.
-double kept_by_pair(const Config& config, const model::Stage1Model& model, const PairPasses& passes) {
+bool decodes(const LossesConfig& losses) { return losses.caption.weight > 0 || losses.memory.weight > 0; }
+
+bool reads_bidirectional_text(const LossesConfig& losses) {
+  return losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.itm.weight > 0 ||
+         losses.memory.weight > 0;
+}
+
+/// What a pair's passes keep beside the encoder, as TrainingStep::compute makes them.
+double kept_by_pair(const Config& config, const KeptActivations& passes) {
   const LossesConfig& losses = config.losses;
   double kept = passes.compressor() + passes.image_blocks();
-  if (encoder_trains(model)) kept += passes.encoder();
-  if (losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.itm.weight > 0 || losses.memory.weight > 0)
-    kept += passes.text();
+  if (reads_bidirectional_text(losses)) kept += passes.text();
   if (losses.maxsim.weight > 0) kept += passes.maxsim();
   if (losses.itm.weight > 0) {
     kept += 3 * passes.fused();
-    if (has_queue(losses)) kept += passes.lower_text();  // negative texts are encoded anew
+    if (has_queue(losses)) {
+      // Negatives come from elsewhere: there are twice as many images and texts, and the texts are encoded.
+      kept += 2 * passes.shared_by_pairs(/*with_self_attention=*/true) + passes.lower_text();
+    } else {
+      kept += passes.shared_by_pairs(/*with_self_attention=*/false);
+    }
   }
-  if (losses.caption.weight > 0 || losses.memory.weight > 0) kept += passes.lower_text();  // causal
-  if (losses.caption.weight > 0) kept += passes.decoder(passes.image_tokens());
-  if (losses.memory.weight > 0) kept += passes.decoder(1);
+  if (decodes(losses)) kept += passes.lower_text() + passes.first_text_attention();  // causal
+  const auto read_tokens = static_cast<double>(config.memory.read_tokens);
+  if (losses.caption.weight > 0) {
+    const bool with_memory = losses.memory.weight > 0 && config.memory.caption_share > 0;
+    kept += passes.decoder(passes.image_tokens() + (with_memory ? read_tokens : 0), with_memory);
+  }
+  if (losses.memory.weight > 0) kept += passes.decoder(read_tokens, /*joined=*/true);
   return kept;
 }
 
-double queue_bytes(const Config& config, const PairPasses& passes) {
+/// What the backward pass takes at its beginning, when all that was kept is still there.
+double first_backward(const LossesConfig& losses, const KeptActivations& passes) {
+  return std::max(decodes(losses) ? passes.logits_backward() : 0,
+                  losses.itm.weight > 0 ? 3 * passes.fused_backward() : passes.fused_backward());
+}
+
+/// Autocast's copies of the weights that train: each pass that is under it by itself makes its own, which its
+/// part of the graph keeps.
+double cast_weights(const Config& config, const model::Stage1Model& model) {
+  const language::LanguageModelConfig& shape = model.language()->config();
+  const auto embedding = static_cast<double>(shape.vocab_size * shape.hidden_size);
+  double language = -embedding, fusion = 0, others = 0;
+  for (const model::NamedParameter& parameter : model.named_parts()) {
+    const auto numbers = static_cast<double>(parameter.tensor.numel());
+    if (parameter.part == model::Part::kLanguage) {
+      language += numbers;
+    } else if (parameter.tensor.requires_grad() && parameter.tensor.dim() > 1) {
+      (parameter.part == model::Part::kFusion ? fusion : others) += numbers;
+    }
+  }
+  const double upper =
+      language * static_cast<double>(model.fusion()->levels()) / static_cast<double>(shape.num_hidden_layers);
+  const LossesConfig& losses = config.losses;
+  double numbers = others + fusion / 2 + language;
+  if (losses.itm.weight > 0) numbers += fusion + (has_queue(losses) ? language : upper);
+  if (losses.caption.weight > 0) numbers += fusion / 2 + upper + embedding;
+  if (losses.memory.weight > 0) numbers += fusion / 2 + upper + embedding;
+  return kBfloat16 * numbers;
+}
+
+/// The frozen encoder's weights as autocast computes with them (vision/frozen_cast.h).
+double frozen_casts(const model::Stage1Model& model) {
+  double numbers = 0;
+  for (const auto& module : model.vision().modules(/*include_self=*/false)) {
+    const auto* linear = dynamic_cast<const vision::LinearImpl*>(module.get());
+    if (linear != nullptr && !linear->weight.requires_grad())
+      numbers += static_cast<double>(linear->weight.numel());
+  }
+  return kBfloat16 * numbers;
+}
+
+double queue_bytes(const Config& config, const KeptActivations& passes) {
   if (!has_queue(config.losses)) return 0;
   double entry = 2 * kFloat * static_cast<double>(config.fusion.embedding_size) + 2 * kInteger;
   if (config.losses.itm.weight > 0) {
@@ -128,6 +100,13 @@ double queue_bytes(const Config& config, const PairPasses& passes) {
              kInteger * static_cast<double>(config.language.max_tokens);
   }
   return entry * static_cast<double>(config.losses.itc.queue.size);
+}
+
+/// The batch of the step, and those that wait or are being put together.
+double batch_bytes(const Config& config) {
+  const auto side = static_cast<double>(config.data.image_size);
+  const double pixels = 3 * side * side * static_cast<double>(config.data.batch_size);
+  return pixels * static_cast<double>(config.data.prefetch_batches + 2);
 }
 
 }  // namespace
@@ -138,13 +117,25 @@ MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& m
   for (const model::NamedParameter& parameter : model.named_parts())
     all += static_cast<double>(parameter.tensor.numel());
   const auto trained = static_cast<double>(model.trainable_parameters());
-  const PairPasses passes(config, model, compute);
-  return {.weights = kFloat * all,
-          .gradients = kFloat * trained,
-          .moments = 2 * kFloat * trained,
-          .activations =
-              kFloat * static_cast<double>(config.data.batch_size) * kept_by_pair(config, model, passes),
-          .queue = queue_bytes(config, passes)};
+  const auto pairs = static_cast<double>(config.data.batch_size);
+  const bool casts = compute.dtype != at::kFloat;
+  const KeptActivations passes(config, model, compute);
+  const EncoderActivations encoder = passes.encoder();
+
+  MemoryEstimate memory;
+  if (compute.device.is_cpu()) memory.program = kProgram;
+  memory.weights = kFloat * all + (casts ? frozen_casts(model) : 0);
+  memory.moments = 2 * kFloat * trained;
+  memory.queue = queue_bytes(config, passes);
+  memory.batches = batch_bytes(config);
+  memory.gradients = kFloat * trained;
+  memory.last_activations = pairs * (encoder.kept + encoder.block + encoder.backward);
+  const double all_passes =
+      pairs * (encoder.kept + kept_by_pair(config, passes) + first_backward(config.losses, passes)) +
+      (casts ? cast_weights(config, model) : 0);
+  // A small model's encoder may take more while it runs than all that comes after it keeps.
+  memory.activations = std::max(all_passes, pairs * (encoder.kept + encoder.passing));
+  return memory;
 }
 
 }  // namespace tessera::train

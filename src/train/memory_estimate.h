@@ -6,22 +6,30 @@
 
 namespace tessera::train {
 
-/// What a rank holds at the peak of a training step, in bytes. What the program, its libraries, the data
-/// pipeline and the scratch space of single operations take is not in it.
+/// What a rank holds at the peak of a training step, in bytes.
 struct MemoryEstimate {
-  double weights = 0;
-  double gradients = 0;
-  double moments = 0;      ///< AdamW's two
-  double activations = 0;  ///< kept for the backward pass by all passes of a step
+  double program = 0;  ///< with its libraries, before there is a model; on the CPU alone
+  double weights = 0;  ///< in float32, and under autocast the frozen encoder's in bfloat16 beside them
+  double moments = 0;  ///< AdamW's two
   double queue = 0;
+  double batches = 0;  ///< pixels of the batches that the data pipeline holds
+  double activations =
+      0;                 ///< of all passes of a step at their most, and what differentiating them begins with
+  double gradients = 0;  ///< of what trains
+  double last_activations = 0;  ///< those that are left when the last gradients are computed
 
-  double total() const { return weights + gradients + moments + activations + queue; }
+  /// Activations make room for gradients as these come.
+  double step() const {
+    return activations > gradients + last_activations ? activations : gradients + last_activations;
+  }
+  double total() const { return program + weights + moments + queue + batches + step(); }
 };
 
 /// Estimates a step of the model as it is: what has no gradient now keeps none. A loss of weight 0 has no
-/// pass. Captions count as language.max_tokens long and everything as float32, so that shorter captions or
-/// bfloat16 need less.
-/// @param compute  where it runs: on the CPU in float32 feed-forward networks keep less
+/// pass. Follows precision, gradient checkpointing and where our kernels run. Captions count as
+/// language.max_tokens long. Scratch space of single operations and what the allocator leaves between pieces
+/// are not in it: docs/results.md has measured peaks beside it.
+/// @param compute  where it runs, and in which precision
 MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& model, const Compute& compute);
 
 }  // namespace tessera::train

@@ -3,8 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <algorithm>
+#include <map>
 #include <memory>
+#include <string>
 
 #include "core/archive.h"
 #include "core/collectives.h"
@@ -16,6 +17,8 @@
 
 namespace tessera::train {
 namespace {
+
+const Compute kPrecisions[] = {{c10::kCPU, c10::kFloat}, {c10::kCPU, c10::kBFloat16}};
 
 class MemoryEstimateTest : public ::testing::Test {
  protected:
@@ -33,13 +36,14 @@ class MemoryEstimateTest : public ::testing::Test {
   /// Wide enough for what is kept to be more than bookkeeping, with captions that fill their rows.
   static Config config() {
     Config config = small_->config("estimate");
-    config.data.batch_size = 4;
+    config.data.batch_size = 16;
     config.fusion.levels = 2;
     config.language.num_hidden_layers = 3;
     config.language.hidden_size = 48;
     config.language.intermediate_size = 128;
     config.compressor.output_size = 32;
     config.vision.architecture.hidden_size = 48;
+    config.vision.architecture.num_attention_heads = 3;
     config.memory.code_size = 32;
     return config;
   }
@@ -63,15 +67,29 @@ class MemoryEstimateTest : public ::testing::Test {
     model->set_training(true);
     return model;
   }
-  static TrainingStep make_step(const std::shared_ptr<model::Stage1Model>& model, const Config& config) {
-    return TrainingStep(model, language::Tokenizer::load(config.language.tokenizer), config, Compute{},
+  static TrainingStep make_step(const std::shared_ptr<model::Stage1Model>& model, const Config& config,
+                                const Compute& compute = {}) {
+    return TrainingStep(model, language::Tokenizer::load(config.language.tokenizer), config, compute,
                         collectives_, *data_);
   }
-  /// What a step's passes hold at most, before anything is differentiated.
-  static double held_bytes(const std::shared_ptr<model::Stage1Model>& model, const Config& config) {
-    TrainingStep step = make_step(model, config);
+  /// What a step holds at most, forward and backward, beside what is there before it.
+  static double held_bytes(const std::shared_ptr<model::Stage1Model>& model, const Config& config,
+                           const Compute& compute) {
+    TrainingStep step = make_step(model, config, compute);
     const data::Batch batch = full_batch(config);
-    return peak_and_left_bytes([&] { return step.compute(batch, /*step=*/0); }).first;
+    step.compute(batch, /*step=*/0);  // leaves casts of frozen weights, and the probe's first measurement
+    return peak_and_left_bytes([&] {
+             const StepOutput output = step.compute(batch, /*step=*/1);
+             output.loss.backward();
+             return output;
+           })
+        .first;
+  }
+  static void expect_close(const Config& config, const Compute& compute, const std::string& what) {
+    const auto model = make_model(config);
+    const double ratio = estimate_memory(config, *model, compute).step() / held_bytes(model, config, compute);
+    EXPECT_GT(ratio, 0.85) << what << ", " << compute.dtype;
+    EXPECT_LT(ratio, 1.18) << what << ", " << compute.dtype;
   }
 
   static SmallRun* small_;
@@ -93,34 +111,94 @@ constexpr std::pair<const char*, Weight> kWeights[] = {
     {"memory", [](LossesConfig& losses) -> double& { return losses.memory.weight; }},
 };
 
-TEST_F(MemoryEstimateTest, ActivationsAreWhatAStepHoldsWhateverLossesItHas) {
-  const auto expect_close = [](const Config& config, const std::string& losses) {
-    const auto model = make_model(config);
-    const double ratio = estimate_memory(config, *model, Compute{}).activations / held_bytes(model, config);
-    EXPECT_GT(ratio, 0.85) << losses;
-    EXPECT_LT(ratio, 1.18) << losses;
-  };
-  expect_close(config(), "all");
-  for (const auto& [name, weight] : kWeights) {
-    Config alone = config();
-    for (const auto& [other, weight_of_other] : kWeights) weight_of_other(alone.losses) = 0;
-    weight(alone.losses) = 1;
-    expect_close(alone, std::string(name) + " alone");
+TEST_F(MemoryEstimateTest, AStepIsWhatItHoldsWhateverLossesItHas) {
+  for (const Compute& compute : kPrecisions) {
+    expect_close(config(), compute, "all");
+    Config without_queue = config();
+    without_queue.losses.itc.queue.size = 0;
+    expect_close(without_queue, compute, "all without a queue");
+    for (const auto& [name, weight] : kWeights) {
+      Config alone = config();
+      for (const auto& [other, weight_of_other] : kWeights) weight_of_other(alone.losses) = 0;
+      weight(alone.losses) = 1;
+      expect_close(alone, compute, std::string(name) + " alone");
+    }
   }
+}
+
+/// The encoder is most of the model, and contrast the only loss.
+Config with_deep_encoder(Config config) {
+  for (const auto& [name, weight] : kWeights) weight(config.losses) = 0;
+  config.losses.itc.weight = 1;
+  config.losses.itc.queue.size = 0;
+  config.vision.architecture.num_hidden_layers = 8;
+  config.vision.architecture.patch_size = 6;
+  config.fusion.levels = 1;
+  config.language.num_hidden_layers = 1;
+  return config;
+}
+
+TEST_F(MemoryEstimateTest, TheEncoderKeepsWhatItsAdaptersAndPrecisionNeed) {
+  const std::map<std::string, void (*)(Config&)> kinds = {
+      {"query and value", [](Config&) {}},
+      {"without dropout", [](Config& config) { config.lora.lora_dropout = 0; }},
+      {"all linear", [](Config& config) { config.lora.target_modules = {"all-linear"}; }},
+      {"DoRA", [](Config& config) { config.lora.use_dora = true; }},
+      {"upper layers",
+       [](Config& config) {
+         config.lora.layers_to_transform = {5, 6};
+       }},
+      {"the whole backbone", [](Config& config) { config.vision.trainable = TrainableChoice::kFull; }}};
+  for (const Compute& compute : kPrecisions) {
+    for (const auto& [name, change] : kinds) {
+      for (const bool checkpointing : {false, true}) {
+        Config config = with_deep_encoder(MemoryEstimateTest::config());
+        config.vision.gradient_checkpointing = checkpointing;
+        change(config);
+        expect_close(config, compute, name + (checkpointing ? ", checkpointing" : ""));
+      }
+    }
+  }
+}
+
+TEST_F(MemoryEstimateTest, CheckpointingAndBfloat16NeedLess) {
+  Config config = with_deep_encoder(MemoryEstimateTest::config());
+  const auto model = make_model(config);
+  const double plain = estimate_memory(config, *model, kPrecisions[0]).step();
+  EXPECT_LT(estimate_memory(config, *model, kPrecisions[1]).step(), 0.75 * plain);
+  config.vision.gradient_checkpointing = true;
+  EXPECT_LT(estimate_memory(config, *model, kPrecisions[0]).step(), 0.5 * plain);
 }
 
 TEST_F(MemoryEstimateTest, AFrozenEncoderHoldsNothing) {
   const Config config = MemoryEstimateTest::config();
+  for (const Compute& compute : kPrecisions) {
+    const auto model = make_model(config);
+    const MemoryEstimate trains = estimate_memory(config, *model, compute);
+    model->set_lora_trainable(false);
+    const MemoryEstimate frozen = estimate_memory(config, *model, compute);
+    EXPECT_EQ(frozen.weights, trains.weights);
+    EXPECT_LT(frozen.gradients, trains.gradients);
+    EXPECT_LT(frozen.activations, trains.activations);
+    const double ratio = frozen.step() / held_bytes(model, config, compute);
+    EXPECT_GT(ratio, 0.85) << compute.dtype;
+    EXPECT_LT(ratio, 1.18) << compute.dtype;
+  }
+}
+
+/// Casts of what is frozen stay beside it from the first step under autocast on.
+TEST_F(MemoryEstimateTest, FrozenWeightsStandTwiceUnderAutocast) {
+  Config config = MemoryEstimateTest::config();
+  config.losses.itc.queue.size = 0;  // or the batch would be kept for it
   const auto model = make_model(config);
-  const MemoryEstimate trains = estimate_memory(config, *model, Compute{});
-  model->set_lora_trainable(false);
-  const MemoryEstimate frozen = estimate_memory(config, *model, Compute{});
-  EXPECT_EQ(frozen.weights, trains.weights);
-  EXPECT_LT(frozen.gradients, trains.gradients);
-  EXPECT_LT(frozen.activations, trains.activations);
-  const double ratio = frozen.activations / held_bytes(model, config);
-  EXPECT_GT(ratio, 0.85);
-  EXPECT_LT(ratio, 1.18);
+  TrainingStep step = make_step(model, config, kPrecisions[1]);
+  const data::Batch batch = full_batch(config);
+  const double left =
+      peak_and_left_bytes([&] { return step.compute(batch, /*step=*/0).loss.detach(); }).second;
+  const double more = estimate_memory(config, *model, kPrecisions[1]).weights -
+                      estimate_memory(config, *model, kPrecisions[0]).weights;
+  EXPECT_GT(more, 0);
+  EXPECT_NEAR(left, more, 0.25 * more);
 }
 
 TEST_F(MemoryEstimateTest, TheQueueIsExactWithAndWithoutThePayloadOfMatching) {
