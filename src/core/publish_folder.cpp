@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/folder_lock.h"
 
 namespace tessera {
 
@@ -42,6 +43,31 @@ void exchange(const fs::path& left, const fs::path& right) {
   fs::remove_all(old);
 }
 
+/// The empty temporary folder, this process's alone. What a killed process left there is cleared away.
+FolderLock claim(const fs::path& temporary, const fs::path& target) {
+  fs::create_directories(temporary);
+  FolderLock lock = FolderLock::try_lock(temporary);
+  if (lock.state() == LockState::kTaken) {
+    const std::string holder = lock_holder(temporary);
+    fail("{}: another process{} is writing this folder at the moment", target.string(),
+         holder.empty() ? "" : ", " + holder + ",");
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(temporary)) fs::remove_all(entry.path());
+  return lock;
+}
+
+void put_in_place(const fs::path& temporary, const fs::path& place) {
+  if (!fs::exists(place)) {
+    fs::rename(temporary, place);
+    return;
+  }
+  exchange(temporary, place);
+  if (!fs::exists(temporary)) return;
+  // The old folder's lock is free: whoever wants to write next may have taken it already, and then clears it.
+  const FolderLock old = FolderLock::try_lock(temporary);
+  if (old.state() != LockState::kTaken) fs::remove_all(temporary);
+}
+
 }  // namespace
 
 void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write) {
@@ -50,25 +76,19 @@ void publish_folder(const fs::path& target, const std::function<void(const fs::p
   if (!place.has_filename()) place = place.parent_path();
   const fs::path temporary = place.parent_path() / (kUnfinishedFolderPrefix + place.filename().string());
   try {
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-    write(temporary);
-    sync_tree(temporary);
-    if (fs::exists(place)) {
-      exchange(temporary, place);
-      fs::remove_all(temporary);
-    } else {
-      fs::rename(temporary, place);
+    const FolderLock lock = claim(temporary, target);
+    try {
+      write(temporary);
+      sync_tree(temporary);
+      put_in_place(temporary, place);
+    } catch (...) {
+      std::error_code ignored;
+      fs::remove_all(temporary, ignored);
+      throw;
     }
     sync_to_disk(place.parent_path());
   } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
     fail("{}: the folder can't be written: {}", target.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
   }
 }
 

@@ -13,7 +13,7 @@ inline constexpr const char* kReplacedFolderPrefix = ".pruned-";
 /// Writes a whole folder or nothing: `write` fills an empty temporary folder beside `target`, which is
 /// flushed to disk with all that it holds and put in the place of `target`; a reader sees the old folder or
 /// the new one. Where `write` throws, nothing is left behind and the exception passes on.
-/// @throws Error naming the folder where it can't be written
+/// @throws Error naming the folder where it can't be written, or another process is writing it at the moment
 void publish_folder(const std::filesystem::path& target,
                     const std::function<void(const std::filesystem::path&)>& write);
 
