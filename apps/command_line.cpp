@@ -1,9 +1,12 @@
 #include "command_line.h"
 
 #include <c10/util/Exception.h>
+#include <fcntl.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
 #include <limits>
@@ -26,9 +29,20 @@ void keep_freed_memory() {
 #endif
 }
 
+/// A program that was started without standard streams (2>&-) would get their numbers for the next files that
+/// it opens, and write its messages into those.
+void keep_standard_streams_open() {
+  for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
+    if (::fcntl(stream, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest number that is free is this one.
+    [[maybe_unused]] const int opened = ::open("/dev/null", O_RDWR);
+  }
+}
+
 }  // namespace
 
 int run_program(const char* name, const std::function<int()>& body) {
+  keep_standard_streams_open();
   keep_freed_memory();
   limit_threads_to_quota();
   const BusyWaiting busy_waiting;

@@ -1,5 +1,6 @@
 // stage1_train: trains the model that a configuration file describes.
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -25,7 +26,8 @@ options::options_description described_options() {
       ("set,s", options::value<std::vector<std::string>>()->composing(),
        "KEY.PATH=VALUE, overrides a key of the file; may be given many times")
       ("resume", options::value<std::string>()->implicit_value("latest"),
-       "continue the run from its latest checkpoint, or from the checkpoint folder given (--resume PATH)")
+       "continue the run from its latest checkpoint, or from the checkpoint folder given (--resume PATH); later "
+       "ones are set aside then")
       ("stop-after", options::value<std::int64_t>(),
        "stop once this many updates are done, with everything saved for --resume (the schedule is not shortened)")
       ("dry-run", "build the model, print parameters, phase lines and an estimate of memory, and stop; needs neither "
@@ -48,8 +50,16 @@ void refuse_several_ranks() {
   }
 }
 
+/// What would end the process without a checkpoint: a reader of its output that goes away, and a file that
+/// grows beyond a limit. Both are errors of the call that writes, then.
+void survive_failing_writes() {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
 int train(const options::variables_map& values, const Config& config) {
   refuse_several_ranks();
+  survive_failing_writes();
   train::TrainerOptions trainer_options;
   if (values.count("resume") != 0) trainer_options.resume = values["resume"].as<std::string>();
   if (values.count("stop-after") != 0) {
@@ -64,7 +74,8 @@ int train(const options::variables_map& values, const Config& config) {
 constexpr const char* kUsageText =
     "Trains a compact vision-language model by contrast.\n\n"
     "Usage: stage1_train --config FILE [--set KEY=VALUE]... [--resume [latest|PATH]]\n\n"
-    "SIGTERM and SIGINT save a checkpoint and end the run with exit code 0.\n"
+    "SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU save a checkpoint and end the run with exit code "
+    "0.\n"
     "Exit codes: 0 done, 1 failed, 2 mistake in the configuration or on the command line.\n";
 
 int body(int argc, char** argv) {

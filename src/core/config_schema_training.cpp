@@ -148,7 +148,8 @@ std::vector<ConfigKey> schedule_keys() {
       integer(
           "schedule.lora_warmup_steps", {0, kUnbounded},
           [](Config & c) -> auto& { return c.schedule.lora_warmup_steps; },
-          "Steps in which LoRA's own rate rises after the switch (rebuild: carry)"),
+          "Steps in which LoRA's own rate rises from the start of phase 2; where the common warm-up begins "
+          "there too (rebuild: reset, or no phase 1), the slower of both counts"),
       words<DecayChoice>(
           "schedule.decay",
           {{"cosine", DecayChoice::kCosine},
@@ -233,7 +234,8 @@ std::vector<ConfigKey> other_keys() {
       integer(
           "checkpoint.every_epochs", {0, 1 << 20},
           [](Config & c) -> auto& { return c.checkpoint.every_epochs; },
-          "Epochs between two checkpoints; 0: by every_steps and at the end only"),
+          "Epochs between two checkpoints, beside those that are validated, at the switch and at the end; 0: "
+          "those and every_steps alone"),
       integer(
           "checkpoint.keep", {0, 1 << 20}, [](Config & c) -> auto& { return c.checkpoint.keep; },
           "Newest checkpoints kept beside the best; 0: all"),

@@ -4,6 +4,7 @@
 #include <spdlog/sinks/null_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include <atomic>
 #include <system_error>
 
 #include "core/error.h"
@@ -11,6 +12,8 @@
 namespace tessera {
 
 namespace {
+
+constexpr const char* kLogPattern = "%Y-%m-%d %H:%M:%S [%l] %v";
 
 spdlog::sink_ptr file_sink(const std::filesystem::path& file) {
   if (file.has_parent_path()) {
@@ -34,13 +37,24 @@ Logger make_logger(const std::vector<std::filesystem::path>& files, bool to_term
   if (to_terminal) {
     sinks.push_back(std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   }
-  for (const auto& file : files) {
-    sinks.push_back(file_sink(file));
-  }
   auto logger = std::make_shared<spdlog::logger>("tessera", sinks.begin(), sinks.end());
-  logger->set_pattern("%Y-%m-%d %H:%M:%S [%l] %v");
+  add_files(logger, files);
+  logger->set_pattern(kLogPattern);
   logger->flush_on(spdlog::level::trace);
+  logger->set_error_handler(
+      [weak = std::weak_ptr(logger), said = std::make_shared<std::atomic<bool>>(false)](const auto& what) {
+        // Said before it is logged: the same file fails again at that.
+        const Logger live = weak.lock();
+        if (live && !said->exchange(true)) live->warn("a log is incomplete from here on: {}", what);
+      });
   return logger;
+}
+
+void add_files(const Logger& logger, const std::vector<std::filesystem::path>& files) {
+  for (const auto& file : files) {
+    logger->sinks().push_back(file_sink(file));
+    logger->sinks().back()->set_pattern(kLogPattern);
+  }
 }
 
 Logger null_logger() {

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/folder_lock.h"
 
 namespace tessera {
 
@@ -55,6 +56,31 @@ void move_to_free_place(const fs::path& from, const fs::path& to, OldFolder old_
   fs::rename(from, to);  // on such a file system an empty folder would be replaced, and no other
 }
 
+/// The empty temporary folder, this process's alone. What a killed process left there is cleared away.
+FolderLock claim(const fs::path& temporary, const fs::path& target) {
+  fs::create_directories(temporary);
+  FolderLock lock = FolderLock::try_lock(temporary);
+  if (lock.state() == LockState::kTaken) {
+    const std::string holder = lock_holder(temporary);
+    fail("{}: another process{} is writing this folder at the moment", target.string(),
+         holder.empty() ? "" : ", " + holder + ",");
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(temporary)) fs::remove_all(entry.path());
+  return lock;
+}
+
+void put_in_place(const fs::path& temporary, const fs::path& place, OldFolder old_folder) {
+  if (!fs::exists(place) || old_folder == OldFolder::kRefuse) {
+    move_to_free_place(temporary, place, old_folder);
+    return;
+  }
+  exchange(temporary, place);
+  if (!fs::exists(temporary)) return;
+  // The old folder's lock is free: whoever wants to write next may have taken it already, and then clears it.
+  const FolderLock old = FolderLock::try_lock(temporary);
+  if (old.state() != LockState::kTaken) fs::remove_all(temporary);
+}
+
 }  // namespace
 
 void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write,
@@ -65,25 +91,19 @@ void publish_folder(const fs::path& target, const std::function<void(const fs::p
   if (fs::is_symlink(place) && fs::is_directory(place)) place = fs::canonical(place);
   const fs::path temporary = place.parent_path() / (kUnfinishedFolderPrefix + place.filename().string());
   try {
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-    write(temporary);
-    sync_tree(temporary);
-    if (fs::exists(place) && old_folder == OldFolder::kReplace) {
-      exchange(temporary, place);
-      fs::remove_all(temporary);
-    } else {
-      move_to_free_place(temporary, place, old_folder);
+    const FolderLock lock = claim(temporary, target);
+    try {
+      write(temporary);
+      sync_tree(temporary);
+      put_in_place(temporary, place, old_folder);
+    } catch (...) {
+      std::error_code ignored;
+      fs::remove_all(temporary, ignored);
+      throw;
     }
     sync_to_disk(place.parent_path());
   } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
     fail("{}: the folder can't be written: {}", target.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
   }
 }
 

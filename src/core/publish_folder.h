@@ -18,7 +18,7 @@ enum class OldFolder { kReplace, kRefuse };
 /// flushed to disk with all that it holds and put in the place of `target`; a reader sees the old folder or
 /// the new one. A link to a folder stays, and what it leads to is replaced. Where `write` throws, nothing is
 /// left behind and the exception passes on.
-/// @throws Error naming the folder where it can't be written
+/// @throws Error naming the folder where it can't be written, or another process is writing it at the moment
 void publish_folder(const std::filesystem::path& target,
                     const std::function<void(const std::filesystem::path&)>& write,
                     OldFolder old_folder = OldFolder::kReplace);

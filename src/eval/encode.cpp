@@ -115,12 +115,15 @@ class Encoder {
 
 EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& tokenizer,
                       data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens,
-                      EncodeDetail detail) {
+                      EncodeDetail detail, const std::function<void()>& between) {
   TORCH_CHECK(!model.is_training(), "encode_set: the model must be in evaluation mode");
   const torch::NoGradGuard no_grad;
   const AutocastScope autocast(compute);
   Encoder encoder(model, tokenizer, compute, max_tokens, detail);
-  while (const std::optional<data::EvalBatch> batch = loader.next()) encoder.add(*batch);
+  while (const std::optional<data::EvalBatch> batch = loader.next()) {
+    if (between) between();
+    encoder.add(*batch);
+  }
   EncodedSet set = encoder.result();
   set.broken = loader.broken();
   return set;

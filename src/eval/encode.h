@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,10 +46,12 @@ struct EncodedSet {
 
 /// Encodes every image and every caption that the loader gives, without gradients. The model must be in
 /// evaluation mode (Stage1Model::set_training(false)).
+/// @param between  called before each batch; what it throws passes on
 /// @throws Error where the set holds no sound sample
 EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& tokenizer,
                       data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens,
-                      EncodeDetail detail = EncodeDetail::kEmbeddings);
+                      EncodeDetail detail = EncodeDetail::kEmbeddings,
+                      const std::function<void()>& between = {});
 
 /// How a configuration reads an evaluation set.
 data::EvalLoaderOptions eval_loader_options(const Config& config);

@@ -44,7 +44,11 @@ void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Mo
   state.json()["position"] = {{"epoch", position.epoch},
                               {"next_batch", position.next_batch},
                               {"step", position.step},
+                              {"schedule_step", position.schedule_step},
                               {"phase", static_cast<int>(position.phase)}};
+  state.json()["data"] = {{"samples", position.data.samples},
+                          {"keys", position.data.keys},
+                          {"batch_size", position.data.batch_size}};
   if (position.best_metric) state.json()["position"]["best_metric"] = *position.best_metric;
   state.put("random.cpu", generator_state(c10::kCPU));
   if (!device.is_cpu()) state.put("random.device", generator_state(device));
@@ -65,8 +69,14 @@ Position read_position(const std::filesystem::path& folder) {
     position.epoch = json.at("epoch").get<std::int64_t>();
     position.next_batch = json.at("next_batch").get<std::int64_t>();
     position.step = json.at("step").get<std::int64_t>();
+    position.schedule_step = json.value("schedule_step", position.step);
     position.phase = static_cast<Phase>(json.at("phase").get<int>());
     if (json.contains("best_metric")) position.best_metric = json.at("best_metric").get<double>();
+    if (state.json().contains("data")) {
+      const nlohmann::json& data = state.json().at("data");
+      position.data = {data.at("samples").get<std::int64_t>(), data.at("keys").get<std::string>(),
+                       data.at("batch_size").get<std::int64_t>()};
+    }
     return position;
   } catch (const nlohmann::json::exception& error) {
     fail("{}: the run's position cannot be read: {}", (folder / "state").string(), error.what());

@@ -47,21 +47,26 @@ double PhaseSchedule::curve(std::int64_t step, std::int64_t total) const {
   return 1.0;
 }
 
-double PhaseSchedule::factor(std::int64_t step) const {
+std::int64_t PhaseSchedule::curve_start(std::int64_t step) const {
   const bool starts_afresh = has_lora_ && schedule_.rebuild == RebuildChoice::kReset && step >= switch_step();
-  const std::int64_t start = starts_afresh ? switch_step() : 0;
+  return starts_afresh ? switch_step() : 0;
+}
+
+double PhaseSchedule::factor(std::int64_t step) const {
+  const std::int64_t start = curve_start(step);
   return curve(step - start, total_steps_ - start);
 }
 
 double PhaseSchedule::lora_factor(std::int64_t step) const {
   const std::int64_t since = step - switch_step();
   if (since < 0) return 0.0;
-  // A run that starts in phase 2 is in its common warm-up already; min() takes the stricter of the two.
   const double own =
       schedule_.lora_warmup_steps > 0
           ? std::min(1.0, static_cast<double>(since + 1) / static_cast<double>(schedule_.lora_warmup_steps))
           : 1.0;
-  return switch_step() == 0 ? std::min(own, factor(step)) : own * factor(step);
+  // Where the common curve begins with LoRA, its own warm-up is one already: the slower of the two counts,
+  // and their product would be a warm-up squared.
+  return curve_start(step) == switch_step() ? std::min(own, factor(step)) : own * factor(step);
 }
 
 }  // namespace tessera::train

@@ -30,10 +30,13 @@ class PhaseSchedule {
   /// to final_fraction. `rebuild: reset` starts the whole curve afresh at the switch over the steps that
   /// remain.
   double factor(std::int64_t step) const;
-  /// The same for the LoRA group: its own warm-up from the switch, under the curve of the others.
+  /// The same for the LoRA group: its own warm-up from the switch, times the curve of the others; where that
+  /// curve starts at the switch too (`rebuild: reset`, or no phase 1), the lower of the two.
   double lora_factor(std::int64_t step) const;
 
  private:
+  /// The step at which the curve began that a step lies on.
+  std::int64_t curve_start(std::int64_t step) const;
   double curve(std::int64_t step, std::int64_t total) const;
 
   ScheduleConfig schedule_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -16,16 +17,22 @@ namespace tessera::train {
 ///
 /// Whatever moment the process dies at, every step-NNNNNN is whole and every link points to one: folders are
 /// written under another name, fsynced and renamed; links are replaced by renaming; what is pruned is renamed
-/// before it is deleted.
+/// before it is deleted. Who changes anything here holds the run's RunLock.
 class RunFolder {
  public:
+  static constexpr std::array kLinks = {"latest", "best", "phase1"};
+
   explicit RunFolder(std::filesystem::path root);
 
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
+  std::filesystem::path checkpoint(std::int64_t step) const;
 
   /// Makes the folders and clears what a killed run left half-written.
   void prepare() const;
+  /// Makes links again of folders that a copy which followed the links (cp -rL) has in their place. Such a
+  /// folder may be the only copy of its checkpoint. Returns a line for each, what was done.
+  std::vector<std::string> mend_links() const;
   /// Steps of the whole checkpoints, ascending.
   std::vector<std::int64_t> steps() const;
 
@@ -35,17 +42,26 @@ class RunFolder {
                                 const std::function<void(const std::filesystem::path&)>& write) const;
   /// Points a link (latest, best, phase1) at a checkpoint.
   void point(const std::string& link, std::int64_t step) const;
-  /// What a link points at; empty where there is no such link.
+  void unpoint(const std::string& link) const;
+  /// What a link points at; empty where there is no such link, or no longer such a checkpoint.
   std::optional<std::int64_t> pointed(const std::string& link) const;
   /// Deletes all but the newest `keep` checkpoints and those that a link points at; 0 keeps all.
   void prune(std::int64_t keep) const;
 
   /// The checkpoint that `--resume WHAT` means: "latest", or the path of a checkpoint folder.
-  /// @throws Error that says what was looked for and what there is
+  /// @throws Error that says what was looked for and what there is; ConfigError where the folder holds
+  /// another run than the checkpoint's
   std::filesystem::path resolve_resume(const std::string& what) const;
 
+  /// Moves the checkpoints after `step` and a copy of metrics.jsonl into a folder
+  /// checkpoints/abandoned-after-…: a run that goes on from `step` has nothing to do with them any more.
+  /// `latest` points at `step` then, and other links that pointed at one of them are gone. Returns that
+  /// folder; empty where there is none after `step`.
+  std::optional<std::filesystem::path> set_aside_after(std::int64_t step) const;
+
  private:
-  std::filesystem::path folder_of(std::int64_t step) const;
+  std::string mend_link(const std::string& link) const;
+  bool is_setting_aside_after(std::int64_t step) const;
 
   std::filesystem::path root_;
 };

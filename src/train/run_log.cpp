@@ -1,5 +1,6 @@
 #include "train/run_log.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,16 +16,28 @@ namespace tessera::train {
 namespace {
 
 /// Keeps the lines up to a step; a torn last line (the process died while writing) goes too.
-void drop_lines_after(const std::filesystem::path& path, std::int64_t step) {
-  if (!std::filesystem::exists(path)) return;
+void drop_lines_after(const std::filesystem::path& path, std::int64_t step, bool validated) {
+  if (!std::filesystem::is_regular_file(path)) return;  // /dev/null, a pipe: nothing to read again
   std::istringstream lines(read_file(path));
   std::string kept;
   for (std::string line; std::getline(lines, line);) {
     const nlohmann::json record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object() || record.value("step", std::int64_t{0}) > step) continue;
+    const bool is_validation = record.value("type", "") == "validation";
+    if (!validated && is_validation && record.value("step", std::int64_t{0}) == step) continue;
     kept += line + "\n";
   }
   write_file_atomically(path, kept);
+}
+
+/// 0, or the error.
+int append_text(int descriptor, const std::string& text) {
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t count = ::write(descriptor, text.data() + done, text.size() - done);
+    if (count < 0 && errno != EINTR) return errno;
+    if (count > 0) done += static_cast<std::size_t>(count);
+  }
+  return 0;
 }
 
 }  // namespace
@@ -66,20 +79,32 @@ std::string validation_line(const nlohmann::json& record) {
       record.value("images", 0), record.value("captions", 0));
 }
 
-JsonLinesLog::JsonLinesLog(const std::filesystem::path& file, std::int64_t resumed_step) {
-  drop_lines_after(file, resumed_step);
-  file_ = std::fopen(file.c_str(), "a");
-  if (file_ == nullptr) fail("{}: cannot open for writing: {}", file.string(), system_message(errno));
+JsonLinesLog::JsonLinesLog(const std::filesystem::path& file, std::int64_t resumed_step, bool validated,
+                           Logger logger)
+    : path_(file), logger_(std::move(logger)) {
+  drop_lines_after(file, resumed_step, validated);
+  descriptor_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail("{}: cannot open for writing: {}", file.string(), system_message(errno));
 }
 
-JsonLinesLog::~JsonLinesLog() { std::fclose(file_); }
+JsonLinesLog::~JsonLinesLog() { ::close(descriptor_); }
 
 void JsonLinesLog::write(const char* type, const nlohmann::json& record) {
   nlohmann::json line = record;
   line["type"] = type;
-  const std::string text = line.dump() + "\n";
-  std::fwrite(text.data(), 1, text.size(), file_);
-  std::fflush(file_);
+  const off_t end = ::lseek(descriptor_, 0, SEEK_END);
+  if (const int error = append_text(descriptor_, line.dump() + "\n"); error != 0) {
+    // Half a line would spoil the next one too.
+    [[maybe_unused]] const int ignored = ::ftruncate(descriptor_, end);
+    if (missing_++ == 0) {
+      logger_->warn("{}: can't be written: {}; the run goes on without the metrics from step {} on",
+                    path_.string(), system_message(error), record.value("step", std::int64_t{0}));
+    }
+    return;
+  }
+  if (missing_ > 0)
+    logger_->warn("{}: can be written again; lines that are missing: {}", path_.string(), missing_);
+  missing_ = 0;
 }
 
 void JsonLinesLog::on_step(const nlohmann::json& record) { write("step", record); }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdio>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -10,13 +10,17 @@
 
 namespace tessera::train {
 
-/// metrics.jsonl: one object a logged step ("type": "step") or validation ("type": "validation").
+/// metrics.jsonl: one object a logged step ("type": "step") or validation ("type": "validation"). Lines that
+/// can't be written (a full disk) are counted and told of once, and once more when there is room again.
 class JsonLinesLog final : public Observer {
  public:
   /// Appends to `file`. Lines of steps after `resumed_step` are dropped first: a run that died after its last
   /// checkpoint would otherwise tell those steps twice.
-  JsonLinesLog(const std::filesystem::path& file, std::int64_t resumed_step);
+  /// @param validated  false: so is the validation of that step, which is still to come
+  JsonLinesLog(const std::filesystem::path& file, std::int64_t resumed_step, bool validated, Logger logger);
   ~JsonLinesLog() override;
+  JsonLinesLog(const JsonLinesLog&) = delete;
+  JsonLinesLog& operator=(const JsonLinesLog&) = delete;
 
   void on_step(const nlohmann::json& record) override;
   void on_validation(const nlohmann::json& record) override;
@@ -24,7 +28,10 @@ class JsonLinesLog final : public Observer {
  private:
   void write(const char* type, const nlohmann::json& record);
 
-  std::FILE* file_;
+  std::filesystem::path path_;
+  Logger logger_;
+  int descriptor_;
+  std::int64_t missing_ = 0;  ///< lines since the last that could be written
 };
 
 /// One plain line a logged step, one a validation, through the run's logger.

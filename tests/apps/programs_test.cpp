@@ -1,6 +1,5 @@
 // The programs as a user runs them: exit codes, messages, a short quickstart, and being killed.
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -18,6 +17,7 @@
 #include "core/files.h"
 #include "core/random.h"
 #include "model/weights.h"
+#include "tests/apps/child_process.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/train/small_run.h"
@@ -205,22 +205,6 @@ TEST_F(QuickstartTest, LearnsToFindHeldOutScenes) {
                  " --output " + (root_ / "pictures").string());
   EXPECT_EQ(pictures.exit_code, 0) << pictures.output;
   EXPECT_GT(fs::file_size(root_ / "pictures" / "captions_found.png"), 1000u);
-}
-
-/// A program in a process of its own, its output thrown away.
-pid_t start(const std::vector<std::string>& words) {
-  const pid_t child = fork();
-  if (child == 0) {
-    const int nowhere = open("/dev/null", O_WRONLY);
-    dup2(nowhere, STDOUT_FILENO);
-    dup2(nowhere, STDERR_FILENO);
-    std::vector<char*> arguments;
-    for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-    arguments.push_back(nullptr);
-    execv(arguments[0], arguments.data());
-    _exit(127);
-  }
-  return child;
 }
 
 // kill -9 at twenty random moments: whatever is left, every checkpoint is whole and the run goes on.

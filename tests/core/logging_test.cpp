@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/files.h"
 #include "tests/core/temporary_folder.h"
@@ -50,6 +52,20 @@ TEST(Logging, ComplaintsNameTheFile) {
       EXPECT_THAT(error.what(), HasSubstr(path.string()));
     }
   }
+}
+
+TEST(Logging, AFullDiskIsToldOfOnceToTheOthers) {
+  const TemporaryFolder folder;
+  const auto full = folder.path() / "full.log";
+  const auto sound = folder.path() / "sound.log";
+  std::filesystem::create_symlink("/dev/full", full);
+  const Logger logger = make_logger({full, sound}, /*to_terminal=*/false);
+  for (const char* line : {"one", "two", "three"}) logger->info("{}", line);
+  const std::string text = read_file(sound);
+  for (const char* part : {"one", "two", "three", "full.log", "No space left on device"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
+  }
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4) << text;
 }
 
 }  // namespace

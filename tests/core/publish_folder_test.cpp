@@ -75,5 +75,25 @@ TEST_F(PublishFolder, NothingIsLeftBehindWhereWritingFails) {
   EXPECT_EQ(entries(), 1u);
 }
 
+TEST_F(PublishFolder, ASecondWriterIsRefusedAndDisturbsNothing) {
+  std::string refused;
+  publish_folder(path("a"), [&](const fs::path& fresh) {
+    write_file_atomically(fresh / "file", "first");
+    refused = error_of([&] { publish_folder(path("a"), one_file("second")); });
+  });
+  EXPECT_THAT(refused, HasSubstr(path("a").string()));
+  EXPECT_THAT(refused, HasSubstr("another process"));
+  EXPECT_EQ(read_file(path("a/file")), "first");
+  EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(PublishFolder, ClearsWhatAKilledProcessLeft) {
+  write(".writing-a/inside/file", "half");
+  write(".writing-a/half", "half");
+  publish_folder(path("a"), one_file("whole"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(path("a")), fs::directory_iterator()), 1);
+  EXPECT_EQ(entries(), 1u);
+}
+
 }  // namespace
 }  // namespace tessera

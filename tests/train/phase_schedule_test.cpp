@@ -66,6 +66,25 @@ TEST(PhaseSchedule, ResetStartsTheCurveAfreshAtTheSwitch) {
   EXPECT_DOUBLE_EQ(schedule.factor(55), 1.0);
 }
 
+TEST(PhaseSchedule, ResetWarmsLoraUpOnce) {
+  ScheduleConfig config = schedule_of(10, 5);
+  config.rebuild = RebuildChoice::kReset;
+  config.warmup_fraction = 0.08;  // four of the fifty steps that remain
+  config.lora_warmup_steps = 4;
+  const PhaseSchedule schedule(config, true, 10);
+  EXPECT_EQ(schedule.lora_factor(49), 0.0);
+  for (std::int64_t step = 50; step < 100; ++step) {
+    EXPECT_DOUBLE_EQ(schedule.lora_factor(step), schedule.factor(step)) << step;
+  }
+  EXPECT_DOUBLE_EQ(schedule.lora_factor(50), 0.25);  // and not its square
+
+  // The slower of both counts: a longer warm-up of LoRA's own is not made longer by the common one.
+  config.lora_warmup_steps = 20;
+  const PhaseSchedule slow(config, true, 10);
+  EXPECT_DOUBLE_EQ(slow.lora_factor(50), 1.0 / 20);
+  EXPECT_DOUBLE_EQ(slow.lora_factor(59), 10.0 / 20);
+}
+
 TEST(PhaseSchedule, MaxStepsEndsTheRunEarly) {
   ScheduleConfig config = schedule_of(10, 5);
   config.max_steps = 37;

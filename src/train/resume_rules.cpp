@@ -1,0 +1,233 @@
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <utility>
+
+#include "core/config_schema.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/safetensors.h"
+#include "model/build.h"
+#include "train/phase_schedule.h"
+#include "train/resume.h"
+
+namespace tessera::train {
+
+namespace {
+
+const std::vector<std::string> kScheduleShape = {
+    "schedule.epochs",         "schedule.max_steps",      "schedule.lora_warmup_epochs",
+    "schedule.rebuild",        "schedule.decay",          "schedule.lora_warmup_steps",
+    "schedule.final_fraction", "schedule.warmup_fraction"};
+
+/// "KEY: new, was old" of those of the keys that differ.
+std::vector<std::string> changes(const Resumption& resumption, const std::vector<std::string>& keys) {
+  std::vector<std::string> lines;
+  for (const std::string& path : keys) {
+    const ConfigKey& key = *find_config_key(path);
+    const std::string then = value_as_yaml(key, resumption.then);
+    const std::string now = value_as_yaml(key, resumption.now);
+    if (then != now) lines.push_back(fmt::format("{}: {}, was {}", path, now, then));
+  }
+  return lines;
+}
+
+bool has_lora(const Config& config) { return config.vision.trainable == TrainableChoice::kLora; }
+
+std::string refuse_other_data(const Resumption& resumption) {
+  const DataMark& then = resumption.saved.data;
+  const DataMark& now = resumption.data;
+  if (then.samples == 0) {
+    // An old checkpoint: its counts have to agree among themselves.
+    const Position& saved = resumption.saved;
+    const std::int64_t batches = resumption.batches_then();
+    if (saved.next_batch <= batches && saved.step == saved.epoch * batches + saved.next_batch) return {};
+    return fmt::format(
+        "data.train: {} samples make {} steps an epoch, with which step {} does not lie at batch {} of epoch "
+        "{}",
+        now.samples, batches, saved.step, saved.next_batch, saved.epoch + 1);
+  }
+  if (then.samples != now.samples) {
+    return fmt::format(
+        "data.train: {} samples, were {} (the order of an epoch, the place in it and the schedule are made "
+        "for those)",
+        now.samples, then.samples);
+  }
+  if (then.keys == now.keys) return {};
+  return fmt::format(
+      "data.train: as many samples as before ({}), but others or in another order (the place in an epoch "
+      "would mean nothing)",
+      now.samples);
+}
+
+std::string refuse_other_batches(const Resumption& resumption) {
+  const std::vector<std::string> changed = changes(resumption, {"data.batch_size", "data.drop_last"});
+  if (changed.empty() || !refuse_other_data(resumption).empty()) return {};
+  const ScheduleConfig& schedule = resumption.then.schedule;
+  if (schedule.max_steps > 0) {
+    return fmt::format(
+        "{} (schedule.max_steps counts steps: with steps of another size the schedule would bend)",
+        fmt::join(changed, ", "));
+  }
+  const std::int64_t since =
+      resumption.saved.schedule_step -
+      PhaseSchedule(schedule, has_lora(resumption.then), resumption.batches_then()).switch_step();
+  if (!has_lora(resumption.then) || since <= 0 || since >= schedule.lora_warmup_steps) return {};
+  return fmt::format(
+      "{} (LoRA's own warm-up counts steps, and {} of its {} are done: change it before, at "
+      "checkpoints/phase1, "
+      "or after, with --stop-after {} until then)",
+      fmt::join(changed, ", "), since, schedule.lora_warmup_steps,
+      resumption.saved.step + schedule.lora_warmup_steps - since);
+}
+
+std::string refuse_bent_schedule(const Resumption& resumption) {
+  const std::vector<std::string> changed = changes(resumption, kScheduleShape);
+  if (changed.empty() || !refuse_other_data(resumption).empty()) return {};
+  std::vector<std::string> notes;
+  const Position position = position_now(resumption, notes);
+  const std::int64_t done = position.schedule_step;
+  const std::int64_t batches = resumption.batches_now();
+  const PhaseSchedule then(resumption.then.schedule, has_lora(resumption.then), batches);
+  const PhaseSchedule now(resumption.now.schedule, has_lora(resumption.now), batches);
+  const std::string keys = fmt::format("{}", fmt::join(changed, ", "));
+  if (now.total_steps() < done) {
+    return fmt::format(
+        "{} (the run would have ended at step {}, and is at step {}; --stop-after ends one early)", keys,
+        now.total_steps(), done);
+  }
+  const std::int64_t begun = position.next_batch > 0 ? position.epoch + 1 : position.epoch;
+  for (std::int64_t epoch = 0; epoch < begun; ++epoch) {
+    if (then.phase_of(epoch) == now.phase_of(epoch)) continue;
+    return fmt::format("{} (epoch {} has been trained in phase {} and would have been in phase {})", keys,
+                       epoch + 1, static_cast<int>(then.phase_of(epoch)),
+                       static_cast<int>(now.phase_of(epoch)));
+  }
+  if (done == 0) return {};
+  const std::pair<double, double> factors[] = {
+      {then.factor(done - 1), now.factor(done - 1)},
+      {then.lora_factor(done - 1), has_lora(resumption.now) ? now.lora_factor(done - 1) : 0.0}};
+  for (const auto& [was, would_be] : factors) {
+    if (std::abs(was - would_be) <= 1e-9) continue;
+    return fmt::format(
+        "{} (the last update had {:.4g} of the peak learning rate and would have had {:.4g}: the schedule "
+        "would jump)",
+        keys, was, would_be);
+  }
+  return {};
+}
+
+std::string refuse_switched_losses(const Resumption& resumption) {
+  const LossesConfig& then = resumption.then.losses;
+  const LossesConfig& now = resumption.now.losses;
+  const std::pair<const char*, std::pair<double, double>> weights[] = {
+      {"itc", {then.itc.weight, now.itc.weight}},
+      {"itm", {then.itm.weight, now.itm.weight}},
+      {"maxsim", {then.maxsim.weight, now.maxsim.weight}},
+      {"caption", {then.caption.weight, now.caption.weight}},
+      {"memory", {then.memory.weight, now.memory.weight}}};
+  for (const auto& [loss, weight] : weights) {
+    if ((weight.first == 0) == (weight.second == 0)) continue;
+    return fmt::format(
+        "losses.{}.weight: {}, was {} (what only this loss trains would have no state in the checkpoint, or "
+        "the other way round)",
+        loss, weight.second, weight.first);
+  }
+  return {};
+}
+
+std::string refuse_other_backbone(const Resumption& resumption) {
+  const VisionConfig& then = resumption.then.vision;
+  const VisionConfig& now = resumption.now.vision;
+  // One that trains is in the checkpoint itself.
+  if (then.weights == now.weights || then.trainable == TrainableChoice::kFull) return {};
+  const StringMap metadata = SafetensorsFile(resumption.checkpoint / "model.safetensors").metadata();
+  const auto hash = metadata.find("backbone_hash");
+  if (hash == metadata.end()) return {};
+  if (now.weights != "random" && model::backbone_hash(now.weights) == hash->second) return {};
+  return fmt::format(
+      "vision.weights: {}, was {} (other weights than the frozen ones that everything was trained on)",
+      now.weights, then.weights);
+}
+
+std::string refuse_other_tokenizer(const Resumption& resumption) {
+  const std::filesystem::path copy = resumption.checkpoint / "tokenizer.model";
+  const std::string& now = resumption.now.language.tokenizer;
+  if (!std::filesystem::exists(copy) || file_hash(copy) == file_hash(now)) return {};
+  return fmt::format("language.tokenizer: {} is another one than {}, with which the run was trained", now,
+                     copy.string());
+}
+
+std::string refuse_adapter_or_none(const Resumption& resumption) {
+  if (resumption.then.lora.adapter.empty() == resumption.now.lora.adapter.empty()) return {};
+  return fmt::format("lora.adapter: '{}', was '{}' (without one, the other keys of lora say what it is)",
+                     resumption.now.lora.adapter, resumption.then.lora.adapter);
+}
+
+}  // namespace
+
+const std::vector<ResumeRule>& resume_rules() {
+  using enum OnResume;
+  static const std::vector<ResumeRule> rules = {
+      {{"data.train"},
+       kSometimes,
+       "other places, but the same samples in the same order: the place in an epoch and the schedule count "
+       "them",
+       refuse_other_data},
+      {{"data.batch_size", "data.drop_last"},
+       kSometimes,
+       "the place in the epoch is kept in samples, that in the schedule as a share of the run; not with "
+       "`schedule.max_steps`, nor while LoRA warms up, both of which count steps",
+       refuse_other_batches},
+      {kScheduleShape, kSometimes,
+       "where the updates that are done would have had the same phases and learning rates: what is changed "
+       "lies ahead. A finished run with more epochs would jump back to a high rate: start a new run with "
+       "`init_from`",
+       refuse_bent_schedule},
+      {{"schedule"}, kMayChange, "peaks and multipliers: from here on"},
+      {{"optimizer"}, kMayChange, "from here on"},
+      {{"losses.itc.weight", "losses.itm.weight", "losses.maxsim.weight", "losses.caption.weight",
+        "losses.memory.weight"},
+       kSometimes,
+       "from here on, but neither from 0 nor to 0: what only one loss trains has no state without it",
+       refuse_switched_losses},
+      {{"losses.itc.temperature", "losses.maxsim.temperature"},
+       kNoEffect,
+       "where the learned temperature begins"},
+      {{"losses.itc.queue.size", "losses.itc.queue.probe_pairs"},
+       kFixed,
+       "the checkpoint holds a queue and a probe of that size"},
+      {{"losses"}, kMayChange, "from here on"},
+      {{"memory.episode", "memory.noise", "memory.drop_text", "memory.drop_image", "memory.caption_share"},
+       kMayChange,
+       "from here on"},
+      {{"data.validation", "checkpoint.best_metric"},
+       kMayChange,
+       "`best` is chosen anew, among checkpoints that were validated on these pictures"},
+      {{"checkpoint", "eval"}, kMayChange, "from here on"},
+      {{"data.augmentation", "lora.lora_dropout", "compressor.dropout", "vision.gradient_checkpointing",
+        "data.workers", "data.prefetch_batches", "data.max_broken_fraction"},
+       kMayChange,
+       "from here on"},
+      {{"run.seed"}, kFixed, "it decides an epoch's order, negatives and the staleness probe's pairs"},
+      {{"run.name", "run.output_dir", "run.log_dir"},
+       kMayChange,
+       "with `--resume PATH`: a run of its own goes on from there, the old one stays as it is"},
+      {{"run"}, kMayChange, "from here on; the device stays of the same kind"},
+      {{"vision.weights"},
+       kSometimes,
+       "another place, but the same weights (by their hash), where they are frozen",
+       refuse_other_backbone},
+      {{"language.tokenizer"}, kSometimes, "another place, but the same content", refuse_other_tokenizer},
+      {{"lora.adapter"},
+       kSometimes,
+       "without effect, the checkpoint has its own; but not from or to none",
+       refuse_adapter_or_none},
+      {{"lora.init_lora_weights", "language.weights", "init_from"}, kNoEffect, "what a new run starts from"},
+      {{"data", "vision", "lora", "compressor", "language", "fusion", "memory"},
+       kFixed,
+       "what the model is, and what it sees"}};
+  return rules;
+}
+
+}  // namespace tessera::train
