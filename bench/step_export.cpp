@@ -75,7 +75,8 @@ TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch,
   TensorMap tensors = {{"pixels", batch.pixels},
                        {"image_ids", batch.image_ids},
                        {"input_ids", tokens.input_ids},
-                       {"attention_mask", tokens.attention_mask}};
+                       {"attention_mask", tokens.attention_mask},
+                       {"is_cut", tokens.is_cut}};
 
   const c10::NoGradGuard no_grad;
   const losses::NoiseShape shape{0, pairs, pairs + (queue ? queue->image.size(0) : 0)};

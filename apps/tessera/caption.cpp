@@ -68,7 +68,7 @@ class Captioner {
       const auto start = Clock::now();
       failed.read(file, evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
         const inference::GeneratedCaption caption =
-            caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0)), options_);
+            caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0), {file}), options_);
         const double seconds = seconds_since(start);
         latency_.add(seconds);
         report(file, caption, seconds);

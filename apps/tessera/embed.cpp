@@ -6,6 +6,7 @@
 
 #include "command_line.h"
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/safetensors.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
@@ -69,9 +70,15 @@ class Embedder {
   void encode_images() {
     if (waiting_images_.empty()) return;
     const AutocastScope autocast(evaluated_.compute);
-    const model::ImageFeatures features = inference::encode_images(evaluated_, at::stack(waiting_images_));
+    const std::vector<std::string> names(
+        image_names_.end() - static_cast<std::ptrdiff_t>(waiting_images_.size()), image_names_.end());
+    const model::ImageFeatures features =
+        inference::encode_images(evaluated_, at::stack(waiting_images_), names);
     images_.push_back(features.embedding.cpu());
-    if (with_tokens_) patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
+    if (with_tokens_) {
+      patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
+      check_computed(patches_.back(), "one of its patches' embeddings", names);
+    }
     waiting_images_.clear();
   }
 
@@ -82,6 +89,7 @@ class Embedder {
     text_rows_.push_back(features.embedding.cpu());
     if (with_tokens_) {
       const at::Tensor tokens = plain(evaluated_.model.token_embeddings(features));
+      check_computed(tokens, "one of its tokens' embeddings", inference::quoted_texts(waiting_texts_));
       const at::Tensor lengths = features.attention_mask.sum(1).cpu();
       for (std::int64_t row = 0; row < tokens.size(0); ++row)
         tokens_.push_back(tokens[row].slice(0, 0, lengths[row].item<std::int64_t>()).clone());

@@ -31,7 +31,7 @@ class Explainer {
   inference::ExplainedImage explain(const std::string& file, const at::Tensor& pixels) const {
     const inference::TrainedModel evaluated = tool_.evaluated();
     inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
-    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
+    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0), {file});
     if (!text_) {
       const inference::GeneratedCaption caption = caption_of(evaluated, image, caption_options_);
       explained.caption = caption.text;

@@ -109,10 +109,16 @@ inference::FeatureEncoderOptions encoder_options(const options::variables_map& v
   return result;
 }
 
+c10::ScalarType dtype_of(const options::variables_map& values) {
+  return word_of<c10::ScalarType>(
+      values, "dtype", {{"float32", c10::kFloat}, {"float16", c10::kHalf}, {"bfloat16", c10::kBFloat16}});
+}
+
 inference::FeatureListOptions list_options(const options::variables_map& values, ProgressLine& line) {
   inference::FeatureListOptions result;
   result.batch_size = count_of(values, "batch-size", 1);
   result.workers = count_of(values, "workers", 1);
+  result.dtype = dtype_of(values);
   result.skip_broken = values.count("skip-broken") != 0;
   result.on_broken = [&line](const std::string& message) {
     line.leave();
@@ -171,11 +177,6 @@ options::options_description described_options() {
   return description;
 }
 
-c10::ScalarType dtype_of(const options::variables_map& values) {
-  return word_of<c10::ScalarType>(
-      values, "dtype", {{"float32", c10::kFloat}, {"float16", c10::kHalf}, {"bfloat16", c10::kBFloat16}});
-}
-
 std::vector<std::string> all_names(const data::ImageList& images) {
   std::vector<std::string> names;
   for (std::int64_t i = 0; i < images.size(); ++i) names.push_back(images.name(i));
@@ -207,7 +208,6 @@ int features_command(const std::vector<std::string>& arguments) {
   const Compute compute = compute_of(*values);
   ProgressLine line;
   inference::FeatureListOptions list = list_options(*values, line);
-  const c10::ScalarType dtype = dtype_of(*values);
   const inference::FeatureEncoderOptions of_encoder = encoder_options(*values);
   const data::ImageList images = data::ImageList::open(words_of(*values, "images"));
   for (const std::string& damage : images.damage()) {
@@ -225,7 +225,7 @@ int features_command(const std::vector<std::string>& arguments) {
     line.leave();
     fail("stopped after {} of {} images; nothing was written", progress.done, progress.of);
   };
-  SafetensorsRows rows(output, what, dtype,
+  SafetensorsRows rows(output, what, list.dtype,
                        SafetensorsRows::metadata_size(metadata_of(*encoder, all_names(images))));
   line = ProgressLine();  // loading the model is not counted
   const inference::EncodedList result =

@@ -88,7 +88,8 @@ int match_command(const std::vector<std::string>& arguments) {
   warn_of_cut_texts("tessera match", evaluated, texts);
   FailedImages failed("tessera match");
   failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0));
+    const model::ImageFeatures image =
+        inference::encode_images(evaluated, pixels.unsqueeze(0), {images.front()});
     const std::vector<inference::TextMatch> matches = inference::match_texts(evaluated, image, texts);
     if (values->count("json") != 0) {
       std::cout << dumped({{"model", tool.folder}, {"image", images.front()}, {"matches", to_json(matches)}});

@@ -18,6 +18,7 @@
 #include "core/utf8.h"
 #include "data/loader.h"
 #include "data/webdataset.h"
+#include "eval/distinct_images.h"
 #include "eval/encode.h"
 #include "inference/encode_inputs.h"
 #include "inference/memory_recall.h"
@@ -98,7 +99,7 @@ class PairWriter {
     const memory::MemoryEntry entry{id.empty() ? as_utf8(file) : as_utf8(id), caption, as_utf8(file)};
     if (!is_new(entry.id)) return;
     const at::Tensor pixels = inference::read_image(file, evaluated_.config.data.image_size);
-    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption});
+    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption}, {file});
     write(codes[0], entry);
   }
 
@@ -108,33 +109,41 @@ class PairWriter {
     for (const TableRow& row : rows) add_image(row.image, row.caption, row.id);
   }
 
-  /// Every image with the first of its captions, under its key.
+  /// Every image (image_id) once, with the first of its captions, under its sample's key.
   void add_shards(const Words& shards, std::int64_t limit) {
     const Logger logger = make_logger({});
     data::EvalLoader loader(data::WebDataset::open(shards, logger),
                             eval::eval_loader_options(evaluated_.config), logger);
+    eval::DistinctImages distinct;
     for (std::int64_t seen = 0; seen < limit;) {
       const std::optional<data::EvalBatch> batch = loader.next();
       if (!batch) break;
+      // Of an image that comes with a sample a caption, only the first: a picture could not tell them apart.
+      const std::vector<std::int64_t> samples = distinct.place(batch->image_ids).first;
+      repeated_ += batch->image_ids.size(0) - static_cast<std::int64_t>(samples.size());
       std::vector<memory::MemoryEntry> entries;
-      Words captions;
+      Words captions, keys;
       std::vector<std::int64_t> rows;
-      for (std::size_t row = 0; row < batch->keys.size() && seen < limit; ++row, ++seen) {
-        const std::string key = as_utf8(batch->keys[row]);
+      for (std::size_t i = 0; i < samples.size() && seen < limit; ++i, ++seen) {
+        const auto sample = static_cast<std::size_t>(samples[i]);
+        const std::string key = as_utf8(batch->keys[sample]);
         if (!is_new(key)) continue;
-        rows.push_back(static_cast<std::int64_t>(row));
-        captions.push_back(batch->captions[row].front());
+        rows.push_back(samples[i]);
+        captions.push_back(batch->captions[sample].front());
+        keys.push_back(key);
         entries.push_back({key, captions.back(), key});
       }
       if (rows.empty()) continue;
-      const at::Tensor codes =
-          inference::memory_codes(evaluated_, batch->pixels.index_select(0, at::tensor(rows)), captions);
+      const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(rows, at::kLong));
+      const at::Tensor codes = inference::memory_codes(evaluated_, pixels, captions, keys);
       for (std::size_t i = 0; i < entries.size(); ++i) write(codes[static_cast<std::int64_t>(i)], entries[i]);
     }
   }
 
   std::int64_t written() const { return written_; }
   std::int64_t skipped() const { return skipped_; }
+  /// Samples of shards whose image was there already, under the same image_id.
+  std::int64_t repeated() const { return repeated_; }
 
  private:
   /// Whether an entry is to be written; before the work on it.
@@ -158,7 +167,7 @@ class PairWriter {
   memory::MemoryStore& store_;
   bool skips_existing_;
   std::set<std::string> ids_;
-  std::int64_t written_ = 0, skipped_ = 0;
+  std::int64_t written_ = 0, skipped_ = 0, repeated_ = 0;
 };
 
 /// What is to be written: exactly one of an image, a table and shards.
@@ -184,7 +193,7 @@ int write_action(const Words& arguments) {
       ("tsv", options::value<std::string>(),
        "many pairs: IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file")
       ("shards", options::value<Words>()->composing(),
-       "many pairs: WebDataset shards, braces allowed; each image with the first of its captions, called by its key")
+       "many pairs: WebDataset shards, braces allowed; each image (image_id) once, with the first of its captions, called by its key")
       ("limit", options::value<std::int64_t>(), "of --tsv or --shards, only so many of the first")
       ("skip-existing", "leave out pairs whose id is there already; else they are an error");
   // clang-format on
@@ -224,6 +233,11 @@ int write_action(const Words& arguments) {
       writer.skipped() > 0 ? fmt::format("{} were there already, ", writer.skipped()) : "";
   std::cout << fmt::format("{}: {} written, {}{} entries, capacity {}\n", file.string(), writer.written(),
                            skipped, entries, store.capacity());
+  if (writer.repeated() > 0) {
+    std::cerr << fmt::format(
+        "tessera memory: {} left out: the image was written from a sample before with the same image_id\n",
+        writer.repeated() == 1 ? "1 sample" : fmt::format("{} samples", writer.repeated()));
+  }
   if (entries >= store.capacity()) {
     std::cerr << fmt::format(
         "tessera memory: {} entries fill the capacity of {}: written and never-written pairs can't be told "
@@ -281,15 +295,15 @@ int recall_action(const Words& arguments) {
   const inference::TrainedModel evaluated = model.evaluated();
   const memory::MemoryStore store = inference::load_memory(evaluated, memory_file(*values));
   at::Tensor pixels;
-  Words texts;
+  Words texts, names;
   if (values->count("image") != 0) {
-    pixels = inference::read_image((*values)["image"].as<std::string>(), evaluated.config.data.image_size)
-                 .unsqueeze(0);
+    names.push_back((*values)["image"].as<std::string>());
+    pixels = inference::read_image(names.front(), evaluated.config.data.image_size).unsqueeze(0);
   } else {
     texts.push_back((*values)["text"].as<std::string>());
   }
-  const inference::Recall recall =
-      inference::recall(evaluated, store, inference::memory_codes(evaluated, pixels, texts)[0], nearest);
+  const inference::Recall recall = inference::recall(
+      evaluated, store, inference::memory_codes(evaluated, pixels, texts, names)[0], nearest);
   if (values->count("json") != 0) {
     std::cout << dumped(to_json(recall));
   } else {

@@ -6,8 +6,8 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_file.h"
 #include "model_tool.h"
-#include "nlohmann/json.hpp"
 #include "tessera/commands.h"
 
 namespace options = boost::program_options;
@@ -47,7 +47,7 @@ nlohmann::json trainable_parameters(const fs::path& log) {
 }
 
 nlohmann::json read_json(const fs::path& path) {
-  const nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json json = read_json_file(path);
   if (!json.is_object()) fail("{}: expected a JSON object", path.string());
   return json;
 }

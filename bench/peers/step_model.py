@@ -138,18 +138,18 @@ class EpisodicMemory(nn.Module):
         self.prior_mean = nn.Parameter(torch.zeros(slots, code_size))
         self.address_log_variance = nn.Parameter(torch.zeros(slots))
 
-    def combine(self, targets, rows, ridge, without_own):
+    def combine(self, targets, rows, ridge, own):
         factor = gram_factor(rows, ridge)
-        if not without_own:
+        if own is None:
             return torch.cholesky_solve(rows @ targets.mT, factor).mT
         inverse = torch.cholesky_inverse(factor)
         coefficients = targets @ rows.mT @ inverse
-        own = coefficients.diagonal(dim1=1, dim2=2) / inverse.diagonal(dim1=1, dim2=2)
-        rest = coefficients - own[..., None] * inverse
-        return rest.masked_fill(torch.eye(rest.size(-1), dtype=torch.bool), 0)
+        blocks = torch.linalg.cholesky(inverse.masked_fill(~own, 0))
+        shares = torch.cholesky_solve(coefficients.masked_fill(~own, 0).mT, blocks).mT
+        return (coefficients - shares @ inverse).masked_fill(own, 0)
 
-    def forward(self, written, queries, without_own=False):
-        """[N, E, C], [N, Q, C] -> codes [N, Q, C], KL [N, Q]"""
+    def forward(self, written, queries, own=None):
+        """[N, E, C], [N, Q, C] -> codes [N, Q, C], KL [N, Q]; own: [N, E, E] bool, the items a query may not read"""
         sigma = self.noise if self.training else 0.0
         ridge = max(sigma * sigma, self.SMALLEST_RIDGE)
 
@@ -163,12 +163,12 @@ class EpisodicMemory(nn.Module):
         addresses_of_items = torch.cholesky_solve(right, gram_factor(reference, self.SMALLEST_RIDGE)).mT
         addresses_of_items = addresses_of_items.unflatten(0, written.shape[:2])
 
-        coefficients = self.combine(cues, items, ridge, without_own)
+        coefficients = self.combine(cues, items, ridge, own)
         addresses = coefficients @ addresses_of_items
         codes = coefficients @ items
         if sigma > 0:
             spread = torch.randn_like(addresses) * torch.exp(0.5 * log_variance)
-            codes = codes + self.combine(spread, addresses_of_items, ridge, without_own) @ items
+            codes = codes + self.combine(spread, addresses_of_items, ridge, own) @ items
         kl = 0.5 * (log_variance.exp() + addresses.square() - 1 - log_variance).sum(-1)
         return noisy(codes).float(), kl.float()
 
@@ -418,8 +418,9 @@ def maxsim_scores(patches, tokens, mask):
     return image_to_text, text_to_image
 
 
-def next_token_loss(logits, ids, mask):
+def next_token_loss(logits, ids, mask, is_cut):
     labels = ids.masked_fill(~mask, -100)
+    labels[:, -1].masked_fill_(is_cut, -100)  # the end token of a text that was cut
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
 

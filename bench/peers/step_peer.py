@@ -194,10 +194,11 @@ class Step:
         with torch.no_grad():
             written = self.episodes(self.codes(states, hidden, mask))
             queries = self.episodes(self.codes(states, None, mask))
-            read, _ = self.model.memory(written, queries, without_own=True)
+            image_ids = batch["image_ids"].view(written.shape[:2])
+            read, _ = self.model.memory(written, queries, own=image_ids[:, :, None] == image_ids[:, None])
         with self.autocast():
             logits = self.model.caption_logits(ids, states, read.flatten(0, 1), batch["caption_sees_memory"])
-        return next_token_loss(logits, ids, mask)
+        return next_token_loss(logits, ids, mask, batch["is_cut"])
 
     def memory(self, batch, states, hidden):
         ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -207,7 +208,7 @@ class Step:
         read, kl = self.model.memory(codes, queries)
         with self.autocast():
             logits = self.model.caption_logits(ids, memory=read.flatten(0, 1))
-        return {"loss_memory": next_token_loss(logits, ids, mask),
+        return {"loss_memory": next_token_loss(logits, ids, mask, batch["is_cut"]),
                 "memory_read_error": F.mse_loss(read, codes.detach()), "memory_address_kl": kl.mean()}
 
     # --- the step ---------------------------------------------------------------------------------------------------

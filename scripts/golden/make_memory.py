@@ -37,7 +37,8 @@ def noise_of(noises, n, q, kept):
     return {name: values[n][kept] if name in of_items else values[n, q] for name, values in noises.items()}
 
 
-def episode_case(folder, name, items, queries, sigma=0.0, noisy=False, without_own=False, episodes=2, seed=0):
+def episode_case(folder, name, items, queries, sigma=0.0, noisy=False, without_own=False, image_ids=None, episodes=2,
+                 seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -67,7 +68,8 @@ def episode_case(folder, name, items, queries, sigma=0.0, noisy=False, without_o
     results = []
     for n in range(episodes):
         for q in range(queries):
-            kept = [i for i in range(items) if not (without_own and i == q)]
+            ids = image_ids[n] if image_ids else range(items)
+            kept = [i for i in range(items) if not (without_own and ids[i] == ids[q])]
             results.append(
                 read(
                     leaves["in.codes"][n][kept],
@@ -88,6 +90,8 @@ def episode_case(folder, name, items, queries, sigma=0.0, noisy=False, without_o
     params = {"noise": sigma} if sigma else {}
     if without_own:
         params["without_own"] = True
+    if image_ids:
+        inputs["image_ids"] = torch.tensor(image_ids)
     if noisy:
         inputs |= {f"noise_{key}": value for key, value in noises.items()}
     write_case(
@@ -110,6 +114,8 @@ def main():
     episode_case(folder, "noise", items=5, queries=3, sigma=1e-4, noisy=True, seed=4)
     episode_case(folder, "without_own", items=5, queries=5, without_own=True, seed=5)
     episode_case(folder, "without_own_noise", items=5, queries=5, sigma=1e-4, noisy=True, without_own=True, seed=6)
+    episode_case(folder, "without_own_image", items=6, queries=6, without_own=True,
+                 image_ids=[[7, 3, 7, 9, 3, 7], [1, 2, 3, 4, 5, 5]], seed=7)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Golden cases of the vision ops (dinov2, dinov2_lora, compressor) from transformers 5.23.0 and peft 0.21.2.
 
-Weights and inputs are float32 values; the reference computes in float64 in evaluation mode (transformers interpolates
-positions in float32 all the same), and its results are rounded to float32.
+Weights and inputs are float32 values; the reference computes in float64 (transformers interpolates positions in float32
+all the same), and its results are rounded to float32. In evaluation mode, but for the cases of training, in which PEFT's
+adapters drop the elements that Tessera drops (class Dropped): which ones fall is free, what is made of them is not.
 
     python scripts/golden/make_vision.py [FOLDER]        (default: tests/golden)
 """
@@ -16,6 +17,7 @@ import tempfile
 # One order of summation, so that the files come out the same each time; read when torch is imported.
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
+import numpy
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
@@ -171,6 +173,39 @@ def disturb(name, value, generator):
         value.add_(float32_values(value.shape, 0.1, generator))
 
 
+class Dropped(torch.nn.Module):
+    """Dropout with the elements that ops::dropout drops: a hash of their places and of a seed, which each call draws from
+    the generator of the CPU (src/ops/activation_kernel.cpp)."""
+
+    def __init__(self, probability):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x):
+        seed = int(torch.empty((), dtype=torch.int64).random_(-2**63, None)) % 2**64
+        bits = numpy.arange(x.numel(), dtype=numpy.uint32) ^ numpy.uint32(seed % 2**32)
+        for part in (numpy.uint32(seed >> 32), None):
+            bits ^= bits >> numpy.uint32(16)
+            bits *= numpy.uint32(0x7FEB352D)
+            bits ^= bits >> numpy.uint32(15)
+            bits *= numpy.uint32(0x846CA68B)
+            bits ^= bits >> numpy.uint32(16)
+            if part is not None:
+                bits ^= part
+        kept = torch.from_numpy(bits >= numpy.uint32(self.probability * 2**32)).view(x.shape)
+        return torch.where(kept, x / (1 - self.probability), 0)
+
+
+def train(model, seed):
+    """Training mode, with Tessera's dropout in place of torch's."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.Dropout) and child.p > 0:
+                setattr(module, name, Dropped(child.p))
+    model.train()
+    torch.manual_seed(seed)
+
+
 def sorted_lists(config):
     """Lists that come from sets, whose order would differ from run to run."""
     for field in ("target_modules", "exclude_modules"):
@@ -180,7 +215,7 @@ def sorted_lists(config):
 
 
 def lora_case(folder, name, seed, size, lora, settings=None, registers=None, legacy_names=False, merged=False,
-              head=False):
+              head=False, training=False):
     generator = torch.Generator().manual_seed(seed)
     # PiSSA and OLoRA take the weights apart in float32.
     base = build(settings or {}, generator, registers).float()
@@ -204,6 +239,8 @@ def lora_case(folder, name, seed, size, lora, settings=None, registers=None, leg
     adapter = {key: value.detach().clone() for key, value in parameters.items()}
     if merged:
         model = model.merge_and_unload().eval()
+    if training:
+        train(model, seed)
     pixels, outputs, cotangents = run(base if head else model, size, generator)
     rename = legacy if legacy_names else lambda key: key
     if legacy_names:
@@ -214,13 +251,15 @@ def lora_case(folder, name, seed, size, lora, settings=None, registers=None, leg
     params = {"config": config, "position_interpolation": "auto", "adapter_config": adapter_config}
     if merged:
         params["merged"] = True
+    if training:
+        params["training_seed"] = seed
     grads = {} if merged else {f"adapter.{rename(key)}": value.grad for key, value in parameters.items()}
     adapter = {rename(key): value for key, value in adapter.items()}
     write(folder / f"dinov2_lora_{name}.safetensors", "dinov2_lora", params, pixels, outputs, cotangents, weights,
           grads, adapter)
 
 
-def compressor_case(folder, name, seed, sizes):
+def compressor_case(folder, name, seed, sizes, training=False):
     generator = torch.Generator().manual_seed(seed)
     inputs, hidden, output = sizes
     model = torch.nn.Sequential(
@@ -235,6 +274,8 @@ def compressor_case(folder, name, seed, sizes):
     with torch.no_grad():
         model[4].weight.copy_(float32_values(model[4].weight.shape, 0.2, generator, mean=1.0))
     hidden_states = float32_values((2, 5, inputs), 1.0, generator).requires_grad_()
+    if training:
+        train(model, seed)
     compressed = model(hidden_states)
     cotangent = float32_values(compressed.shape, 1.0, generator)
     (compressed * cotangent).sum().backward()
@@ -242,6 +283,7 @@ def compressor_case(folder, name, seed, sizes):
     write_case(
         folder / f"compressor_{name}.safetensors",
         "compressor",
+        params={"training_seed": seed} if training else {},
         inputs=as_float32({"hidden_states": hidden_states}),
         weights=as_float32(dict(model.named_parameters())),
         outputs=as_float32({"compressed": compressed}),
@@ -315,6 +357,12 @@ def main():
         **query, "target_modules": r"dinov2\.encoder\.layer\.\d\.(attention\.q_proj|mlp\.fc1)",
         "rank_pattern": {"dinov2.encoder.layer.1.attention.q_proj": 3}, "modules_to_save": ["dinov2.layernorm"]},
         head=True)
+    several = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "o_proj", "fc1"]}
+    lora_case(folder, "training_dropout", 43, (12, 16), {**several, "lora_dropout": 0.3}, training=True)
+    lora_case(folder, "training_dora", 44, (12, 16), {**several, "use_dora": True}, training=True)
+    lora_case(folder, "training_dora_dropout", 45, (12, 16), {**several, "use_dora": True, "lora_dropout": 0.4},
+              training=True)
+    compressor_case(folder, "training", 46, (16, 12, 8), training=True)
     compressor_case(folder, "small", 31, (16, 12, 8))
     compressor_case(folder, "wide", 32, (24, 40, 10))
 

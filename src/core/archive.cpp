@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace tessera {
 
@@ -29,11 +30,8 @@ Archive Archive::read(const std::filesystem::path& path, const std::string& kind
   if (found != kind) {
     fail("{}: expected an archive of kind '{}', found '{}'", archive.source_, kind, found);
   }
-  try {
-    archive.json_ = nlohmann::json::parse(required(file.metadata(), kStateKey, archive.source_));
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: metadata 'state' is no valid JSON: {}", archive.source_, error.what());
-  }
+  archive.json_ = parse_json(required(file.metadata(), kStateKey, archive.source_),
+                             archive.source_ + ": metadata 'state'");
   archive.tensors_ = file.tensors();
   return archive;
 }

@@ -52,7 +52,7 @@ TensorMap read_shards(const fs::path& index_path) {
     // Shards lie beside their index; a path could lead anywhere.
     if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>()) {
       fail("{}: {}: expected the name of a file in the same folder, found {}", index_path.string(), name,
-           file.dump());
+           json_text(file));
     }
     files.insert(file.get<std::string>());
   }

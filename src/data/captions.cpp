@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace tessera::data {
 namespace {
@@ -80,12 +81,7 @@ void check_utf8(std::string_view text, const std::string& name) {
 }  // namespace
 
 nlohmann::json json_object(std::string_view text, const std::string& name) {
-  nlohmann::json root;
-  try {
-    root = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: no JSON: {}", name, error.what());
-  }
+  nlohmann::json root = parse_json(text, name);
   if (!root.is_object()) fail("{}: expected a JSON object, found {}", name, root.type_name());
   return root;
 }

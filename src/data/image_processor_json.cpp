@@ -35,8 +35,7 @@ class Fields {
   }
 
   [[noreturn]] void refuse(const std::string& name, const std::string& expected, const json& found) const {
-    fail("{}: {}: expected {}, found {}", source_, name, expected,
-         found.dump(-1, ' ', false, json::error_handler_t::replace));
+    fail("{}: {}: expected {}, found {}", source_, name, expected, json_text(found));
   }
 
   void read(const char* name, bool& value) const {
@@ -86,11 +85,10 @@ class Fields {
       const auto is_name = [&name](const char* known) { return name == known; };
       if (std::any_of(kNeutral.begin(), kNeutral.end(), is_name)) continue;
       if (std::any_of(kRead.begin(), kRead.end(), is_name)) continue;
-      if (value.is_null() || value == false) continue;
+      if (is_missing(value) || value == false) continue;
       // Padding sizes ask for nothing unless do_pad does; channels come first here.
       if (name == "pad_size" || (name == "data_format" && value == "channels_first")) continue;
-      fail("{}: {}: this field is not supported (found {})", source_, name,
-           value.dump(-1, ' ', false, json::error_handler_t::replace));
+      fail("{}: {}: this field is not supported (found {})", source_, name, json_text(value));
     }
   }
 
@@ -166,8 +164,9 @@ ImageProcessorOptions ImageProcessorOptions::from_json(const json& config, const
     options.crop_size = fields.height_and_width("crop_size", *size);
   }
   if (const json* factor = fields.find("rescale_factor"); factor != nullptr && options.do_rescale) {
-    if (!factor->is_number()) fields.refuse("rescale_factor", "a number", *factor);
-    options.rescale_factor = factor->get<double>();
+    const double value = factor->is_number() ? factor->get<double>() : std::nan("");
+    if (!std::isfinite(value)) fields.refuse("rescale_factor", "a number", *factor);
+    options.rescale_factor = value;
   }
   if (options.do_normalize) {
     fields.read("image_mean", options.image_mean, /*positive=*/false);

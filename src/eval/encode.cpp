@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "eval/distinct_images.h"
+#include "inference/encode_inputs.h"
 
 namespace tessera::eval {
 
@@ -78,11 +80,14 @@ class Encoder {
       set_.keys.push_back(batch.keys[place]);
       set_.indices.push_back(batch.indices[place]);
     }
-    encode_images(batch.pixels.index_select(0, at::tensor(samples, at::kLong)));
+    encode_images(batch.pixels.index_select(0, at::tensor(samples, at::kLong)),
+                  set_.keys.size() - samples.size());
   }
 
-  void encode_images(const at::Tensor& pixels) {
+  void encode_images(const at::Tensor& pixels, std::size_t first) {
     const model::ImageFeatures features = model_.encode_image(pixels.to(compute_.device));
+    check_computed(features.embedding, "the image's embedding",
+                   {set_.keys.begin() + static_cast<std::ptrdiff_t>(first), set_.keys.end()});
     images_.push_back(features.embedding.cpu());
     if (detail_ != EncodeDetail::kTokens) return;
     image_tokens_.push_back(features.tokens.cpu());
@@ -91,8 +96,8 @@ class Encoder {
 
   void add_texts(const std::vector<std::string>& captions) {
     const language::TokenBatch tokens = tokenizer_.encode_batch(captions, max_tokens_);
-    const model::TextFeatures features =
-        model_.encode_text({tokens.input_ids.to(compute_.device), tokens.attention_mask.to(compute_.device)});
+    const model::TextFeatures features = model_.encode_text(tokens.to(compute_.device));
+    check_computed(features.embedding, "the caption's embedding", inference::quoted_texts(captions));
     texts_.push_back(features.embedding.cpu());
     if (detail_ != EncodeDetail::kTokens) return;
     const at::Tensor lengths = tokens.attention_mask.sum(1);

@@ -58,16 +58,17 @@ Pairs read_pairs(const inference::TrainedModel& evaluated, const data::WebDatase
   while (const std::optional<data::EvalBatch> batch = loader.next()) {
     const std::vector<std::int64_t> samples = distinct.place(batch->image_ids).first;
     if (samples.empty()) continue;
-    std::vector<std::string> captions;
+    std::vector<std::string> captions, keys;
     for (const std::int64_t sample : samples) {
       const auto place = static_cast<std::size_t>(sample);
       captions.push_back(batch->captions[place].front());
-      pairs.keys.push_back(batch->keys[place]);
+      keys.push_back(batch->keys[place]);
       indices.push_back(batch->indices[place]);
     }
     const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(samples, at::kLong));
-    codes.push_back(inference::memory_codes(evaluated, pixels, captions));
-    queries.push_back(inference::memory_codes(evaluated, pixels, {}));
+    codes.push_back(inference::memory_codes(evaluated, pixels, captions, keys));
+    queries.push_back(inference::memory_codes(evaluated, pixels, {}, keys));
+    pairs.keys.insert(pairs.keys.end(), keys.begin(), keys.end());
     pairs.captions.insert(pairs.captions.end(), captions.begin(), captions.end());
   }
   if (codes.empty()) fail("memory experiment: the data holds no readable sample");

@@ -34,6 +34,7 @@ class ImageEncoder {
 
   void add(const std::filesystem::path& file, std::int64_t label) {
     pixels_.push_back(inference::read_image(file, evaluated_.config.data.image_size));
+    names_.push_back(file.string());
     labels_.push_back(label);
     if (static_cast<std::int64_t>(pixels_.size()) == evaluated_.config.eval.batch_size) encode();
   }
@@ -46,12 +47,14 @@ class ImageEncoder {
  private:
   void encode() {
     if (pixels_.empty()) return;
-    embeddings_.push_back(inference::encode_images(evaluated_, at::stack(pixels_)).embedding.cpu());
+    embeddings_.push_back(inference::encode_images(evaluated_, at::stack(pixels_), names_).embedding.cpu());
     pixels_.clear();
+    names_.clear();
   }
 
   const inference::TrainedModel& evaluated_;
   std::vector<at::Tensor> pixels_, embeddings_;
+  std::vector<std::string> names_;  ///< of pixels_
   std::vector<std::int64_t> labels_;
 };
 

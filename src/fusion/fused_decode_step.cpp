@@ -4,6 +4,9 @@
 
 #include <utility>
 
+#include "core/error.h"
+#include "core/finite.h"
+
 namespace tessera::fusion {
 
 FusedDecodeStep::FusedDecodeStep(language::LanguageModel language, FusionTower tower,
@@ -25,7 +28,15 @@ at::Tensor FusedDecodeStep::next_logits(const at::Tensor& input_ids) {
       tower_->lower_text(language_, input_ids.to(language_->embedding().device()), context, &caches_);
   const at::Tensor attended = tower_->attended_text(language_, lower, context, &caches_);
   const at::Tensor hidden = tower_->conditioned_text(language_, attended, context, keys_, &caches_);
-  return language_->logits(hidden.select(1, -1)).to(at::kFloat);
+  const at::Tensor logits = language_->logits(hidden.select(1, -1)).to(at::kFloat);
+  // A search over them would choose something all the same.
+  if (!is_finite(logits)) {
+    fail(
+        "decoding: the next token's logits are not finite ({}): the model's weights are too large, or not of "
+        "one model",
+        what_is_not_finite(logits));
+  }
+  return logits;
 }
 
 void FusedDecodeStep::reorder(const at::Tensor& rows) {

@@ -3,19 +3,31 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "core/error.h"
+#include "core/finite.h"
 #include "core/regular_file.h"
 #include "data/image_transform.h"
 
 namespace tessera::inference {
 
+std::vector<std::string> quoted_texts(const std::vector<std::string>& texts) {
+  std::vector<std::string> shown;
+  for (const std::string& text : texts) shown.push_back(quoted(text));
+  return shown;
+}
+
 at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
   return data::decode_for_evaluation(RegularFile(file).read(), size, file.string());
 }
 
-model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels) {
+model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels,
+                                   const std::vector<std::string>& names) {
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
-  return evaluated.model.encode_image(pixels.to(evaluated.compute.device));
+  model::ImageFeatures features = evaluated.model.encode_image(pixels.to(evaluated.compute.device));
+  // Of the mean over all patches too, so that what is wrong in one of them shows.
+  check_computed(features.embedding, "the image's embedding", names);
+  return features;
 }
 
 model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vector<std::string>& texts) {
@@ -23,8 +35,9 @@ model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vecto
   const AutocastScope autocast(evaluated.compute);
   const language::TokenBatch tokens =
       evaluated.tokenizer.encode_batch(texts, evaluated.config.language.max_tokens);
-  return evaluated.model.encode_text(
-      {tokens.input_ids.to(evaluated.compute.device), tokens.attention_mask.to(evaluated.compute.device)});
+  model::TextFeatures features = evaluated.model.encode_text(tokens.to(evaluated.compute.device));
+  check_computed(features.embedding, "the text's embedding", quoted_texts(texts));
+  return features;
 }
 
 }  // namespace tessera::inference

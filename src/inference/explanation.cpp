@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "inference/encode_inputs.h"
 #include "inference/word_spans.h"
 
@@ -37,7 +38,9 @@ class PatchGrid {
 
   HeatMap map(const std::string& word, bool in_text, const ReadText& text,
               const std::vector<std::int64_t>& positions) const {
-    return {word, in_text, word_similarity(patches_, text.tokens, positions).view({side_, side_})};
+    const at::Tensor similarity = word_similarity(patches_, text.tokens, positions);
+    check_computed(similarity.unsqueeze(0), "its heat map", {quoted(word)});
+    return {word, in_text, similarity.view({side_, side_})};
   }
 
  private:

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "data/worker_threads.h"
 
 namespace tessera::inference {
@@ -52,7 +53,8 @@ std::vector<PreparedImage> prepare_images(const FeatureEncoder& encoder, const d
 /// Rows on their way out.
 class Rows {
  public:
-  explicit Rows(const std::function<void(const at::Tensor& rows)>& take) : take_(take) {}
+  Rows(const std::function<void(const at::Tensor& rows)>& take, c10::ScalarType dtype)
+      : take_(take), dtype_(dtype) {}
 
   void add(const at::Tensor& features, const std::vector<std::string>& names) {
     const at::IntArrayRef shape = features.sizes().slice(1);
@@ -63,7 +65,10 @@ class Rows {
           "have to be of one size",
           names.front(), fmt::join(shape.vec(), ", "), fmt::join(shape_, ", "));
     }
-    take_(features);
+    check_computed(features, "one of its features", names);
+    const at::Tensor rows = features.to(dtype_);
+    if (!is_finite(rows)) refuse_dtype(features, rows, names);
+    take_(rows);
     names_.insert(names_.end(), names.begin(), names.end());
   }
 
@@ -71,7 +76,18 @@ class Rows {
   bool empty() const { return names_.empty(); }
 
  private:
+  void refuse_dtype(const at::Tensor& features, const at::Tensor& rows,
+                    const std::vector<std::string>& names) const {
+    for (std::int64_t row = 0; row < features.size(0); ++row) {
+      if (is_finite(rows[row])) continue;
+      fail("{}: a feature of the size {:.4g} is beyond what {} can hold; write bfloat16 or float32",
+           names[static_cast<std::size_t>(row)], features[row].abs().max().item<double>(),
+           c10::toString(dtype_));
+    }
+  }
+
   const std::function<void(const at::Tensor& rows)>& take_;
+  c10::ScalarType dtype_;
   std::vector<std::int64_t> shape_;  ///< of one row
   std::vector<std::string> names_;
 };
@@ -109,7 +125,7 @@ EncodedList encode_list(FeatureEncoder& encoder, const data::ImageList& images,
       return prepare_images(encoder, images, begin, end, options.workers);
     });
   };
-  Rows rows(take);
+  Rows rows(take, options.dtype);
   std::int64_t broken = 0;
   std::future<std::vector<PreparedImage>> next = prepare(0);
   for (std::int64_t begin = 0; begin < count; begin += options.batch_size) {

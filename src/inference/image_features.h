@@ -61,7 +61,8 @@ struct FeatureProgress {
 
 struct FeatureListOptions {
   std::int64_t batch_size = 32;
-  std::int64_t workers = 2;  ///< threads that decode images while others are encoded
+  std::int64_t workers = 2;             ///< threads that decode images while others are encoded
+  c10::ScalarType dtype = c10::kFloat;  ///< of the rows
   bool skip_broken = false;
   std::function<void(const FeatureProgress&)> progress;       ///< called after each batch
   std::function<void(const std::string& message)> on_broken;  ///< called where an image is skipped
@@ -73,9 +74,9 @@ struct EncodedList {
 };
 
 /// The features of many images, batch by batch.
-/// @param take  gets the rows as they come, [n, …] float32, one an image that could be read
-/// @throws Error naming the image that is broken (where they aren't skipped), or has another number of tokens
-///         than those before; also where no image could be read
+/// @param take  gets the rows as they come, [n, …], one an image that could be read
+/// @throws Error naming the image that is broken (where they aren't skipped), has another number of tokens
+///         than those before, or features that aren't finite; also where no image could be read
 EncodedList encode_list(FeatureEncoder& encoder, const data::ImageList& images,
                         const FeatureListOptions& options,
                         const std::function<void(const at::Tensor& rows)>& take);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/finite.h"
 #include "fusion/match_head.h"
 #include "inference/encode_inputs.h"
 #include "losses/maxsim.h"
@@ -17,6 +18,9 @@ namespace {
 void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch::*score,
                 const at::Tensor& values) {
   const at::Tensor doubles = values.flatten().to(at::kCPU, at::kDouble);
+  std::vector<std::string> texts;
+  for (const TextMatch& match : matches) texts.push_back(match.text);
+  check_computed(doubles, "its score", quoted_texts(texts));
   for (std::size_t i = 0; i < matches.size(); ++i)
     matches[i].*score = doubles[static_cast<std::int64_t>(i)].item<double>();
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "inference/encode_inputs.h"
 #include "inference/generate_captions.h"
 #include "model/code_fingerprint.h"
@@ -25,17 +26,20 @@ std::string fingerprint_of(const TrainedModel& evaluated) {
 }  // namespace
 
 at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
-                        const std::vector<std::string>& captions) {
+                        const std::vector<std::string>& captions, const std::vector<std::string>& names) {
   TORCH_CHECK(!evaluated.model.is_training(), "memory_codes: the model must be in evaluation mode");
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   std::optional<model::ImageFeatures> image;
   std::optional<model::TextFeatures> text;
-  if (pixels.defined()) image = encode_images(evaluated, pixels);
+  if (pixels.defined()) image = encode_images(evaluated, pixels, names);
   if (!captions.empty()) text = encode_texts(evaluated, captions);
-  return evaluated.model
-      .pair_codes(evaluated.model.pair_vectors(image ? &*image : nullptr, text ? &*text : nullptr))
-      .to(at::kCPU, at::kFloat);
+  const at::Tensor codes =
+      evaluated.model
+          .pair_codes(evaluated.model.pair_vectors(image ? &*image : nullptr, text ? &*text : nullptr))
+          .to(at::kCPU, at::kFloat);
+  check_computed(codes, "the pair's code", names);
+  return codes;
 }
 
 std::vector<std::string> decode_codes(const TrainedModel& evaluated, const at::Tensor& codes) {

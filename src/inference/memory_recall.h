@@ -18,9 +18,11 @@ namespace tessera::inference {
 /// Codes of pairs, of images alone or of texts alone.
 /// @param pixels   [B, 3, S, S] uint8 RGB; undefined: texts alone
 /// @param captions B; empty: images alone
+/// @param names    B, of the images, for messages; empty: they are counted from 0
 /// @return [B, C] float32 on the CPU
+/// @throws Error naming the image or text whose embedding or code is not finite
 at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
-                        const std::vector<std::string>& captions);
+                        const std::vector<std::string>& captions, const std::vector<std::string>& names = {});
 
 /// What the decoder makes of codes or read-outs [N, C], greedily and without an image; N texts.
 std::vector<std::string> decode_codes(const TrainedModel& evaluated, const at::Tensor& codes);

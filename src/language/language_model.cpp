@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/weights_file.h"
 #include "ops/linear.h"
 
@@ -134,6 +135,8 @@ void load_language_model_weights(LanguageModel& model, const TensorMap& weights,
   }
   const std::string problems = mismatches(parameters, given);
   if (!problems.empty()) fail("{}: the weights don't fit the language model:{}", source, problems);
+  for (const auto& [name, weight] : given)
+    check_weights(weight, fmt::format("{}: tensor '{}'", source, name));
   for (const auto& [name, parameter] : parameters) parameter.copy_(given.at(name));
 }
 

@@ -79,7 +79,8 @@ TensorMap language_model_weights(const LanguageModel& model);
 /// Copies weights, of any floating dtype, into the model. A tied model accepts an `lm_head.weight` equal to
 /// the embedding.
 /// @param source  what to call them in messages, e.g. the file's path
-/// @throws Error listing all missing, unexpected and mis-shaped tensors; the model is then unchanged
+/// @throws Error listing all missing, unexpected and mis-shaped tensors, or naming one with values that are
+///         not finite; the model is then unchanged
 void load_language_model_weights(LanguageModel& model, const TensorMap& weights, const std::string& source);
 
 }  // namespace tessera::language

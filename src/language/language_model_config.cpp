@@ -1,6 +1,9 @@
 #include "language/language_model_config.h"
 
+#include <cmath>
+
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace tessera::language {
 namespace {
@@ -31,8 +34,7 @@ class FieldReader {
   double number(const std::string& field, double fallback) const {
     const json* value = find(field);
     if (value == nullptr) return fallback;
-    if (!value->is_number()) refuse(field, *value, "a number");
-    return value->get<double>();
+    return as_number(field, *value);
   }
   bool boolean(const std::string& field, bool fallback) const {
     const json* value = find(field);
@@ -46,7 +48,13 @@ class FieldReader {
     if (value != nullptr && *value != accepted) refuse(field, *value, accepted.dump());
   }
   [[noreturn]] void refuse(const std::string& field, const json& found, const std::string& accepted) const {
-    fail("{}: '{}' is {}, accepted is {}", source_, field, found.dump(), accepted);
+    fail("{}: '{}' is {}, accepted is {}", source_, field, json_text(found), accepted);
+  }
+
+  double as_number(const std::string& field, const json& value) const {
+    const double number = value.is_number() ? value.get<double>() : std::nan("");
+    if (!std::isfinite(number)) refuse(field, value, "a number");
+    return number;
   }
 
  private:
@@ -75,8 +83,7 @@ double read_rope_theta(const FieldReader& fields) {
     }
     const auto found = rope->find("rope_theta");
     if (found == rope->end()) continue;
-    if (!found->is_number()) fields.refuse(std::string(field) + ".rope_theta", *found, "a number");
-    theta = found->get<double>();
+    theta = fields.as_number(std::string(field) + ".rope_theta", *found);
   }
   return theta;
 }

@@ -4,6 +4,13 @@
 
 namespace tessera::language {
 
+at::Tensor next_token_labels(const TokenBatch& tokens) {
+  at::Tensor labels = tokens.input_ids.masked_fill(tokens.attention_mask.logical_not(), kIgnoreIndex);
+  // What was cut is as long as a text may be, so that its eos is in the last column.
+  if (tokens.is_cut.defined()) labels.select(1, -1).masked_fill_(tokens.is_cut, kIgnoreIndex);
+  return labels;
+}
+
 NextTokenLoss next_token_loss(const at::Tensor& logits, const at::Tensor& labels) {
   TORCH_CHECK(
       logits.dim() == 3 && labels.scalar_type() == at::kLong && labels.sizes() == logits.sizes().slice(0, 2),

@@ -4,10 +4,16 @@
 
 #include <cstdint>
 
+#include "language/tokenizer.h"
+
 namespace tessera::language {
 
 /// Label of a position that isn't predicted.
 constexpr std::int64_t kIgnoreIndex = -100;
+
+/// Texts as their own targets: neither padding counts, nor the eos of a text that was cut, or a model would
+/// learn to end in mid-sentence. [B, T] int64
+at::Tensor next_token_labels(const TokenBatch& tokens);
 
 struct NextTokenLoss {
   at::Tensor value;  ///< scalar float32 (float64 for float64 logits): mean over the counted positions, 0

@@ -46,6 +46,10 @@ std::string wrong_special_ids(const sentencepiece::SentencePieceProcessor& proce
 
 }  // namespace
 
+TokenBatch TokenBatch::to(c10::Device device) const {
+  return {input_ids.to(device), attention_mask.to(device), is_cut.defined() ? is_cut.to(device) : is_cut};
+}
+
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   return from_bytes(read_file(path), path.string());
 }
@@ -68,18 +72,22 @@ Tokenizer Tokenizer::from_bytes(std::string model_bytes, const std::string& sour
   return Tokenizer(std::move(model));
 }
 
-std::vector<std::int64_t> Tokenizer::encode(const std::string& text, std::int64_t max_tokens) const {
+Tokenizer::CutText Tokenizer::cut_text(const std::string& text, std::int64_t max_tokens) const {
   TORCH_CHECK(max_tokens >= 2, "max_tokens counts bos and eos and is at least 2, got ", max_tokens);
   std::vector<int> pieces;
   const auto status = model_->processor.Encode(text, &pieces);
   TORCH_CHECK(status.ok(), "SentencePiece could not encode a text: ", status.ToString());
   const auto kept = static_cast<std::size_t>(std::min<std::int64_t>(pieces.size(), max_tokens - 2));
-  std::vector<std::int64_t> ids;
-  ids.reserve(kept + 2);
-  ids.push_back(kBosId);
-  ids.insert(ids.end(), pieces.begin(), pieces.begin() + static_cast<std::ptrdiff_t>(kept));
-  ids.push_back(kEosId);
-  return ids;
+  CutText cut{{}, kept < pieces.size()};
+  cut.ids.reserve(kept + 2);
+  cut.ids.push_back(kBosId);
+  cut.ids.insert(cut.ids.end(), pieces.begin(), pieces.begin() + static_cast<std::ptrdiff_t>(kept));
+  cut.ids.push_back(kEosId);
+  return cut;
+}
+
+std::vector<std::int64_t> Tokenizer::encode(const std::string& text, std::int64_t max_tokens) const {
+  return cut_text(text, max_tokens).ids;
 }
 
 EncodedText Tokenizer::encode_with_spans(const std::string& text, std::int64_t max_tokens) const {
@@ -99,23 +107,27 @@ EncodedText Tokenizer::encode_with_spans(const std::string& text, std::int64_t m
 
 TokenBatch Tokenizer::encode_batch(const std::vector<std::string>& texts, std::int64_t max_tokens) const {
   TORCH_CHECK(!texts.empty(), "encode_batch needs at least one text");
-  std::vector<std::vector<std::int64_t>> sequences;
+  std::vector<CutText> sequences;
   sequences.reserve(texts.size());
   std::size_t longest = 0;
   for (const std::string& text : texts) {
-    sequences.push_back(encode(text, max_tokens));
-    longest = std::max(longest, sequences.back().size());
+    sequences.push_back(cut_text(text, max_tokens));
+    longest = std::max(longest, sequences.back().ids.size());
   }
   const auto rows = static_cast<std::int64_t>(texts.size());
   const auto columns = static_cast<std::int64_t>(longest);
   TokenBatch batch;
   batch.input_ids = at::full({rows, columns}, kPadId, at::kLong);
   batch.attention_mask = at::zeros({rows, columns}, at::kBool);
+  batch.is_cut = at::empty({rows}, at::kBool);
   std::int64_t* ids = batch.input_ids.mutable_data_ptr<std::int64_t>();
   bool* mask = batch.attention_mask.mutable_data_ptr<bool>();
+  bool* is_cut = batch.is_cut.mutable_data_ptr<bool>();
   for (std::size_t row = 0; row < sequences.size(); ++row) {
-    std::copy(sequences[row].begin(), sequences[row].end(), ids + row * longest);
-    std::fill_n(mask + row * longest, sequences[row].size(), true);
+    const std::vector<std::int64_t>& sequence = sequences[row].ids;
+    std::copy(sequence.begin(), sequence.end(), ids + row * longest);
+    std::fill_n(mask + row * longest, sequence.size(), true);
+    is_cut[row] = sequences[row].is_cut;
   }
   return batch;
 }

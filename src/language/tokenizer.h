@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,11 @@ namespace tessera::language {
 struct TokenBatch {
   at::Tensor input_ids;       ///< [B, T] int64, padded on the right with pad_id
   at::Tensor attention_mask;  ///< [B, T] bool, true for real tokens
+  /// [B] bool, true where max_tokens cut the text off: its eos, in the last column, is no end of it.
+  /// Undefined: none was cut.
+  at::Tensor is_cut{};
+
+  TokenBatch to(c10::Device device) const;
 };
 
 /// The place of a token in its text, in bytes; empty for bos and eos.
@@ -46,7 +52,8 @@ class Tokenizer {
   /// The same from a model file's content. @param source  what to call it in messages
   static Tokenizer from_bytes(std::string model_bytes, const std::string& source);
 
-  /// bos … eos. A text that is too long loses its last tokens, never its eos. An empty text is bos eos.
+  /// bos … eos. A text that is too long loses its last tokens, never its eos, which readers of whole texts
+  /// pool or stop at; who predicts tokens asks TokenBatch::is_cut. An empty text is bos eos.
   /// The text's own "<mask>" or "<s>" are plain characters. Bytes that aren't UTF-8 become U+FFFD.
   /// @param max_tokens  at least 2; counts bos and eos
   std::vector<std::int64_t> encode(const std::string& text, std::int64_t max_tokens = kNoLimit) const;
@@ -75,6 +82,11 @@ class Tokenizer {
 
  private:
   struct Model;
+  struct CutText {
+    std::vector<std::int64_t> ids;
+    bool is_cut;
+  };
+  CutText cut_text(const std::string& text, std::int64_t max_tokens) const;
   explicit Tokenizer(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
 
   std::shared_ptr<const Model> model_;

@@ -29,28 +29,32 @@ at::Tensor initial_prior_mean(const EpisodicMemoryOptions& options) {
   return mean;
 }
 
-/// Leaves row i out of the combination for target i: the solution of the same problem without that row, by
-/// the block inverse, at the cost of one row operation.
+/// Leaves rows S out of the combination c for a target: the solution of the same problem without these rows,
+/// by the block inverse, c − c_S (P_SS)⁻¹ P_S. Items that belong together have the same S, so that the
+/// blocks P_SS of all are one matrix: P with 0 where two don't belong together.
 ///
-/// @param coefficients [N, E, E]; @param inverse [N, E, E] of the (regularised) Gram matrix
-at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inverse) {
-  const at::Tensor own = coefficients.diagonal(0, 1, 2) / inverse.diagonal(0, 1, 2);
-  const at::Tensor rest = coefficients - own.unsqueeze(-1) * inverse;
-  // What is left at i is rounding.
-  const at::Tensor diagonal = at::eye(rest.size(-1), rest.options().dtype(at::kBool).requires_grad(false));
-  return rest.masked_fill(diagonal, 0);
+/// @param coefficients [N, E, E]; @param inverse P [N, E, E] of the (regularised) Gram matrix
+/// @param own          [N or 1, E, E] bool: j is among the S of target i. An equivalence
+at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inverse, const at::Tensor& own) {
+  const at::Tensor others = own.logical_not();
+  const at::Tensor blocks = inverse.masked_fill(others, 0);
+  const at::Tensor factor =
+      std::get<0>(at::linalg_cholesky_ex(blocks, /*upper=*/false, /*check_errors=*/false));
+  const at::Tensor shares = at::cholesky_solve(coefficients.masked_fill(others, 0).mT(), factor).mT();
+  // What is left at S is rounding.
+  return (coefficients - shares.matmul(inverse)).masked_fill(own, 0);
 }
 
 /// Targets as combinations of rows, by least squares: T·A⁺ = T·Aᵀ(AAᵀ)⁻¹.
 ///
-/// @param targets     [N, Q, D]; @param rows [N, E, D]
-/// @param without_own target i is combined from the rows other than i; Q = E
+/// @param targets [N, Q, D]; @param rows [N, E, D]
+/// @param own     the rows that a target is not combined from (leave_own_out; Q = E); undefined: none
 /// @return [N, Q, E]
-at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double ridge, bool without_own) {
+at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double ridge, const at::Tensor& own) {
   const GramSolver gram(rows, ridge);
-  if (!without_own) return gram.solve(rows.matmul(targets.mT())).mT();
+  if (!own.defined()) return gram.solve(rows.matmul(targets.mT())).mT();
   const at::Tensor inverse = gram.inverse();
-  return leave_own_out(targets.matmul(rows.mT()).matmul(inverse), inverse);
+  return leave_own_out(targets.matmul(rows.mT()).matmul(inverse), inverse, own);
 }
 
 }  // namespace
@@ -70,28 +74,42 @@ EpisodicMemoryImpl::EpisodicMemoryImpl(const EpisodicMemoryOptions& options) : o
 }
 
 EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries) {
-  check(written, queries, /*without_own=*/false);
-  return read(written, queries, draw(written, queries), /*without_own=*/false);
+  check(written, queries);
+  return read(written, queries, draw(written, queries), /*own=*/{});
 }
 
 EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries,
                                                 const EpisodeNoise& noise) {
-  check(written, queries, /*without_own=*/false);
-  return read(written, queries, noise, /*without_own=*/false);
-}
-
-EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries) {
-  check(written, queries, /*without_own=*/true);
-  return read(written, queries, draw(written, queries), /*without_own=*/true);
+  check(written, queries);
+  return read(written, queries, noise, /*own=*/{});
 }
 
 EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                                    const EpisodeNoise& noise) {
-  check(written, queries, /*without_own=*/true);
-  return read(written, queries, noise, /*without_own=*/true);
+                                                    const at::Tensor& image_ids) {
+  const at::Tensor own = own_items(written, queries, image_ids);
+  return read(written, queries, draw(written, queries), own);
 }
 
-void EpisodicMemoryImpl::check(const at::Tensor& written, const at::Tensor& queries, bool without_own) const {
+EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries,
+                                                    const at::Tensor& image_ids, const EpisodeNoise& noise) {
+  return read(written, queries, noise, own_items(written, queries, image_ids));
+}
+
+at::Tensor EpisodicMemoryImpl::own_items(const at::Tensor& written, const at::Tensor& queries,
+                                         const at::Tensor& image_ids) const {
+  check(written, queries);
+  const std::int64_t items = written.size(1);
+  TORCH_CHECK(queries.size(1) == items, "episodic memory: one query for each of the ", items,
+              " items expected, got ", queries.size(1));
+  if (!image_ids.defined())
+    return at::eye(items, at::TensorOptions(written.device()).dtype(at::kBool)).unsqueeze(0);
+  TORCH_CHECK(image_ids.sizes() == written.sizes().slice(0, 2) && image_ids.scalar_type() == at::kLong,
+              "episodic memory: image_ids [", written.size(0), ", ", items, "] int64 expected, got ",
+              image_ids.sizes(), " ", image_ids.scalar_type());
+  return image_ids.unsqueeze(2).eq(image_ids.unsqueeze(1));
+}
+
+void EpisodicMemoryImpl::check(const at::Tensor& written, const at::Tensor& queries) const {
   TORCH_CHECK(written.dim() == 3 && written.size(2) == options_.code_size && written.size(1) >= 1,
               "episodic memory: written [N, E >= 1, ", options_.code_size, "] expected, got ",
               written.sizes());
@@ -101,9 +119,6 @@ void EpisodicMemoryImpl::check(const at::Tensor& written, const at::Tensor& quer
       queries.dim() == 3 && queries.size(0) == written.size(0) && queries.size(2) == options_.code_size,
       "episodic memory: queries [", written.size(0), ", Q, ", options_.code_size, "] expected, got ",
       queries.sizes());
-  TORCH_CHECK(!without_own || queries.size(1) == written.size(1),
-              "episodic memory: one query for each of the ", written.size(1), " items expected, got ",
-              queries.size(1));
 }
 
 EpisodeNoise EpisodicMemoryImpl::draw(const at::Tensor& written, const at::Tensor& queries) const {
@@ -118,7 +133,7 @@ EpisodeNoise EpisodicMemoryImpl::draw(const at::Tensor& written, const at::Tenso
 }
 
 EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Tensor& queries,
-                                        const EpisodeNoise& noise, bool without_own) {
+                                        const EpisodeNoise& noise, const at::Tensor& own) {
   const double sigma = options_.noise;
   const bool noisy = noise.written.defined() || noise.queries.defined();
   const double ridge = noisy ? std::max(sigma * sigma, kSmallestRidge) : kSmallestRidge;
@@ -136,14 +151,14 @@ EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Ten
                                         .reshape({written.size(0), written.size(1), options_.slots});
 
   // Both the address and the code follow from the query as a combination of the items, q z̃⁺.
-  const at::Tensor coefficients = combine(cues, items, ridge, without_own);
+  const at::Tensor coefficients = combine(cues, items, ridge, own);
   const at::Tensor addresses = coefficients.matmul(item_addresses);
   at::Tensor codes = coefficients.matmul(items);
   if (noise.addresses.defined()) {
     // εM = εW⁺z̃
     const at::Tensor spread =
         noise.addresses.to(at::kDouble) * (0.5 * address_log_variance.to(at::kDouble)).exp();
-    codes = codes + combine(spread, item_addresses, ridge, without_own).matmul(items);
+    codes = codes + combine(spread, item_addresses, ridge, own).matmul(items);
   }
   codes = with_noise(codes, noise.codes, sigma);
   return {.codes = codes.to(queries.scalar_type()),

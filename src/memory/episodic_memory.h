@@ -65,15 +65,18 @@ class EpisodicMemoryImpl : public torch::nn::Module {
   EpisodeReading read_episode(const at::Tensor& written, const at::Tensor& queries,
                               const EpisodeNoise& noise);
 
-  /// Query i of an episode reads a memory into which all of its items but i were written (exactly as if these
-  /// had been written alone; with E = 1 that memory is empty and gives zeros). For conditioning a caption on
-  /// a read-out that has never seen it: the queries must be codes of the image alone, since a query's own
-  /// content passes through the projection.
+  /// Query i of an episode reads a memory into which its items were written but for i and those of i's image
+  /// (exactly as if the others had been written alone; where there are none, that memory is empty and gives
+  /// zeros). For conditioning a caption on a read-out that has never seen it, nor another caption of its
+  /// image: the queries must be codes of the image alone, since a query's own content passes through the
+  /// projection.
   ///
-  /// @param queries [N, E, C]
-  EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries);
+  /// @param queries   [N, E, C]
+  /// @param image_ids [N, E] int64: items with one id are of one image. Undefined: no two are
   EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                  const EpisodeNoise& noise);
+                                  const at::Tensor& image_ids);
+  EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries,
+                                  const at::Tensor& image_ids, const EpisodeNoise& noise);
 
   const EpisodicMemoryOptions& options() const { return options_; }
 
@@ -81,10 +84,13 @@ class EpisodicMemoryImpl : public torch::nn::Module {
   at::Tensor address_log_variance;  ///< [K]
 
  private:
+  /// @param own [N or 1, E, E] bool, true where query i may not read item j; undefined: it may read all
   EpisodeReading read(const at::Tensor& written, const at::Tensor& queries, const EpisodeNoise& noise,
-                      bool without_own);
+                      const at::Tensor& own);
   EpisodeNoise draw(const at::Tensor& written, const at::Tensor& queries) const;
-  void check(const at::Tensor& written, const at::Tensor& queries, bool without_own) const;
+  void check(const at::Tensor& written, const at::Tensor& queries) const;
+  at::Tensor own_items(const at::Tensor& written, const at::Tensor& queries,
+                       const at::Tensor& image_ids) const;
 
   EpisodicMemoryOptions options_;
 };

@@ -77,7 +77,7 @@ MemoryStore::MemoryStore(const at::Tensor& prior_mean, std::string fingerprint)
 }
 
 void MemoryStore::clear() {
-  reader_.reset();
+  reader_ = std::make_shared<ReaderOfNow>();
   memory_ = at::zeros({capacity(), code_size()}, at::kDouble);
   accumulator_ = ridge_ * at::eye(capacity(), at::kDouble);
 }
@@ -115,7 +115,7 @@ void MemoryStore::forget(const std::string& id) {
 }
 
 void MemoryStore::update(const at::Tensor& code, double alpha) {
-  reader_.reset();
+  reader_ = std::make_shared<ReaderOfNow>();
   const at::Tensor row = double_rows(code).unsqueeze(0);
   const at::Tensor address = addresses(row);
   const at::Tensor accumulator = accumulator_ + alpha * address.mT().matmul(address);
@@ -169,7 +169,12 @@ at::Tensor MemoryStore::checked(const at::Tensor& code, const std::string& what)
 }
 
 const MemoryStore::Reader& MemoryStore::reader() const {
-  if (reader_) return *reader_;
+  const std::lock_guard<std::mutex> lock(reader_->mutex);
+  if (!reader_->reader) reader_->reader = solved_reader();
+  return *reader_->reader;
+}
+
+MemoryStore::Reader MemoryStore::solved_reader() const {
   const auto [left, values, right] = at::linalg_svd(memory_, /*full_matrices=*/false);
   const double largest = values.numel() == 0 ? 0.0 : values[0].item<double>();
   const double cut_off = static_cast<double>(std::max(capacity(), code_size())) *
@@ -184,8 +189,7 @@ const MemoryStore::Reader& MemoryStore::reader() const {
                            static_cast<double>(std::numeric_limits<float>::epsilon());
   reader.coefficients = codes_.size(0) == 0 ? at::zeros({code_size(), 0}, at::kDouble)
                                             : at::linalg_pinv(double_rows(codes_), tolerance);
-  reader_ = std::move(reader);
-  return *reader_;
+  return reader;
 }
 
 at::Tensor MemoryStore::read(const at::Tensor& queries) const {

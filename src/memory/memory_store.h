@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -64,7 +66,8 @@ struct MemoryStats {
 /// written: every query, written or not, keeps K/C of its square, and forgetting one of many entries changes
 /// nothing that can be seen. Nothing is refused; `stats` says how full the memory is.
 ///
-/// Not for concurrent use: reading computes its decompositions when they are first needed.
+/// Several threads may read at once (recall, read, list, stats); the first to do so after a change computes
+/// the decompositions, and the others wait. Writing and forgetting are for one thread that is alone with it.
 class MemoryStore {
  public:
   /// @param prior_mean  [K, C], K < C, floating point, any device; copied
@@ -114,6 +117,12 @@ class MemoryStore {
     double condition = 0;
   };
 
+  /// Filled by the first of the threads that read.
+  struct ReaderOfNow {
+    std::mutex mutex;
+    std::optional<Reader> reader;
+  };
+
   /// The memory as one least-squares solution, from the codes alone.
   struct Solution {
     at::Tensor accumulator;  ///< A [K, K]
@@ -126,6 +135,7 @@ class MemoryStore {
   void update(const at::Tensor& code, double alpha);
   static void check_scale(const at::Tensor& rows, const std::string& what);
   at::Tensor checked(const at::Tensor& code, const std::string& what) const;
+  Reader solved_reader() const;
   const Reader& reader() const;
   at::Tensor addresses(const at::Tensor& codes) const;
   std::int64_t find(const std::string& id) const;
@@ -136,10 +146,10 @@ class MemoryStore {
   double ridge_ = 0;
   std::string fingerprint_;
   std::vector<MemoryEntry> entries_;
-  at::Tensor codes_;        ///< [N, C] float32, row i of entry i
-  at::Tensor memory_;       ///< M [K, C] float64
-  at::Tensor accumulator_;  ///< A [K, K] float64
-  mutable std::optional<Reader> reader_;
+  at::Tensor codes_;                     ///< [N, C] float32, row i of entry i
+  at::Tensor memory_;                    ///< M [K, C] float64
+  at::Tensor accumulator_;               ///< A [K, K] float64
+  std::shared_ptr<ReaderOfNow> reader_;  ///< a new one after each change; copies share it until then
 };
 
 }  // namespace tessera::memory

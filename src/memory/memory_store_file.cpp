@@ -12,6 +12,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json_file.h"
 #include "core/safetensors.h"
 #include "memory/memory_store.h"
 
@@ -63,12 +64,7 @@ std::string member(const Json& entry, const char* key, std::size_t place, const 
 }
 
 std::vector<MemoryEntry> parse_entries(const std::string& text, const std::string& path) {
-  Json list;
-  try {
-    list = Json::parse(text);
-  } catch (const Json::exception& error) {
-    fail("{}: entries are no valid JSON: {}", path, error.what());
-  }
+  const Json list = parse_json(text, fmt::format("{}: entries", path));
   if (!list.is_array()) fail("{}: entries have to be a list, found {}", path, list.type_name());
   std::vector<MemoryEntry> entries;
   std::set<std::string> ids;

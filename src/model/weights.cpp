@@ -7,6 +7,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/finite.h"
+#include "core/json_file.h"
 #include "core/safetensors.h"
 #include "core/utf8.h"
 #include "language/huggingface_export.h"
@@ -56,7 +58,9 @@ void load_model_file(const fs::path& path, Stage1Model& model) {
       continue;
     }
     unexpected.erase(parameter.name);
-    copy_into(parameter.tensor, file.tensor(parameter.name), parameter.name, path.string());
+    const at::Tensor value = file.tensor(parameter.name);
+    check_weights(value, fmt::format("{}: tensor '{}'", path.string(), parameter.name));
+    copy_into(parameter.tensor, value, parameter.name, path.string());
   }
   if (!missing.empty() || !unexpected.empty()) {
     fail("{}: does not fit the model: missing [{}], unexpected [{}]", path.string(), fmt::join(missing, ", "),
@@ -102,10 +106,10 @@ std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const
     const std::string source = (folder / "model.safetensors").string();
     const auto found = file.metadata().find("backbone_config");
     if (found == file.metadata().end()) fail("{}: the metadata lacks backbone_config", source);
-    const auto json = nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object()) fail("{}: backbone_config in the metadata is no JSON object", source);
-    return std::make_shared<vision::Dinov2Model>(vision::Dinov2Config::from_json(json, source),
-                                                 config.vision.position_interpolation);
+    const std::string place = source + ": backbone_config in the metadata";
+    return std::make_shared<vision::Dinov2Model>(
+        vision::Dinov2Config::from_json(parse_json(found->second, place), place),
+        config.vision.position_interpolation);
   }
   const BackboneSource backbone = backbone_of_checkpoint(folder);
   check_backbone(folder, backbone, backbone_hash(backbone.path));

@@ -42,15 +42,15 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 }
 
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
-                              const model::Stage1Model::PairVectors& pairs) {
+                              const model::Stage1Model::PairVectors& pairs, const at::Tensor& image_ids) {
   const c10::NoGradGuard no_grad;
   const std::int64_t episodes = pairs.image.size(0) / memory.episode;
-  const auto in_episodes = [&](const at::Tensor& codes) {
-    return codes.slice(0, 0, episodes * memory.episode).view({episodes, memory.episode, memory.code_size});
+  const auto in_episodes = [&](const at::Tensor& rows) {
+    return rows.slice(0, 0, episodes * memory.episode).unflatten(0, {episodes, memory.episode});
   };
   const at::Tensor written = in_episodes(model.pair_codes(pairs));
   const at::Tensor queries = in_episodes(model.pair_codes({pairs.image, {}}));
-  return model.memory()->read_without_own(written, queries).codes.flatten(0, 1);
+  return model.memory()->read_without_own(written, queries, in_episodes(image_ids)).codes.flatten(0, 1);
 }
 
 }  // namespace tessera::train

@@ -30,12 +30,13 @@ QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows);
 /// [B] bool: the memory.caption_share of the captions that see a read-out beside their image.
 at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows& rows);
 
-/// What each image recalls from a memory of its episode's other pairs, without gradient. Its own caption has
-/// no part in it: neither is its pair written, nor does the query hold the text.
-/// @param memory of whose episodes only whole ones take part
-/// @param pairs  of both sides
+/// What each image recalls from a memory of its episode's other images, without gradient. No caption of its
+/// own has a part in it: neither is a pair of that image written, nor does the query hold the text.
+/// @param memory    of whose episodes only whole ones take part
+/// @param pairs     of both sides
+/// @param image_ids [B] int64 on their device; a batch may hold an image several times
 /// @return [E, code_size], E the pairs in whole episodes
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
-                              const model::Stage1Model::PairVectors& pairs);
+                              const model::Stage1Model::PairVectors& pairs, const at::Tensor& image_ids);
 
 }  // namespace tessera::train

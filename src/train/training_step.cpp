@@ -52,8 +52,7 @@ void TrainingStep::read_probe(const data::WebDataset& training_data) {
 }
 
 language::TokenBatch TrainingStep::tokens_of(const std::vector<std::string>& captions) const {
-  const language::TokenBatch tokens = tokenizer_.encode_batch(captions, config_.language.max_tokens);
-  return {tokens.input_ids.to(compute_.device), tokens.attention_mask.to(compute_.device)};
+  return tokenizer_.encode_batch(captions, config_.language.max_tokens).to(compute_.device);
 }
 
 std::pair<at::Tensor, at::Tensor> TrainingStep::encode_probe() {
@@ -253,15 +252,6 @@ void TrainingStep::add_itm_accuracies(const losses::ItmLossValue& itm, bool with
   add("itm_accuracy_text_from_queue", itm.text_from_queue);
 }
 
-namespace {
-
-/// Captions as their own targets: padding doesn't count.
-at::Tensor caption_labels(const language::TokenBatch& tokens) {
-  return tokens.input_ids.masked_fill(tokens.attention_mask.logical_not(), language::kIgnoreIndex);
-}
-
-}  // namespace
-
 StepRows TrainingStep::rows_of(const Encoded& encoded) const {
   return {.seed = static_cast<std::uint64_t>(config_.run.seed),
           .step = encoded.step,
@@ -273,7 +263,7 @@ void TrainingStep::condition_on_memory(const Encoded& encoded, fusion::CaptionCo
   const MemoryConfig& memory = config_.memory;
   if (config_.losses.memory.weight == 0 || memory.caption_share == 0 || encoded.size() < memory.episode)
     return;
-  const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.pair_vectors);
+  const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.pair_vectors, encoded.image_ids);
   at::Tensor sees = draw_captions_with_memory(memory, rows_of(encoded));
   // Pairs of an epoch's last, incomplete episode have none.
   sees.slice(0, read_outs.size(0)).fill_(false);
@@ -290,7 +280,8 @@ void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
     const AutocastScope autocast(compute_);
     logits = model_->caption_logits(encoded.causal_text, condition);
   }
-  const language::NextTokenLoss caption = language::next_token_loss(logits, caption_labels(encoded.tokens));
+  const language::NextTokenLoss caption =
+      language::next_token_loss(logits, language::next_token_labels(encoded.tokens));
   const at::Tensor loss = mean_over_ranks(caption.value * caption.count, caption.count);
   output.loss = output.loss + config_.losses.caption.weight * loss;
   output.metrics.emplace_back("loss_caption", loss);
@@ -321,7 +312,7 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
         model_->caption_logits(encoded.causal_text.slice(0, 0, pairs), {{}, reading.codes.flatten(0, 1), {}});
   }
   const language::NextTokenLoss decoded =
-      language::next_token_loss(logits, caption_labels(encoded.tokens).slice(0, 0, pairs));
+      language::next_token_loss(logits, language::next_token_labels(encoded.tokens).slice(0, 0, pairs));
   const at::Tensor reconstruction = mean_over_ranks(decoded.value * decoded.count, decoded.count);
   const at::Tensor alignment = mean_over_ranks(parts.alignment_sum, parts.count);
   const at::Tensor kl = mean_over_ranks(parts.kl_sum, parts.count);

@@ -1,10 +1,12 @@
 #include "vision/dinov2_config.h"
 
 #include <array>
+#include <cmath>
 #include <string_view>
 #include <utility>
 
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace tessera::vision {
 
@@ -44,7 +46,7 @@ class FieldReader {
       return as_integer(*value, field);
     }
     if (value->size() != 2 || (*value)[0] != (*value)[1]) {
-      fail("{}: {}: expected one number or two equal ones, found {}", source_, field, value->dump());
+      fail("{}: {}: expected one number or two equal ones, found {}", source_, field, json_text(*value));
     }
     return as_integer((*value)[0], field);
   }
@@ -54,10 +56,11 @@ class FieldReader {
     if (value == nullptr) {
       return fallback;
     }
-    if (!value->is_number()) {
-      fail("{}: {}: expected a number, found {}", source_, field, value->dump());
+    const double number = value->is_number() ? value->get<double>() : std::nan("");
+    if (!std::isfinite(number)) {
+      fail("{}: {}: expected a number, found {}", source_, field, json_text(*value));
     }
-    return value->get<double>();
+    return number;
   }
 
   bool boolean(const char* field, bool fallback) const {
@@ -66,7 +69,7 @@ class FieldReader {
       return fallback;
     }
     if (!value->is_boolean()) {
-      fail("{}: {}: expected true or false, found {}", source_, field, value->dump());
+      fail("{}: {}: expected true or false, found {}", source_, field, json_text(*value));
     }
     return value->get<bool>();
   }
@@ -75,7 +78,7 @@ class FieldReader {
   void only(const char* field, const json& supported) const {
     const json* value = find(field);
     if (value != nullptr && *value != supported) {
-      fail("{}: {}: only {} is supported, found {}", source_, field, supported.dump(), value->dump());
+      fail("{}: {}: only {} is supported, found {}", source_, field, supported.dump(), json_text(*value));
     }
   }
 
@@ -87,7 +90,7 @@ class FieldReader {
  private:
   std::int64_t as_integer(const json& value, const char* field) const {
     if (!value.is_number_integer()) {
-      fail("{}: {}: expected an integer, found {}", source_, field, value.dump());
+      fail("{}: {}: expected an integer, found {}", source_, field, json_text(value));
     }
     return value.get<std::int64_t>();
   }
@@ -106,7 +109,7 @@ bool reads_registers(const FieldReader& fields, const std::string& source) {
   }
   if (*model_type != "dinov2") {
     fail("{}: model_type: expected \"dinov2\" or \"dinov2_with_registers\", found {}", source,
-         model_type->dump());
+         json_text(*model_type));
   }
   return false;
 }
@@ -122,7 +125,7 @@ PositionInterpolation read_interpolation(const FieldReader& fields, const std::s
     }
   }
   fail("{}: {}: expected scale_factor, size or size_antialias, found {}", source, kInterpolationField,
-       found->dump());
+       json_text(*found));
 }
 
 void check_range(const std::string& source, const char* field, std::int64_t value, std::int64_t low,

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/finite.h"
 #include "core/json_file.h"
 #include "core/publish_folder.h"
 #include "core/weights_file.h"
@@ -83,7 +84,14 @@ json preprocessor_json(const Preprocessing& preprocessing) {
 void write_folder(const fs::path& folder, const Dinov2Model& model, const Preprocessing& preprocessing,
                   at::ScalarType dtype) {
   TensorMap tensors = dinov2_tensors(model);
-  for (auto& [name, tensor] : tensors) tensor = tensor.to(dtype);
+  for (auto& [name, tensor] : tensors) {
+    tensor = tensor.to(dtype);
+    // An adapter that was merged, or float16, which ends at 65,504.
+    if (const std::string found = what_is_not_finite(tensor); !found.empty()) {
+      fail("{}: tensor '{}' can't be written as {}: not finite are {}", (folder / kWeightsFile).string(),
+           name, c10::toString(dtype), found);
+    }
+  }
   write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
   write_file_atomically(folder / "preprocessor_config.json", preprocessor_json(preprocessing).dump(2) + "\n");
   json config = model.config().to_json();

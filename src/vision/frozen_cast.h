@@ -4,12 +4,14 @@
 #include <c10/core/StorageImpl.h>
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 
 namespace tessera::vision {
 
 /// A weight in the type that autocast computes in. Autocast keeps its casts of what trains for a step, and
 /// casts what is frozen anew at every use; here that is done once, and again when the weight has changed.
+/// Several threads may ask at once, as they do who share a model: the first makes the cast, the others wait.
 class FrozenCast {
  public:
   /// @return the weight itself where it trains or no autocast is on
@@ -21,6 +23,7 @@ class FrozenCast {
  private:
   bool is_of(const at::Tensor& weight, std::int64_t version) const;
 
+  std::mutex mutex_;  ///< of all that follows
   at::Tensor cast_;
   /// Which memory it was made from. An address won't do: what was freed there may be another weight by now.
   std::optional<c10::weak_intrusive_ptr<c10::StorageImpl>> source_;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace tessera::vision {
 
@@ -43,7 +44,7 @@ const std::set<std::string>& read_fields() {
 
 /// Whether a field's value asks for nothing.
 bool is_neutral(const Json& value) {
-  return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
+  return is_missing(value) || value == false || ((value.is_array() || value.is_object()) && value.empty());
 }
 
 /// The fields of one file, each checked as it is read.
@@ -136,15 +137,16 @@ class Fields {
            !((found->is_array() || found->is_object()) && found->empty());
   }
   [[noreturn]] void refuse(const char* field, const char* expected, const Json& value) const {
-    fail("{}: {}: expected {}, found {}", source_, field, expected, value.dump());
+    fail("{}: {}: expected {}, found {}", source_, field, expected, json_text(value));
   }
   std::int64_t as_integer(const Json& value, const char* field) const {
     if (!value.is_number_integer()) refuse(field, "an integer", value);
     return value.get<std::int64_t>();
   }
   double as_number(const Json& value, const char* field) const {
-    if (!value.is_number()) refuse(field, "a number", value);
-    return value.get<double>();
+    const double number = value.is_number() ? value.get<double>() : std::nan("");
+    if (!std::isfinite(number)) refuse(field, "a number", value);
+    return number;
   }
 
   const Json& config_;
@@ -167,11 +169,11 @@ LoraOptions parse_adapter_config(const Json& config, const std::string& source) 
   }
   for (const auto& [field, value] : config.items()) {
     if (read_fields().count(field) == 0 && descriptive_fields().count(field) == 0 && !is_neutral(value)) {
-      fail("{}: {}: not supported, found {}", source, field, value.dump());
+      fail("{}: {}: not supported, found {}", source, field, json_text(value));
     }
   }
   if (config.value("peft_type", Json()) != "LORA") {
-    fail("{}: peft_type: expected \"LORA\", found {}", source, config.value("peft_type", Json()).dump());
+    fail("{}: peft_type: expected \"LORA\", found {}", source, json_text(config.value("peft_type", Json())));
   }
   const Fields fields(config, source);
   LoraOptions options;

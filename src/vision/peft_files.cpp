@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/finite.h"
 #include "core/json_file.h"
 #include "core/weights_file.h"
 #include "vision/gate_names.h"
@@ -260,7 +261,10 @@ AdapterFiles read_adapter(const fs::path& folder) {
   if (!fs::exists(adapter_weights_file(folder))) refuse(kAdapterWeightsFile);
   const Json config = read_json_file<Json>(folder / kConfigFile);
   parse_adapter_config(config, folder.string());  // before anything is said of the tensors
-  return AdapterFiles::of(config, read_weights(adapter_weights_file(folder)), folder.string());
+  TensorMap tensors = read_weights(adapter_weights_file(folder));
+  for (const auto& [key, tensor] : tensors)
+    check_weights(tensor, fmt::format("{}: tensor '{}'", adapter_weights_file(folder).string(), key));
+  return AdapterFiles::of(config, std::move(tensors), folder.string());
 }
 
 fs::path adapter_weights_file(const fs::path& folder) {

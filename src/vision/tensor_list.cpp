@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/weights_file.h"
 
 namespace tessera::vision {
@@ -69,6 +70,8 @@ void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
   if (!complaints.empty()) {
     fail("{}: the tensors are not those of the model:{}", source, complaints);
   }
+  for (const auto& [name, tensor] : tensors)
+    check_weights(tensor, fmt::format("{}: tensor '{}'", source, shown(name)));
   const c10::NoGradGuard no_grad;
   for (const auto& [name, parameter] : parameters) {
     const auto found = tensors.find(name);

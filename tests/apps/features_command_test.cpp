@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -293,6 +295,45 @@ TEST_F(FeaturesCommand, ImagesOfSeveralSizesHavePooledFeaturesButNoTokens) {
   const Finished tokens = run_to_end(words + " --what tokens");
   EXPECT_EQ(tokens.exit_code, 1);
   EXPECT_THAT(tokens.output, HasSubstr("of one size"));
+}
+
+TEST_F(FeaturesCommand, WritesNothingThatIsNotFinite) {
+  const fs::path damaged = place("damaged");
+  const std::string output = place("not-finite.safetensors");
+  const auto run = [&](const std::string& words) {
+    const Finished finished =
+        run_to_end(fmt::format("{} features --model {} --output {} --images {} {} --device cpu {}",
+                               TESSERA_TOOL, damaged.string(), output, picture(2), picture(0), words));
+    EXPECT_FALSE(fs::exists(output)) << words;
+    return finished;
+  };
+  const auto damage = [&](const std::function<void(TensorMap&)>& change) {
+    TensorMap tensors;
+    for (const auto& [name, tensor] : SafetensorsFile(place("model/model.safetensors")).tensors())
+      tensors[name] = tensor.clone();
+    change(tensors);
+    fs::remove_all(damaged);
+    fs::copy(place("model"), damaged);
+    write_safetensors(damaged / "model.safetensors", tensors);
+  };
+  damage([](TensorMap& tensors) { tensors.at("encoder.layer.0.norm1.bias")[3] = std::nan(""); });
+  const Finished of_weights = run("");
+  EXPECT_EQ(of_weights.exit_code, 1);
+  EXPECT_THAT(of_weights.output,
+              testing::AllOf(HasSubstr((damaged / "model.safetensors").string()),
+                             HasSubstr("'encoder.layer.0.norm1.bias'"), HasSubstr("nan at [3]")));
+  // Finite, and yet too large for what is computed of them.
+  damage([](TensorMap& tensors) { tensors.at("encoder.layer.1.mlp.fc2.weight").fill_(3e38); });
+  const Finished of_image = run("");
+  EXPECT_EQ(of_image.exit_code, 1);
+  EXPECT_THAT(of_image.output, HasSubstr(picture(2) + ": one of its features"));
+  damage([](TensorMap& tensors) { tensors.at("layernorm.bias")[1] = 1e5; });
+  const Finished of_type = run("--dtype float16");
+  EXPECT_EQ(of_type.exit_code, 1);
+  EXPECT_THAT(of_type.output,
+              testing::AllOf(HasSubstr(picture(2)), HasSubstr("Half"), HasSubstr("bfloat16")));
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_->path()))
+    EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr("not-finite"))) << "left behind";
 }
 
 TEST_F(FeaturesCommand, MistakesAreNamed) {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "core/files.h"
+#include "data/tar_writer.h"
 #include "data/webdataset.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"
@@ -102,6 +103,27 @@ TEST_F(MemoryCommand, ManyAreWrittenFromShardsUpToALimit) {
   EXPECT_EQ(std::count(listed.output.begin(), listed.output.end(), '\n'), 7) << listed.output;
   const Json recalled = json_of(on_file("recall --text 'a small red circle' --nearest 2 --json", "one"));
   EXPECT_EQ(recalled.at("nearest").size(), 2U);
+}
+
+TEST_F(MemoryCommand, AnImageWithASampleACaptionIsWrittenOnce) {
+  const std::string png = read_file(picture());
+  const fs::path shard = small_->root() / "repeated.tar";
+  data::TarWriter tar(shard);
+  for (const auto& [key, record] :
+       {std::pair{"a", R"({"image_id": 7, "caption": "a small red circle"})"},
+        std::pair{"b", R"({"image_id": 8, "caption": "a blue square"})"},
+        std::pair{"c", R"({"image_id": 7, "caption": "a circle that is red"})"}}) {
+    tar.add(fmt::format("{}.png", key), png);
+    tar.add(fmt::format("{}.json", key), record);
+  }
+  tar.finish();
+  const Finished wrote = on_file("write --shards " + shard.string(), "one");
+  ASSERT_EQ(wrote.exit_code, 0) << wrote.output;
+  EXPECT_THAT(wrote.output, HasSubstr("2 written, 2 entries"));
+  EXPECT_THAT(wrote.output, HasSubstr("1 sample left out"));
+  const Json entries = json_of(on_file("list --json")).at("entries");
+  EXPECT_EQ(entries[0].at("id"), "a");
+  EXPECT_EQ(entries[1].at("id"), "b");
 }
 
 TEST_F(MemoryCommand, ManyAreWrittenFromATableAndAllOrNone) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -276,6 +277,50 @@ TEST_F(ModelTools, EmbedAgreesWithMatch) {
     EXPECT_NEAR(match.at("maxsim_text_to_image").get<double>(), similarity.amax(0).mean().item<double>(),
                 1e-4);
   }
+}
+
+TEST_F(ModelTools, WhatIsNotFiniteIsAnErrorThatNamesItsImage) {
+  const fs::path damaged = place("damaged");
+  fs::copy(fs::canonical(checkpoint()), damaged, fs::copy_options::recursive);
+  const fs::path file = damaged / "model.safetensors";
+  const StringMap metadata = SafetensorsFile(file).metadata();
+  TensorMap sound;
+  for (const auto& [name, tensor] : SafetensorsFile(file).tensors()) sound[name] = tensor.clone();
+  const auto set = [&](double value) {
+    TensorMap tensors = sound;
+    tensors.at("compressor.0.weight") = torch::full_like(sound.at("compressor.0.weight"), value);
+    write_safetensors(file, tensors, metadata);
+  };
+  const std::string model = fmt::format(" --model {} ", damaged.string());
+  const std::string output = place("not-finite");
+  const std::vector<std::string> commands = {
+      "caption " + picture(0) + model,
+      "match " + picture(0) + " red blue" + model,
+      "embed --images " + picture(0) + model + "--output " + output,
+      "explain " + picture(0) + " --text circle" + model + "--output " + output,
+      "features --what compressed --device cpu --images " + picture(0) + model + "--output " + output,
+      "memory write " + picture(0) + " --caption circle" + model + "--memory " + output,
+  };
+  set(std::nan(""));
+  for (const std::string& command : commands) {
+    const Finished finished = tessera(command);
+    EXPECT_EQ(finished.exit_code, 1) << command;
+    EXPECT_THAT(finished.output, HasSubstr(file.string() + ": tensor 'compressor.0.weight'")) << command;
+    EXPECT_FALSE(fs::exists(output)) << command;
+  }
+  set(3e38);  // finite, and yet nothing can be computed with it
+  for (const std::string& command : commands) {
+    const Finished finished = tessera(command);
+    EXPECT_EQ(finished.exit_code, 1) << command;
+    EXPECT_THAT(finished.output, testing::AllOf(HasSubstr(picture(0)), HasSubstr("not finite"))) << command;
+    EXPECT_FALSE(fs::exists(output)) << command;
+  }
+  const Finished evaluated =
+      run_to_end(fmt::format("{} --suite retrieval --output {} --data {} {}", TESSERA_STAGE1_EVAL, output,
+                             (small_->root() / "shapes" / "val-000000.tar").string(), model));
+  EXPECT_EQ(evaluated.exit_code, 1);
+  EXPECT_THAT(evaluated.output, HasSubstr("the image's embedding is not finite"));
+  EXPECT_FALSE(fs::exists(output));
 }
 
 TEST_F(ModelTools, FeaturesOfATesseraModelAreItsEncodersAndItsCompressors) {

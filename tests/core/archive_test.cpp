@@ -77,7 +77,7 @@ TEST_F(ArchiveTest, ComplaintsNameFileAndTensor) {
   write_safetensors(path_, {});
   EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }), HasSubstr("is no Tessera archive"));
   write_safetensors(path_, {}, {{"tessera_archive", "state"}, {"state", "{"}});
-  EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }), HasSubstr("no valid JSON"));
+  EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }), HasSubstr("not valid JSON"));
   Archive invalid;
   invalid.json()["text"] = "\xff";
   EXPECT_THAT(complaint([&] { invalid.write(path_, "state"); }), HasSubstr("can't be written as JSON"));

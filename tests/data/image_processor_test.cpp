@@ -74,6 +74,9 @@ TEST(ImageProcessorOptions, RefuseWhatWouldChangeTheResult) {
       {"crop_size", {{"shortest_edge", 224}}},
       {"crop_size", -3},
       {"rescale_factor", "1/255"},
+      {"rescale_factor", std::nan("")},
+      {"image_mean", json::array({0.5, -HUGE_VAL, 0.5})},
+      {"crop_pct", HUGE_VAL},
       {"image_mean", json::array({0.5, 0.5})},
       {"image_std", json::array({0.5, 0, 0.5})},
       {"do_resize", "yes"},
@@ -99,6 +102,7 @@ TEST(ImageProcessorOptions, LetPassWhatChangesNothing) {
                  {"disable_grouping", true},
                  {"device", "cuda"},
                  {"crop_pct", nullptr},
+                 {"similarity", std::nan("")},
                  {"processor_class", "AProcessor"},
                  {"do_convert_rgb", true}});
   EXPECT_EQ(error_of([&] { ImageProcessorOptions::from_json(config, "file"); }), "");
@@ -113,6 +117,11 @@ TEST(ImageProcessorOptions, AreReadFromAFolderAndWrittenBack) {
               HasSubstr("preprocessor_config.json"));
   testing::write_bytes(folder.file("preprocessor_config.json"), "{\"size\": ");
   EXPECT_THAT(error_of([&] { ImageProcessorOptions::load(folder.path()); }), HasSubstr("not valid JSON"));
+  testing::write_bytes(folder.file("preprocessor_config.json"), "{\"image_std\": [0.5, NaN, 0.5]}");
+  EXPECT_THAT(error_of([&] { ImageProcessorOptions::load(folder.path()); }),
+              HasSubstr("image_std: expected three numbers above 0, found [0.5,NaN,0.5]"));
+  testing::write_bytes(folder.file("preprocessor_config.json"), "{\"threshold\": NaN, \"size\": 30}");
+  EXPECT_EQ(ImageProcessorOptions::load(folder.path()).shortest_edge, 30);
   const json config =
       ImageProcessorOptions::from_json(with(dinov2(), "size", {{"height", 20}, {"width", 30}}), "file")
           .to_json();

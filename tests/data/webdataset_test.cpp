@@ -96,6 +96,21 @@ TEST(WebDataset, GivesTheWholeRecordOfASample) {
   EXPECT_THROW(dataset->read_json(3), c10::Error);
 }
 
+TEST(WebDataset, NaNInARecordDoesNoHarmWhereNobodyReadsIt) {
+  const TemporaryFolder folder;
+  const std::string jpeg = encoded_image(".jpg", 1);
+  const auto path = write_tar(
+      folder.file("a.tar"),
+      {{"a.jpg", jpeg},
+       {"a.json", R"({"similarity": NaN, "caption": "NaN and Infinity", "scores": [-Infinity, {"x": NaN}]})"},
+       {"b.jpg", jpeg},
+       {"b.json", R"({"caption": NaN})"}});
+  const auto dataset = open(path).dataset;
+  EXPECT_THAT(dataset->read(0).captions, ElementsAre("NaN and Infinity"));
+  EXPECT_TRUE(std::isnan(dataset->read_json(0).at("similarity").get<double>()));
+  EXPECT_THAT(error_of([&] { dataset->read(1); }), HasSubstr("b"));
+}
+
 TEST(WebDataset, LongNamesAndLargeNumbersOfMembers) {
   const TemporaryFolder folder;
   const std::string longest = std::string(90, 'd') + "/" + std::string(90, 'k');

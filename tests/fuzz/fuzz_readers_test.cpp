@@ -113,7 +113,9 @@ TEST(FuzzReaders, AdapterConfigurations) {
            "alpha_pattern": {".*": 5}, "use_dora": true, "init_lora_weights": "pissa",
            "auto_mapping": {"base_model_class": "Dinov2ForImageClassification"}})json",
        R"json({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "layers_to_transform": [0, 1],
-           "layers_pattern": ["layer"], "bias": "lora_only", "modules_to_save": ["classifier", "norm1"]})json"},
+           "layers_pattern": ["layer"], "bias": "lora_only", "modules_to_save": ["classifier", "norm1"]})json",
+       R"json({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "revision": "NaN\\\"",
+           "eva_config": {"rho": NaN, "tau": [Infinity, -Infinity, null]}, "kasa_config": NaN})json"},
       accepts_adapter_config));
 }
 

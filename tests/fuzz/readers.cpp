@@ -3,11 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <stdexcept>
 
 #include "core/error.h"
+#include "core/json_file.h"
 #include "core/mapped_file.h"
 #include "core/pytorch_file.h"
 #include "core/safetensors.h"
@@ -114,10 +114,10 @@ bool accepts_pytorch_file(std::string_view bytes, const std::filesystem::path& s
 
 bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&) {
   static const TensorMap tensors = adapter_tensors_of_rank_2();
-  const auto json = nlohmann::ordered_json::parse(bytes, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return false;
   std::optional<vision::AdapterFiles> files;
   try {
+    const auto json = parse_json<nlohmann::ordered_json>(bytes, "adapter_config.json");
+    json_text(json);
     files = vision::AdapterFiles::of(json, tensors, "adapter_config.json");
   } catch (const Error&) {
     return false;

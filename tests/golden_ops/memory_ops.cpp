@@ -49,8 +49,11 @@ GoldenResult memory_episode(const GoldenCase& golden) {
                                    .addresses = noise(golden, "addresses"),
                                    .codes = noise(golden, "codes")};
   const bool without_own = golden.params.value("without_own", false);
-  const memory::EpisodeReading reading = without_own ? model->read_without_own(codes, queries, given)
-                                                     : model->read_episode(codes, queries, given);
+  const auto ids = golden.inputs.find("image_ids");
+  const at::Tensor image_ids = ids == golden.inputs.end() ? at::Tensor() : ids->second;
+  const memory::EpisodeReading reading = without_own
+                                             ? model->read_without_own(codes, queries, image_ids, given)
+                                             : model->read_episode(codes, queries, given);
   result.outputs = {{"read", reading.codes}, {"kl", reading.kl}, {"addresses", reading.addresses}};
   return result;
 }

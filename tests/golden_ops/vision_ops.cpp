@@ -34,6 +34,13 @@ PositionInterpolation interpolation_of(const GoldenCase& golden) {
        golden.name, name);
 }
 
+/// Training mode and the seed of what it drops, where the case is one of training.
+void train_if_asked(const GoldenCase& golden, torch::nn::Module& model) {
+  if (!golden.params.contains("training_seed")) return;
+  model.train();
+  at::manual_seed(golden.params["training_seed"].get<std::uint64_t>());
+}
+
 at::Tensor input_leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
   const auto found = golden.inputs.find(name);
   if (found == golden.inputs.end()) {
@@ -114,6 +121,7 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
   if (golden.params.value("merged", false)) {
     for (const vision::NamedLinear& item : vision::adapted_linears(*model)) item.linear->merge();
   }
+  train_if_asked(golden, *model);
   run_backbone(golden, *model, result);
   return result;
 }
@@ -138,6 +146,7 @@ GoldenResult compressor(const GoldenCase& golden) {
                                        .hidden_size = weight("0.weight").size(0),
                                        .output_size = weight("3.weight").size(0)});
   model->eval();
+  train_if_asked(golden, *model);
   for (auto& item : model->named_parameters()) {
     const at::NoGradGuard no_grad;
     item.value().copy_(weight(item.key()));

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -161,6 +162,37 @@ TEST(HuggingFaceExport, NamesTheFileThatIsMissingOrBroken) {
   write_safetensors(folder.path / "model.safetensors", {{"model.norm.weight", at::ones({32})}});
   EXPECT_THAT(error_of([&] { load_hugging_face(folder.path); }),
               HasSubstr("missing: model.embed_tokens.weight"));
+}
+
+TEST(HuggingFaceExport, ValuesThatAreNotFiniteAreNamed) {
+  const TemporaryFolder folder;
+  const fs::path target = folder.path / "language_model";
+  save_hugging_face(LanguageModel(export_config(), 3), small_tokenizer(), target);
+  const fs::path file = target / "model.safetensors";
+  TensorMap weights;
+  for (const auto& [name, tensor] : SafetensorsFile(file).tensors()) weights[name] = tensor.clone();
+  weights.at("model.norm.weight")[4] = std::nan("");
+  write_safetensors(file, weights);
+  EXPECT_THAT(error_of([&] { load_hugging_face(target); }),
+              AllOf(HasSubstr(file.string()), HasSubstr("'model.norm.weight'"), HasSubstr("nan at [4]")));
+}
+
+TEST(HuggingFaceExport, ConfigurationsMayHoldNaNWhereNobodyReads) {
+  const TemporaryFolder folder;
+  const fs::path target = folder.path / "language_model";
+  save_hugging_face(LanguageModel(export_config(), 3), small_tokenizer(), target);
+  const std::string config = read_file(target / "config.json");
+  write_file_atomically(target / "config.json", "{\"eval_loss\": NaN," + config.substr(1));
+  EXPECT_EQ(load_hugging_face(target)->config().vocab_size, export_config().vocab_size);
+  for (const char* field : {"rms_norm_eps", "rope_theta"}) {
+    std::string wrong = config;
+    const std::string key = std::string("\"") + field + "\":";
+    for (std::size_t at = wrong.find(key); at != std::string::npos; at = wrong.find(key, at + 1))
+      wrong.replace(at, wrong.find_first_of(",\n", at) - at, key + " NaN");
+    write_file_atomically(target / "config.json", wrong);
+    EXPECT_THAT(error_of([&] { load_hugging_face(target); }),
+                AllOf(HasSubstr("config.json"), HasSubstr(field), HasSubstr("NaN")));
+  }
 }
 
 TEST(LanguageModelConfig, ComesBackFromItsHuggingFaceForm) {

@@ -46,6 +46,18 @@ TEST(NextTokenLoss, HalfPrecisionLogitsAreSummedInFloat32) {
   EXPECT_NEAR(loss.value.item<double>(), std::log(1000.0), 1e-5);
 }
 
+TEST(NextTokenLabels, LeaveOutPaddingAndTheEndOfWhatWasCut) {
+  const TokenBatch tokens{
+      at::tensor(std::vector<std::int64_t>{2, 7, 8, 3, 2, 7, 3, 0, 2, 9, 9, 3}).view({3, 4}),
+      at::tensor({1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1}).view({3, 4}).to(at::kBool),
+      at::tensor({0, 0, 1}).to(at::kBool)};
+  const std::vector<std::int64_t> expected = {2, 7, 8, 3, 2, 7, 3, kIgnoreIndex, 2, 9, 9, kIgnoreIndex};
+  EXPECT_TRUE(at::equal(next_token_labels(tokens).flatten(), at::tensor(expected)));
+  EXPECT_EQ(tokens.input_ids[2][3].item<std::int64_t>(), 3) << "what is read keeps its end token";
+  const TokenBatch uncut{tokens.input_ids, tokens.attention_mask};
+  EXPECT_EQ(next_token_labels(uncut)[2][3].item<std::int64_t>(), 3);
+}
+
 TEST(NextTokenLoss, RefusesShapesThatDontFit) {
   EXPECT_THROW(next_token_loss(at::zeros({2, 3, 5}), at::zeros({2, 4}, at::kLong)), c10::Error);
   EXPECT_THROW(next_token_loss(at::zeros({2, 3, 5}), at::zeros({2, 3}, at::kInt)), c10::Error);

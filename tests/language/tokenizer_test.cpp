@@ -136,6 +136,24 @@ TEST(Tokenizer, BatchIsPaddedOnTheRightToItsLongest) {
   }
 }
 
+TEST(Tokenizer, BatchSaysWhichTextsWereCut) {
+  const std::string text = "a brown dog jumps over the kitchen table.";
+  const auto length = static_cast<std::int64_t>(small_tokenizer().encode(text).size());
+  std::string four_hundred_words;
+  for (int i = 0; i < 400; ++i) four_hundred_words += "dog ";
+  const auto is_cut = [&](std::int64_t max_tokens) {
+    const TokenBatch batch = small_tokenizer().encode_batch({text, "", four_hundred_words}, max_tokens);
+    // Whoever reads a whole text finds its end where it always is.
+    const at::Tensor last = batch.attention_mask.sum(1, /*keepdim=*/true) - 1;
+    EXPECT_TRUE(batch.input_ids.gather(1, last).eq(Tokenizer::kEosId).all().item<bool>());
+    const at::Tensor cut = batch.is_cut.to(at::kLong);
+    return std::vector<std::int64_t>(cut.data_ptr<std::int64_t>(), cut.data_ptr<std::int64_t>() + 3);
+  };
+  EXPECT_EQ(is_cut(length - 1), (std::vector<std::int64_t>{1, 0, 1}));
+  EXPECT_EQ(is_cut(length), (std::vector<std::int64_t>{0, 0, 1})) << "a text that just fits is whole";
+  EXPECT_EQ(is_cut(Tokenizer::kNoLimit), (std::vector<std::int64_t>{0, 0, 0}));
+}
+
 TEST(Tokenizer, EncodesInSeveralThreads) {
   const Tokenizer shared = small_tokenizer();
   const auto captions = caption_corpus();

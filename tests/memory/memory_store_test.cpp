@@ -5,6 +5,8 @@
 #include <torch/torch.h>
 
 #include <fstream>
+#include <latch>
+#include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -315,7 +317,7 @@ TEST_F(MemoryFile, MetadataIsChecked) {
   };
   EXPECT_THAT(with("format", "recipe"), HasSubstr("expected format tessera-memory, found recipe"));
   EXPECT_THAT(with("format_version", "2"), HasSubstr("version 2"));
-  EXPECT_THAT(with("entries", "[{"), HasSubstr("no valid JSON"));
+  EXPECT_THAT(with("entries", "[{"), HasSubstr("entries: not valid JSON"));
   EXPECT_THAT(with("entries", "{}"), HasSubstr("have to be a list"));
   EXPECT_THAT(with("entries", R"([{"id": "a", "caption": 3, "image": ""}])"),
               HasSubstr("entries[0]: 'caption'"));
@@ -373,6 +375,38 @@ TEST_F(MemoryFile, AFailedSaveLeavesTheOldFile) {
   const std::string before = read_file(path());
   EXPECT_THAT(error_of([&] { store.save(path() / "inside-a-file"); }), HasSubstr("inside-a-file"));
   EXPECT_EQ(read_file(path()), before);
+}
+
+TEST(MemoryStore, SeveralThreadsReadAtOnce) {
+  torch::set_num_threads(1);
+  const auto codes = random_codes(12, 40);
+  const auto queries = random_codes(5, 41);
+  const at::Tensor expected = store_of(codes, range(0, 12)).read(queries);
+  for (int round = 0; round < 10; ++round) {
+    // Nothing is solved yet, and a copy shares what the first reader solves until one of the two changes.
+    MemoryStore store = store_of(codes, range(0, 12));
+    const MemoryStore copy = store;
+    std::vector<at::Tensor> found(4);
+    std::vector<double> confidences(4);
+    std::latch start(4);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      threads.emplace_back([&, i] {
+        start.arrive_and_wait();
+        const MemoryStore& read_from = i % 2 == 0 ? store : copy;
+        found[i] = read_from.read(queries);
+        confidences[i] = read_from.recall(codes[3]).confidence;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      ASSERT_TRUE(torch::equal(found[i], expected)) << round;
+      ASSERT_EQ(confidences[i], confidences[0]) << round;
+    }
+    store.forget(id_of(3));
+    EXPECT_TRUE(torch::equal(copy.read(queries), expected));
+    EXPECT_FALSE(torch::equal(store.read(queries), expected));
+  }
 }
 
 }  // namespace

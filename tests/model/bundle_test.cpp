@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -105,6 +106,22 @@ TEST_F(BundleTest, IsTheCheckpointBitForBitWithNothingBesideIt) {
     fs::remove_all(bundle);
     fs::create_directories(root());
   }
+}
+
+TEST_F(BundleTest, OfWeightsThatAreNotFiniteNothingIsMade) {
+  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const fs::path file = checkpoint / "model.safetensors";
+  const StringMap metadata = SafetensorsFile(file).metadata();
+  TensorMap tensors;
+  for (const auto& [name, tensor] : SafetensorsFile(file).tensors()) tensors[name] = tensor.clone();
+  tensors.at("compressor.0.bias")[1] = std::nan("");
+  write_safetensors(file, tensors, metadata);
+  for (const std::string& error : {error_of([&] { load_model(checkpoint); }),
+                                   error_of([&] { write_bundle(checkpoint, root() / "bundle", {}); })}) {
+    EXPECT_THAT(error, HasSubstr(file.string() + ": tensor 'compressor.0.bias'"));
+    EXPECT_THAT(error, HasSubstr("nan at [1]"));
+  }
+  EXPECT_FALSE(fs::exists(root() / "bundle"));
 }
 
 TEST_F(BundleTest, ACheckpointFindsItsBackboneAlsoWhereAnotherRunTookItsPlace) {

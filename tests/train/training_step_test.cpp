@@ -299,6 +299,58 @@ TEST_F(TrainingStepTest, AnEmptyCaptionIsTwoTokensAndTrains) {
   EXPECT_FALSE(torch::allclose(codes[0], codes[1], 1e-3, 1e-3));
 }
 
+/// The mean loss of captions under a condition, of which `counted` [B, T] tokens count as targets.
+double caption_loss(model::Stage1Model& model, const language::TokenBatch& tokens,
+                    const fusion::CaptionCondition& condition, const at::Tensor& counted) {
+  const torch::NoGradGuard no_grad;
+  const at::Tensor labels = tokens.input_ids.masked_fill(counted.logical_not(), language::kIgnoreIndex);
+  return torch::cross_entropy_loss(model.caption_logits(tokens, condition).slice(1, 0, -1).flatten(0, 1),
+                                   labels.slice(1, 1).flatten())
+      .item<double>();
+}
+
+TEST_F(TrainingStepTest, ACaptionThatIsCutIsNotTaughtToEndThere) {
+  Config config = exact_config();
+  config.language.max_tokens = 8;
+  config.memory.caption_share = 0;
+  const auto model = open_model(config);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  const data::Batch batch = make_batch(8, 1);
+  const auto tokens = language::Tokenizer::load(config.language.tokenizer).encode_batch(batch.captions, 8);
+  const at::Tensor ends = tokens.input_ids.eq(language::Tokenizer::kEosId);
+  const at::Tensor at_the_limit = ends.select(1, 7);
+  ASSERT_TRUE(at_the_limit.any().item<bool>() && !at_the_limit.all().item<bool>())
+      << "some are cut, some not";
+  at::Tensor counted = tokens.attention_mask.clone();
+  counted.select(1, 7).masked_fill_(tokens.is_cut, false);
+  fusion::CaptionCondition condition;
+  condition.image_states = model->encode_image(batch.pixels).states;
+  const double expected = caption_loss(*model, tokens, condition, counted);
+  EXPECT_NEAR(values_of(step.compute(batch, 0)).at("loss_caption"), expected, 1e-5);
+  EXPECT_GT(std::abs(caption_loss(*model, tokens, condition, tokens.attention_mask) - expected), 1e-3);
+}
+
+TEST_F(TrainingStepTest, CaptionsOfOneImageRecallNothingOfEachOther) {
+  Config config = exact_config();
+  config.memory.caption_share = 1;
+  const auto model = open_model(config);
+  SingleProcess single;
+  TrainingStep step = make_step(model, config, single, *data_);
+  data::Batch batch = make_batch(4, 1);
+  ASSERT_EQ(config.memory.episode, 4);
+  const double of_others = values_of(step.compute(batch, 0)).at("loss_caption");
+  batch.image_ids.fill_(5);
+  const auto tokens = language::Tokenizer::load(config.language.tokenizer)
+                          .encode_batch(batch.captions, config.language.max_tokens);
+  fusion::CaptionCondition condition;
+  condition.image_states = model->encode_image(batch.pixels).states;
+  condition.memory = torch::zeros({4, config.memory.code_size});
+  const double expected = caption_loss(*model, tokens, condition, tokens.attention_mask);
+  EXPECT_NEAR(values_of(step.compute(batch, 0)).at("loss_caption"), expected, 1e-5);
+  EXPECT_GT(std::abs(of_others - expected), 1e-4) << "the memory doesn't show";
+}
+
 /// The passes' means over `ranks` ranks that share the batches, and the mean of their gradients, at step 2.
 struct RanksResult {
   std::map<std::string, double> values;

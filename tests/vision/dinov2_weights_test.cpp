@@ -1,5 +1,6 @@
 #include "vision/dinov2_weights.h"
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -178,6 +179,65 @@ TEST(Dinov2Weights, TheMaskTokenMayBeAbsentAndAClassifierNeedsItsWrapper) {
   tensors.erase("classifier.weight");
   tensors["dinov2.layernorm.bias"] = at::zeros({16});
   EXPECT_THAT(error_of([&] { load_dinov2_tensors(loaded, tensors, "file"); }), HasSubstr("two names"));
+}
+
+TEST(Dinov2Weights, ValuesThatAreNotFiniteAreNamedWithTheirFileAndPlace) {
+  const TemporaryFolder temporary;
+  const fs::path folder = temporary.path() / "model";
+  const auto model = random_model();
+  save_dinov2(folder, *model);
+  const std::string name = "encoder.layer.1.mlp.fc2.weight";
+  for (const double wrong : {std::nan(""), -HUGE_VAL}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      TensorMap tensors = copies(*model);
+      tensors[name][3][5] = wrong;
+      tensors[name] = tensors[name].to(dtype);
+      write_safetensors(folder / "model.safetensors", tensors);
+      EXPECT_THAT(error_of([&] { load_dinov2(folder); }),
+                  AllOf(HasSubstr((folder / "model.safetensors").string()), HasSubstr("'" + name + "'"),
+                        HasSubstr(fmt::format("1 of 1024 values, the first {} at [3, 5]", wrong))))
+          << dtype;
+    }
+  }
+  // None of them was taken.
+  TensorMap tensors = copies(*model);
+  tensors["layernorm.weight"][0] = std::nan("");
+  const auto other = random_model(small_config(), 2), same = random_model(small_config(), 2);
+  error_of([&] { load_dinov2_tensors(*other, tensors, "file"); });
+  expect_same(*other, *same);
+}
+
+TEST(Dinov2Weights, WhatATypeCanNotHoldIsNotWritten) {
+  const TemporaryFolder temporary;
+  const fs::path folder = temporary.path() / "model";
+  const auto model = random_model();
+  {
+    const at::NoGradGuard no_grad;
+    dinov2_tensors(*model).at("layernorm.bias")[2] = 70000;
+  }
+  EXPECT_THAT(error_of([&] { save_dinov2(folder, *model, {}, at::kHalf); }),
+              AllOf(HasSubstr("'layernorm.bias'"), HasSubstr("Half"), HasSubstr("inf at [2]")));
+  EXPECT_TRUE(fs::is_empty(temporary.path()));
+  save_dinov2(folder, *model, {}, at::kBFloat16);
+  EXPECT_TRUE(fs::exists(folder / "config.json"));
+}
+
+TEST(Dinov2Weights, ConfigurationsMayHoldNaNWhereNobodyReads) {
+  const TemporaryFolder temporary;
+  const fs::path folder = temporary.path() / "model";
+  save_dinov2(folder, *random_model());
+  const std::string config = read_file(folder / "config.json");
+  const auto with = [&](const std::string& field) {
+    write_file_atomically(folder / "config.json", "{" + field + "," + config.substr(1));
+  };
+  with("\"eval_loss\": NaN, \"best\": [-Infinity]");
+  expect_same(*random_model(), *load_dinov2(folder));
+  std::string wrong = config;
+  const std::size_t at = wrong.find("\"layer_norm_eps\":");
+  wrong.replace(at, wrong.find(',', at) - at, "\"layer_norm_eps\": NaN");
+  write_file_atomically(folder / "config.json", wrong);
+  EXPECT_THAT(error_of([&] { load_dinov2(folder); }),
+              HasSubstr("config.json: layer_norm_eps: expected a number, found NaN"));
 }
 
 TEST(Dinov2Weights, MissingAndBrokenFilesAreNamed) {

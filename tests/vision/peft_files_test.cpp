@@ -1,5 +1,6 @@
 #include "vision/peft_files.h"
 
+#include <cmath>
 #include <fstream>
 
 #include "core/files.h"
@@ -376,6 +377,52 @@ TEST(PeftFiles, PickledTensorsAreReadWhereThereAreNoOthers) {
   EXPECT_EQ(adapter_weights_file(temporary.path()).filename(), "adapter_model.bin");
   std::ofstream(temporary.path() / "adapter_model.safetensors") << "x";
   EXPECT_EQ(adapter_weights_file(temporary.path()).filename(), "adapter_model.safetensors");
+}
+
+TEST(PeftFiles, ConfigurationsMayHoldNaNWhereNobodyReads) {
+  const TemporaryFolder temporary;
+  const auto model = adapted_model();
+  save_adapter(temporary.path(), *model, kOptions);
+  const auto with = [&](const std::string& fields) {
+    json config = valid_config();
+    config.erase("lora_alpha");
+    write_file_atomically(temporary.path() / "adapter_config.json",
+                          "{" + fields + "," + config.dump().substr(1));
+    return read_adapter(temporary.path());
+  };
+  const AdapterFiles files = with(
+      R"("lora_alpha": 8, "eva_config": {"rho": 2.0, "tau": NaN}, "kasa_config": NaN, "revision": Infinity)");
+  EXPECT_EQ(files.options.lora_alpha, 8);
+  const auto loaded = random_model();
+  load_adapter(files, *loaded);
+  // What is made of it is JSON for everybody.
+  write_adapter(temporary.path() / "again", convert_adapter(files, ModuleNaming::kLegacy));
+  EXPECT_TRUE(
+      json::parse(read_file(temporary.path() / "again/adapter_config.json"))["kasa_config"].is_null());
+  EXPECT_THAT(error_of([&] { with("\"lora_alpha\": NaN"); }),
+              HasSubstr("lora_alpha: expected a number, found NaN"));
+  EXPECT_THAT(error_of([&] { with("\"lora_alpha\": -Infinity"); }), HasSubstr("found -Infinity"));
+  EXPECT_THAT(error_of([&] { with(R"("lora_alpha": 8, "alpha_pattern": {"query": NaN})"); }),
+              HasSubstr("alpha_pattern: query: expected a number, found NaN"));
+  EXPECT_THAT(error_of([&] { with(R"("lora_alpha": 8, "a_new_field": Infinity)"); }),
+              HasSubstr("a_new_field: not supported, found Infinity"));
+}
+
+TEST(PeftFiles, ValuesThatAreNotFiniteAreNamed) {
+  const TemporaryFolder temporary;
+  const auto model = adapted_model();
+  save_adapter(temporary.path(), *model, kOptions);
+  const fs::path file = temporary.path() / "adapter_model.safetensors";
+  TensorMap tensors;
+  for (const auto& [name, tensor] : SafetensorsFile(file).tensors()) tensors[name] = tensor.clone();
+  const std::string name = "base_model.model.encoder.layer.2.attention.v_proj.lora_B.weight";
+  tensors.at(name)[0][1] = std::nan("");
+  write_safetensors(file, tensors);
+  // Also for what is made of adapters alone.
+  for (const std::string& error : {error_of([&] { load_adapter(temporary.path(), *random_model()); }),
+                                   error_of([&] { read_adapter(temporary.path()); })})
+    EXPECT_THAT(error, testing::AllOf(HasSubstr(file.string()), HasSubstr("'" + name + "'"),
+                                      HasSubstr("nan at [0, 1]")));
 }
 
 TEST(PeftFiles, MissingAndBrokenFilesAreNamed) {
