@@ -54,8 +54,7 @@ class TarIndexer {
       }
       const std::string what = error_text(reader_.get());
       if (status == ARCHIVE_FATAL && !any_header_) {
-        refuse_other_kind(file_.bytes(), file_.path().string(), "plain, uncompressed tar", {FileKind::kTar});
-        fail("{}: expected a plain, uncompressed tar: {}", file_.path().string(), what);
+        refuse(what);
       }
       add_header_break(what);
       if (status == ARCHIVE_FATAL) break;
@@ -74,9 +73,14 @@ class TarIndexer {
     archive_read_support_format_tar(reader.get());
     if (archive_read_set_options(reader.get(), "tar:read_concatenated_archives") != ARCHIVE_OK ||
         archive_read_open_memory(reader.get(), file_.bytes().data(), file_.bytes().size()) != ARCHIVE_OK) {
-      fail("{}: can't be opened as a tar: {}", file_.path().string(), error_text(reader.get()));
+      refuse(error_text(reader.get()));
     }
     return reader;
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    refuse_other_kind(file_.bytes(), file_.path().string(), "plain, uncompressed tar", {FileKind::kTar});
+    fail("{}: expected a plain, uncompressed tar: {}", file_.path().string(), what);
   }
 
   std::uint64_t size() const { return file_.bytes().size(); }

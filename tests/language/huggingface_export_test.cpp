@@ -92,7 +92,8 @@ TEST(HuggingFaceExport, ReadsModelsThatWereWrappedForTraining) {
   save_hugging_face(model, small_tokenizer(), folder.path / "m");
   const auto write = [&](const std::string& before, const std::string& in_layer) {
     TensorMap wrapped;
-    for (auto [name, weight] : language_model_weights(model)) {
+    for (const auto& [key, weight] : language_model_weights(model)) {
+      std::string name = key;
       const std::string layer = "layers.1.";
       if (const std::size_t at = name.find(layer); at != std::string::npos)
         name.insert(at + layer.size(), in_layer);

@@ -7,6 +7,7 @@ namespace tessera::vision {
 namespace {
 
 using nlohmann::json;
+using testing::HasSubstr;
 
 /// SwiGLU's inner product: one matrix in the old naming, two in the current one and here.
 class SwigluAdapters : public testing::Test {

@@ -53,7 +53,8 @@ void wrap_names(const fs::path& folder, const std::string& before,
                 const std::string& after_first_layer = "") {
   TensorMap wrapped;
   const std::string layer = "layer.1.";
-  for (auto [name, tensor] : read_weights(fixture() / "pytorch_model.bin")) {
+  for (const auto& [key, tensor] : read_weights(fixture() / "pytorch_model.bin")) {
+    std::string name = key;
     const std::size_t at = name.find(layer);
     if (at != std::string::npos) name.insert(at + layer.size(), after_first_layer);
     wrapped[before + name] = tensor.contiguous();
