@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "core/error.h"
 
 namespace tessera {
@@ -26,8 +28,10 @@ std::string what_is_not_finite(const at::Tensor& values) {
     place.push_back(first[dimension].item<std::int64_t>());
     value = value[place.back()];
   }
+  // Whether a NaN has a sign depends on the processor that converted it, and says nothing.
+  const double number = value.item<double>();
   return fmt::format("{} of {} values, the first {} at [{}]", places.size(0), values.numel(),
-                     value.item<double>(), fmt::join(place, ", "));
+                     std::isnan(number) ? "nan" : fmt::format("{}", number), fmt::join(place, ", "));
 }
 
 void check_weights(const at::Tensor& values, const std::string& what) {

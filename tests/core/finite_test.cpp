@@ -45,8 +45,9 @@ TEST(CheckWeights, SaysWhereAndHowMany) {
   at::Tensor values = at::zeros({3, 4});
   EXPECT_EQ(what_is_not_finite(values), "");
   values[1][2] = -HUGE_VAL;
-  values[2][0] = std::nan("");
+  values[2][0] = -std::nan("");
   EXPECT_EQ(what_is_not_finite(values), "2 of 12 values, the first -inf at [1, 2]");
+  EXPECT_EQ(what_is_not_finite(values[2]), "1 of 4 values, the first nan at [0]");
   EXPECT_THAT(error_of([&] { check_weights(values.to(at::kBFloat16), "model.bin: tensor 'a.b'"); }),
               AllOf(HasSubstr("model.bin: tensor 'a.b'"), HasSubstr("2 of 12 values")));
   EXPECT_EQ(error_of([&] { check_weights(at::zeros({2}), "x"); }), "no error");
