@@ -216,7 +216,10 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
     const auto rows_of = [&](LinearImpl& linear) {
       return by_head(linear.forward(hidden_states).flatten(0, 1));
     };
-    attended = ops::attention(rows_of(*query), rows_of(*key), rows_of(*value));
+    // One after the other: in which order a call's arguments are computed, and so what dropout draws, is the
+    // compiler's affair.
+    const at::Tensor query_rows = rows_of(*query), key_rows = rows_of(*key), value_rows = rows_of(*value);
+    attended = ops::attention(query_rows, key_rows, value_rows);
   } else if (has_active_adapter(*query) || has_active_adapter(*key) || has_active_adapter(*value)) {
     const std::array<at::Tensor, 3> parts = projected(hidden_states.flatten(0, 1));
     attended = ops::attention(by_head(parts[0]), by_head(parts[1]), by_head(parts[2]));
