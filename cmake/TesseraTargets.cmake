@@ -72,12 +72,12 @@ function(tessera_app name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 endfunction()
 
-# tessera_test(NAME LABEL … SOURCES … LIBS … [TIMEOUT …] [ENVIRONMENT …]): a GoogleTest program whose
-# cases are registered one by one with CTest.
+# tessera_test(NAME LABEL … SOURCES … LIBS … [TIMEOUT …]): a GoogleTest program whose suites are registered one by one
+# with CTest. Seconds of TIMEOUT are for a whole suite.
 function(tessera_test name)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LIBS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LIBS" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 300)
+    set(ARG_TIMEOUT 600)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
@@ -87,9 +87,13 @@ function(tessera_test name)
   target_compile_options(${name} PRIVATE -fPIC)
   target_precompile_headers(${name} REUSE_FROM tessera_pch)
   target_compile_definitions(${name} PRIVATE TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  include(GoogleTest)
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
-    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
+  set(list "${CMAKE_CURRENT_BINARY_DIR}/${name}_list.cmake")
+  file(GENERATE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/${name}_suites.cmake" CONTENT
+       "include(\"${CMAKE_SOURCE_DIR}/cmake/TesseraSuites.cmake\")
+tessera_list_suites(\"$<TARGET_FILE:${name}>\" \"${list}\" \"${ARG_LABEL}\" ${ARG_TIMEOUT})
+include(\"${list}\")
+")
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${CMAKE_CURRENT_BINARY_DIR}/${name}_suites.cmake")
 endfunction()
 
 # tessera_test_instruction_sets(NAME FILTER): the cases that FILTER names once more for each smaller instruction set that

@@ -5,7 +5,7 @@
 #
 #   --preset PRESET   cpu-release (default), cpu-debug, asan (address and undefined-behaviour sanitizers)
 #   -L LABEL          only tests whose label matches: unit, golden, integration
-#   -R REGEX          only tests whose name matches
+#   -R REGEX          only test suites whose name matches
 #
 # The exit code is 0 only if the checks and all chosen tests pass; choosing no test at all is a failure.
 #
@@ -48,4 +48,9 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 "$repository/scripts/build.sh" "$preset"
 
 cd -- "$repository/build/$preset"
-ctest --output-on-failure --no-tests=error --parallel "$(usable_processors)" "${selection[@]}"
+status=0
+ctest --output-on-failure --no-tests=error --parallel "$(usable_processors)" "${selection[@]}" || status=$?
+# CTest knows suites; which of their cases were skipped, and why, stands in what they printed.
+awk '/: Skipped$/ {getline reason} /^\[  SKIPPED \] .* ms\)$/ {print "skipped: " $4 ": " reason}' \
+  Testing/Temporary/LastTest.log 2>/dev/null || true
+exit "$status"

@@ -1,0 +1,32 @@
+# Read by ctest, not by the configuration: one test a suite of a GoogleTest program. A process a case would load LibTorch
+# (0.4 s of CPU) for each of more than a thousand. The program is asked when tests are to run and it is newer than the list.
+
+# tessera_list_suites(EXECUTABLE LIST LABEL TIMEOUT): writes LIST, which registers EXECUTABLE's suites.
+function(tessera_list_suites executable list label timeout)
+  if(NOT EXISTS "${executable}")
+    file(WRITE "${list}" "add_test(\"${executable}_NOT_BUILT\" \"${executable}\")\n")
+    return()
+  endif()
+  # Label and timeout stand in the file that calls this.
+  if(EXISTS "${list}" AND "${list}" IS_NEWER_THAN "${executable}" AND "${list}" IS_NEWER_THAN "${CMAKE_CURRENT_LIST_FILE}"
+     AND "${list}" IS_NEWER_THAN "${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
+    return()
+  endif()
+  execute_process(COMMAND "${executable}" --gtest_list_tests OUTPUT_VARIABLE output RESULT_VARIABLE result
+                  ERROR_VARIABLE error TIMEOUT 120)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${executable} --gtest_list_tests: ${result}\n${output}${error}")
+  endif()
+  string(REPLACE "\n" ";" lines "${output}")
+  set(suites "")
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^([A-Za-z0-9_/]+)\\.( *#.*)?$")  # cases are indented
+      string(APPEND suites "add_test(\"${CMAKE_MATCH_1}\" \"${executable}\" \"--gtest_filter=${CMAKE_MATCH_1}.*\")\n"
+             "set_tests_properties(\"${CMAKE_MATCH_1}\" PROPERTIES LABELS \"${label}\" TIMEOUT ${timeout})\n")
+    endif()
+  endforeach()
+  if(suites STREQUAL "")
+    message(FATAL_ERROR "${executable} --gtest_list_tests names no suite:\n${output}")
+  endif()
+  file(WRITE "${list}" "${suites}")
+endfunction()
