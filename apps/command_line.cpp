@@ -2,32 +2,21 @@
 
 #include <c10/util/Exception.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <iostream>
-#include <limits>
 
 #include "core/busy_waiting.h"
+#include "core/cpu_memory.h"
 #include "core/error.h"
 #include "core/processors.h"
 
 namespace tessera::apps {
 
 namespace {
-
-/// A step frees hundreds of tensors of a few MiB and asks for the same again. glibc hands such back to the
-/// system at once, which then gives them anew page by page, each filled with zeros.
-void keep_freed_memory() {
-#if defined(__GLIBC__)
-  constexpr int kLargestKept = 32 << 20;  // glibc's own limit
-  mallopt(M_MMAP_THRESHOLD, kLargestKept);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-#endif
-}
 
 /// A program that was started without standard streams (2>&-) would get their numbers for the next files that
 /// it opens, and write its messages into those.
