@@ -17,6 +17,8 @@
 #include <ctime>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <vector>
 
 namespace tessera {
 
@@ -49,6 +51,9 @@ class SleepingTeam {
   SleepingTeam(const SleepingTeam&) = delete;
   SleepingTeam& operator=(const SleepingTeam&) = delete;
 
+  /// That it starts, its own among them.
+  static int threads() { return omp_get_num_procs() + 2; }
+
  private:
   void hold() {
     // The team's threads stay asleep after the region until this thread, whose team it is, ends.
@@ -64,6 +69,33 @@ class SleepingTeam {
   std::atomic<int> members_{0};
   std::thread thread_;  // starts last, when the rest is there
 };
+
+/// Whether so many threads can be started beside those that there are. OpenMP ends the program where it can't
+/// start one (a limit of a control group or of the user), so that this has to be known before.
+bool can_start_threads(int count) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool ends = false;
+  std::vector<std::thread> threads;
+  bool started = true;
+  try {
+    for (int i = 0; i < count; ++i) {
+      threads.emplace_back([&] {
+        std::unique_lock<std::mutex> lock(mutex);
+        changed.wait(lock, [&] { return ends; });
+      });
+    }
+  } catch (const std::system_error&) {
+    started = false;
+  }
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    ends = true;
+  }
+  changed.notify_all();
+  for (std::thread& thread : threads) thread.join();
+  return started;
+}
 
 /// Threads that are started while this lives get no signals: those are for the threads that were there
 /// before.
@@ -163,6 +195,8 @@ void BusyWaiting::watch() {
     const bool shared = detector.update(*in_line - before, std::chrono::nanoseconds(now - then).count());
     before = *in_line;
     then = now;
+    if (shared && team == nullptr && !can_start_threads(SleepingTeam::threads()))
+      return;  // it can't be helped
     if (shared != (team != nullptr)) team = shared ? std::make_unique<SleepingTeam>() : nullptr;
     lets_sleep_ = shared;
     pause = std::max<std::chrono::nanoseconds>(kPeriod, kReadingShare * (own_processor_time() - start));

@@ -19,8 +19,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// The descriptor; -1 and errno where it can't be opened.
+int try_open(const fs::path& folder) {
+  return ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 int open_folder(const fs::path& folder) {
-  const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int descriptor = try_open(folder);
   if (descriptor < 0) fail("{}: the folder can't be opened: {}", folder.string(), system_message(errno));
   return descriptor;
 }
@@ -66,7 +71,9 @@ FolderLock::FolderLock(const fs::path& folder) : descriptor_(open_folder(folder)
 
 FolderLock FolderLock::try_lock(const fs::path& folder) {
   while (true) {
-    const int descriptor = open_folder(folder);
+    const int descriptor = try_open(folder);
+    if (descriptor < 0 && errno == ENOENT) return {-1, LockState::kGone};
+    if (descriptor < 0) fail("{}: the folder can't be opened: {}", folder.string(), system_message(errno));
     const int error = lock_descriptor(descriptor, LOCK_EX | LOCK_NB);
     if (error != 0) {
       ::close(descriptor);

@@ -9,6 +9,7 @@ namespace tessera {
 enum class LockState {
   kHeld,
   kTaken,       ///< somebody else holds it
+  kGone,        ///< there is no such folder, or no longer: whoever held its lock may have removed it
   kImpossible,  ///< the file system knows no locks
 };
 
@@ -19,7 +20,8 @@ class FolderLock {
  public:
   /// Waits for the lock. @throws Error naming the folder where it can't be opened or locked
   explicit FolderLock(const std::filesystem::path& folder);
-  /// Doesn't wait: state() says what came of it. @throws Error naming the folder where it can't be opened
+  /// Doesn't wait: state() says what came of it. @throws Error naming the folder where it is there and can't
+  /// be opened
   static FolderLock try_lock(const std::filesystem::path& folder);
   ~FolderLock();
   FolderLock(FolderLock&& other) noexcept;

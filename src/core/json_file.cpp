@@ -56,10 +56,29 @@ StandardText in_standard_words(std::string_view text) {
   return standard;
 }
 
+/// What reads or writes a value calls itself once a level.
+void check_depth(std::string_view text, const std::string& source) {
+  constexpr int kDeepest = 256;
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') in_string = !in_string;
+    if (in_string) {
+      if (c == '\\') ++at;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kDeepest) fail("{}: not usable JSON: nested more than {} deep", source, kDeepest);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+}
+
 }  // namespace
 
 template <typename Json>
 Json parse_json(std::string_view text, const std::string& source) {
+  check_depth(text, source);
   try {
     return Json::parse(text);
   } catch (const typename Json::exception& error) {

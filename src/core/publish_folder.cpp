@@ -60,7 +60,7 @@ void move_to_free_place(const fs::path& from, const fs::path& to, OldFolder old_
 FolderLock claim(const fs::path& temporary, const fs::path& target) {
   fs::create_directories(temporary);
   FolderLock lock = FolderLock::try_lock(temporary);
-  if (lock.state() == LockState::kTaken) {
+  if (lock.state() == LockState::kTaken || lock.state() == LockState::kGone) {
     const std::string holder = lock_holder(temporary);
     fail("{}: another process{} is writing this folder at the moment", target.string(),
          holder.empty() ? "" : ", " + holder + ",");
@@ -78,10 +78,20 @@ void put_in_place(const fs::path& temporary, const fs::path& place, OldFolder ol
   if (!fs::exists(temporary)) return;
   // The old folder's lock is free: whoever wants to write next may have taken it already, and then clears it.
   const FolderLock old = FolderLock::try_lock(temporary);
-  if (old.state() != LockState::kTaken) fs::remove_all(temporary);
+  if (old.state() != LockState::kTaken && old.state() != LockState::kGone) fs::remove_all(temporary);
 }
 
 }  // namespace
+
+void restore_replaced_folder(const fs::path& replaced) {
+  const std::string name = replaced.filename().string();
+  const fs::path place = replaced.parent_path() / name.substr(std::string(kReplacedFolderPrefix).size());
+  if (fs::exists(place)) {
+    fs::remove_all(replaced);
+  } else {
+    fs::rename(replaced, place);
+  }
+}
 
 void publish_folder(const fs::path& target, const std::function<void(const fs::path&)>& write,
                     OldFolder old_folder) {
@@ -92,6 +102,8 @@ void publish_folder(const fs::path& target, const std::function<void(const fs::p
   const fs::path temporary = place.parent_path() / (kUnfinishedFolderPrefix + place.filename().string());
   try {
     const FolderLock lock = claim(temporary, target);
+    const fs::path replaced = place.parent_path() / (kReplacedFolderPrefix + place.filename().string());
+    if (fs::exists(replaced)) restore_replaced_folder(replaced);
     try {
       write(temporary);
       sync_tree(temporary);

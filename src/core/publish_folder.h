@@ -5,10 +5,15 @@
 
 namespace tessera {
 
-// A folder that is being written, or that has been replaced, stands beside its place under its name with one
-// of these in front. What a killed process leaves under such a name may be deleted.
+// A folder that is being written, or that is being replaced, stands beside its place under its name with one
+// of these in front. What a killed process leaves of the first may be deleted; the second may be the only one
+// that is whole.
 inline constexpr const char* kUnfinishedFolderPrefix = ".writing-";
-inline constexpr const char* kReplacedFolderPrefix = ".pruned-";
+inline constexpr const char* kReplacedFolderPrefix = ".replaced-";
+
+/// What a killed process left of a replacement: the folder goes back to its place, or away if the new one is
+/// there.
+void restore_replaced_folder(const std::filesystem::path& replaced);
 
 /// What becomes of a folder that is there already: it is replaced, with all that it holds, or it stays and
 /// the new one is refused, also where it has come into being while the new one was written.

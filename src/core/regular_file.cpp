@@ -24,6 +24,8 @@ bool raise_limit_of_open_files() {
 }
 
 int open_to_read(const std::filesystem::path& path) {
+  // Before the shards have taken what a log or a checkpoint needs later.
+  [[maybe_unused]] static const bool is_raised = raise_limit_of_open_files();
   const auto attempt = [&] {
     // Opening a pipe would wait for its writer.
     return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/json_file.h"
+#include "core/utf8.h"
 
 namespace tessera::data {
 namespace {
@@ -23,11 +24,6 @@ void add_caption(std::vector<std::string>& captions, std::string_view text) {
   if (!caption.empty()) captions.emplace_back(caption);
 }
 
-/// Null, or the NaN that tables of numbers write for it.
-bool is_missing(const nlohmann::json& value) {
-  return value.is_null() || (value.is_number_float() && std::isnan(value.get<double>()));
-}
-
 std::string image_id_of(const nlohmann::json& id, const std::string& name) {
   // From here on a float no longer tells neighbouring integers apart.
   constexpr double kExact = 9007199254740992.0;
@@ -41,7 +37,7 @@ std::string image_id_of(const nlohmann::json& id, const std::string& name) {
     fail("{}: 'image_id': expected a string or an integer, found {}", name, value);
   if (std::abs(value) >= kExact) {
     fail("{}: 'image_id' is the float {}, too large to be exact: other ids may be the same; write a string",
-         name, id.dump());
+         name, json_text(id));
   }
   return std::to_string(static_cast<std::int64_t>(value));
 }
@@ -69,15 +65,6 @@ void add_captions_of(const nlohmann::json& field, const char* field_name, const 
   record.captions = std::move(captions);
 }
 
-void check_utf8(std::string_view text, const std::string& name) {
-  try {
-    // The JSON writer refuses what is no UTF-8.
-    nlohmann::json(std::string(text)).dump();
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: expected UTF-8: {}", name, error.what());
-  }
-}
-
 }  // namespace
 
 nlohmann::json json_object(std::string_view text, const std::string& name) {
@@ -98,7 +85,6 @@ CaptionRecord captions_from_json(std::string_view text, const std::string& name)
 }
 
 std::vector<std::string> captions_from_text(std::string_view text, const std::string& name) {
-  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   check_utf8(text, name);
   if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
   std::vector<std::string> captions;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -47,6 +48,21 @@ bool is_hidden(std::string_view path) {
   return false;
 }
 
+std::string common_folder(const std::vector<TarMember>& members) {
+  std::string_view common;
+  bool is_first = true;
+  for (const TarMember& member : members) {
+    const std::string_view name = member.name;
+    const std::string_view folder = name.substr(0, name.rfind('/') + 1);
+    if (std::exchange(is_first, false)) common = folder;
+    while (!folder.starts_with(common)) {
+      common.remove_suffix(1);
+      common = common.substr(0, common.rfind('/') + 1);
+    }
+  }
+  return std::string(common);
+}
+
 void LeftOut::add(const std::string& reason, const std::string& example, std::int64_t count) {
   Reason& counted = reasons_[reason];
   if (counted.count == 0) counted.example = example;
@@ -58,6 +74,14 @@ void LeftOut::add_kind(std::string_view path) { ++kinds_[lower_extension(path)];
 void LeftOut::add(const LeftOut& other) {
   for (const auto& [reason, counted] : other.reasons_) add(reason, counted.example, counted.count);
   for (const auto& [kind, count] : other.kinds_) kinds_[kind] += count;
+}
+
+LeftOut left_out_of(const TarIndex& index) {
+  LeftOut left_out;
+  for (const std::string& link : index.links)
+    left_out.add("links to what the tar does not hold before them", link);
+  for (const std::string& name : index.specials) left_out.add("devices or pipes", name);
+  return left_out;
 }
 
 std::string LeftOut::text() const {

@@ -4,6 +4,9 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "data/tar_index.h"
 
 namespace tessera::data {
 
@@ -19,6 +22,10 @@ bool is_image_extension(std::string_view extension);
 /// AppleDouble ._NAME beside NAME, .ipynb_checkpoints/), or is __MACOSX or @eaDir.
 /// @param path  below the folder or tar that was named; "." and ".." are no hidden parts
 bool is_hidden(std::string_view path);
+
+/// The folder that all of these lie in, with its last '/'; empty where there is none. Who packs a tar names
+/// that folder, and it may well be hidden.
+std::string common_folder(const std::vector<TarMember>& members);
 
 /// Counts files that are left out, by why, for the line that says so.
 class LeftOut {
@@ -41,5 +48,8 @@ class LeftOut {
   std::map<std::string, Reason> reasons_;
   std::map<std::string, std::int64_t> kinds_;
 };
+
+/// What a tar holds that is no member of its index.
+LeftOut left_out_of(const TarIndex& index);
 
 }  // namespace tessera::data

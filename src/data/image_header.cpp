@@ -82,7 +82,7 @@ class OrientationSearch {
 
 ImageHeader inspect_jpeg(const ByteReader& reader) {
   constexpr std::uint32_t kApp1 = 0xe1;
-  ImageHeader header{ImageFormat::kJpeg};
+  ImageHeader header;
   OrientationSearch orientation;
   bool any_scan = false;
   std::size_t at = 2;
@@ -123,7 +123,7 @@ int transparent_grey(std::uint32_t value, std::uint32_t bit_depth) {
 
 ImageHeader inspect_png(const ByteReader& reader) {
   if (!reader.has(12, "IHDR")) fail("{}: a PNG that doesn't begin with its header", reader.name());
-  ImageHeader header{ImageFormat::kPng, reader.big32(16), reader.big32(20)};
+  ImageHeader header{reader.big32(16), reader.big32(20)};
   const std::uint32_t bit_depth = reader.byte(24);
   const std::uint32_t colour_type = reader.byte(25);
   header.may_have_alpha = (colour_type & 4u) != 0;
@@ -168,7 +168,7 @@ FirstFrame first_frame(const ByteReader& reader, std::size_t at, const ImageHead
 
 ImageHeader inspect_webp(const ByteReader& reader) {
   constexpr std::uint32_t kAnimation = 0x02, kAlpha = 0x10;
-  ImageHeader header{ImageFormat::kWebp};
+  ImageHeader header;
   if (reader.size() < std::size_t{8} + reader.little32(4)) reader.byte(reader.size());
   if (reader.has(12, "VP8X")) {
     const std::uint32_t flags = reader.byte(20);

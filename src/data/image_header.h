@@ -11,8 +11,6 @@ namespace tessera::data {
 /// Larger images are neither read nor made.
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 27;
 
-enum class ImageFormat { kJpeg, kPng, kWebp };
-
 /// The first frame of an animated WebP on its canvas.
 struct FirstFrame {
   std::int64_t left = 0;  ///< pixels
@@ -24,7 +22,6 @@ struct FirstFrame {
 
 /// What an encoded image says about itself before it is decoded.
 struct ImageHeader {
-  ImageFormat format = ImageFormat::kJpeg;
   std::int64_t width = 0;  ///< pixels, as stored (before a rotation)
   std::int64_t height = 0;
   bool may_have_alpha = false;

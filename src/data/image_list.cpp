@@ -69,7 +69,9 @@ void ImageList::add_folder(const std::string& folder) {
       if (fs::is_directory(status)) {
         // A link to a folder may lead back to where it stands.
         if (item->is_symlink()) left_out.add("links to folders", item->path().string());
-      } else if (unreadable || !fs::exists(status)) {
+      } else if (!fs::status_known(status)) {
+        fail("{}: can't be looked at: {}", item->path().string(), unreadable.message());
+      } else if (!fs::exists(status)) {
         left_out.add("links that lead nowhere", item->path().string());
       } else if (fs::is_regular_file(status) && is_image_name(item->path().string())) {
         files.push_back(item->path().string());
@@ -97,10 +99,10 @@ void ImageList::add_tar(const std::string& path) {
                                   place.what, place.left_out));
   }
   const std::size_t before = entries_.size();
-  LeftOut left_out;
-  for (const std::string& link : index.links) left_out.add("links to what the tar does not hold", link);
+  LeftOut left_out = left_out_of(index);
+  const std::size_t below = common_folder(index.members).size();
   for (const TarMember& member : index.members) {
-    if (is_hidden(member.name)) {
+    if (is_hidden(std::string_view(member.name).substr(below))) {
       left_out.add("hidden", path + "/" + member.name);
     } else if (is_image_name(member.name)) {
       entries_.push_back({path + "/" + member.name, tar, member});

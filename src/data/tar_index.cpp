@@ -4,6 +4,7 @@
 #include <archive_entry.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
@@ -15,6 +16,8 @@ namespace tessera::data {
 namespace {
 
 constexpr std::size_t kTarBlock = 512;
+/// Zeros that a tar may end with, to fill a record: tar's own has 10 KiB, the largest that is in use 1 MiB.
+constexpr std::uint64_t kMostPadding = 4 << 20;
 
 using TarReader = std::unique_ptr<archive, decltype(&archive_read_free)>;
 
@@ -39,6 +42,26 @@ std::string hardlink_of(archive_entry* entry) {
   return name != nullptr ? name : "";
 }
 
+std::string symlink_of(archive_entry* entry) {
+  const char* name = archive_entry_symlink(entry);
+  if (name == nullptr) name = archive_entry_symlink_utf8(entry);
+  return name != nullptr ? name : "";
+}
+
+/// Names differ in "./" and "..", by what packed them.
+std::string plain_name(const std::string& name) {
+  return std::filesystem::path(name).lexically_normal().string();
+}
+
+/// What a link leads to, as a plain name in the tar; empty of what is no link. A symbolic link's target
+/// counts from the folder that it lies in.
+std::string linked_name(archive_entry* entry, const std::string& name) {
+  if (const std::string target = hardlink_of(entry); !target.empty()) return plain_name(target);
+  const std::string target = symlink_of(entry);
+  if (target.empty()) return {};
+  return plain_name((std::filesystem::path(name).parent_path() / target).string());
+}
+
 class TarIndexer {
  public:
   explicit TarIndexer(const MappedFile& file) : file_(file), reader_(open()) {}
@@ -60,6 +83,11 @@ class TarIndexer {
       if (status == ARCHIVE_FATAL) break;
     }
     end_break(size());
+    if (size() - std::min(size(), reached_) > kMostPadding && after_zeros(reached_) == size()) {
+      if (!any_header_) refuse("nothing but zeros; was its download or copy ended early?");
+      index_.breaks.push_back({reached_, size() - reached_,
+                               "nothing but zeros from here on; was its download or copy ended early?"});
+    }
     if (index_.breaks.empty() && !ends_with_zeros()) {
       index_.breaks.push_back({size(), 0, "no end-of-archive mark; was the file cut short?"});
     }
@@ -109,15 +137,19 @@ class TarIndexer {
     any_header_ = true;
     reached_ = header + kTarBlock;
     TarMember member{member_name(entry), 0, 0, archive_};
-    const std::string linked = hardlink_of(entry);
+    const std::string linked = linked_name(entry, member.name);
     if (member.name.empty() || archive_entry_filetype(entry) == AE_IFDIR) return;
-    if (linked.empty() && archive_entry_filetype(entry) == AE_IFREG) {
+    if (linked.empty() && archive_entry_filetype(entry) != AE_IFREG) {
+      index_.specials.push_back(member.name);
+      return;
+    }
+    if (linked.empty()) {
       member.size = static_cast<std::uint64_t>(std::max<la_int64_t>(0, archive_entry_size(entry)));
       if (locate_content(member)) keep(std::move(member));
       return;
     }
     const auto target = by_name_.find(linked);
-    if (linked.empty() || target == by_name_.end()) {
+    if (target == by_name_.end()) {
       index_.links.push_back(member.name);
       return;
     }
@@ -129,7 +161,7 @@ class TarIndexer {
 
   void keep(TarMember member) {
     reached_ = std::max(reached_, (member.offset + member.size + kTarBlock - 1) / kTarBlock * kTarBlock);
-    by_name_[member.name] = index_.members.size();
+    by_name_[plain_name(member.name)] = index_.members.size();
     index_.members.push_back(std::move(member));
   }
 

@@ -26,13 +26,14 @@ struct TarBreak {
 struct TarIndex {
   std::vector<TarMember> members;
   std::vector<TarBreak> breaks;
-  std::vector<std::string> links;  ///< names of links whose content is no member before them
+  std::vector<std::string> links;     ///< names of links whose content is no member before them
+  std::vector<std::string> specials;  ///< names of devices and pipes
 };
 
 /// Lists the regular files of a plain (not compressed) tar: ustar, GNU or pax. Archives that were joined with
-/// `cat` are read one after the other, as `tar -i` does. A hard link is a member with the content of the one
-/// that it names. After a broken header the reader looks for the next sound one; a member whose content is
-/// cut short is left out.
+/// `cat` are read one after the other, as `tar -i` does. A link, hard or symbolic, is a member with the
+/// content of the one that it names. After a broken header the reader looks for the next sound one; a member
+/// whose content is cut short is left out.
 /// @throws Error naming the file where it is no plain tar
 TarIndex index_tar(const MappedFile& file);
 

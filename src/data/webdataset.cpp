@@ -68,19 +68,21 @@ std::shared_ptr<const WebDataset> WebDataset::open(const std::vector<std::string
   return dataset;
 }
 
-std::vector<WebDataset::Entry> WebDataset::group_by_key(const std::vector<TarMember>& members) {
+std::vector<WebDataset::Entry> WebDataset::group_by_key(const std::vector<TarMember>& members,
+                                                        LeftOut& not_used) {
   std::vector<Entry> groups;
   std::unordered_map<std::string, std::size_t> by_key;
+  const std::size_t below = common_folder(members).size();
   for (const auto& member : members) {
     const std::string_view name = without_dot_slash(member.name);
     const std::string extension = lower_extension(name);
     const bool image = is_image_extension(extension);
-    if (is_hidden(name)) {
-      not_used_.add("hidden", member.name);
+    if (is_hidden(std::string_view(member.name).substr(below))) {
+      not_used.add("hidden", member.name);
       continue;
     }
     if (!image && extension != "json" && extension != "txt") {
-      not_used_.add_kind(name);
+      not_used.add_kind(name);
       continue;
     }
     const std::string_view key = name.substr(0, name.size() - extension.size() - 1);
@@ -111,7 +113,7 @@ std::vector<WebDataset::Entry> WebDataset::group_by_key(const std::vector<TarMem
       ambiguous_.add("pairs whose name is another sample's key and goes on with a dot",
                      fmt::format("{} after {}", entry.key, owner->key));
     } else {
-      not_used_.add("further files of a sample", entry.key, entry.members);
+      not_used.add("further files of a sample", entry.key, entry.members);
     }
   }
   return kept;
@@ -125,10 +127,10 @@ void WebDataset::add_shard(const std::filesystem::path& path, const Logger& logg
     logger->warn("{}: broken at byte {}: {}; {} bytes are left out; the samples that can be read are used",
                  path.string(), broken.offset, broken.what, broken.left_out);
   }
-  for (const std::string& link : index.links) not_used_.add("links to what the tar does not hold", link);
+  LeftOut not_used = left_out_of(index);
   const std::size_t before = entries_.size();
   std::int64_t incomplete = 0;
-  for (auto& entry : group_by_key(index.members)) {
+  for (auto& entry : group_by_key(index.members, not_used)) {
     if (entry.is_whole()) {
       entries_.push_back(std::move(entry));
       continue;
@@ -147,8 +149,9 @@ void WebDataset::add_shard(const std::filesystem::path& path, const Logger& logg
   damage_.incomplete_samples += incomplete;
   if (entries_.size() == before) {
     fail("{}: no sample among {} files; a sample is KEY.jpg (.jpeg, .png, .webp) with KEY.json or KEY.txt{}",
-         path.string(), index.members.size(), not_used_.empty() ? "" : "; not used: " + not_used_.text());
+         path.string(), index.members.size(), not_used.empty() ? "" : "; not used: " + not_used.text());
   }
+  not_used_.add(not_used);
   shards_.push_back(std::move(file));
 }
 

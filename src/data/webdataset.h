@@ -38,7 +38,7 @@ std::int64_t image_id_number(std::string_view image_id);
 /// "a.json". Archives joined in one file have keys of their own.
 ///
 /// What is left out (hidden files, other kinds, further extensions, links) is counted in a line of the log,
-/// incomplete samples are named. The tars are indexed once, and stay open.
+/// the first incomplete samples of a shard are named. The tars are indexed once, and stay open.
 class WebDataset {
  public:
   /// What was wrong with the shards. Samples whose content is broken show only when they are read.
@@ -94,7 +94,7 @@ class WebDataset {
   WebDataset() = default;
   void add_shard(const std::filesystem::path& path, const Logger& logger);
   /// The samples of one shard, incomplete ones too; counts what isn't used.
-  std::vector<Entry> group_by_key(const std::vector<TarMember>& members);
+  std::vector<Entry> group_by_key(const std::vector<TarMember>& members, LeftOut& not_used);
   void warn_of_shared_keys(const Logger& logger) const;
   const Entry& entry(std::int64_t index) const;
   std::string content(const Entry& entry, const Extent& extent) const;

@@ -4,13 +4,13 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
+#include "data/file_names.h"
 
 namespace tessera::eval {
 
@@ -20,18 +20,15 @@ namespace fs = std::filesystem;
 
 constexpr const char* kPlace = "{}";
 
-bool is_image_file(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png" || extension == ".webp";
-}
-
-std::vector<fs::path> sorted_entries(const fs::path& folder) {
+std::vector<fs::path> sorted_entries(const fs::path& folder, data::LeftOut& left_out) {
   std::error_code error;
   std::vector<fs::path> entries;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    if (at->path().filename().string().front() != '.') entries.push_back(at->path());
+    if (data::is_hidden(at->path().filename().string())) {
+      left_out.add("hidden", at->path().string());
+    } else {
+      entries.push_back(at->path());
+    }
   }
   if (error) fail("{}: can't be listed: {}", folder.string(), error.message());
   std::sort(entries.begin(), entries.end());
@@ -86,20 +83,34 @@ std::vector<std::string> names_of(const std::vector<std::string>& folders, const
 
 ClassFolder read_class_folder(const fs::path& folder, const fs::path& classes_file) {
   ClassFolder result;
-  for (const fs::path& entry : sorted_entries(folder)) {
-    if (!fs::is_directory(entry)) continue;
+  data::LeftOut left_out;
+  for (const fs::path& entry : sorted_entries(folder, left_out)) {
+    if (!fs::is_directory(entry)) {
+      left_out.add("in no class's folder", entry.string());
+      continue;
+    }
     const auto label = static_cast<std::int64_t>(result.folders.size());
     const std::size_t before = result.images.size();
-    for (const fs::path& file : sorted_entries(entry)) {
-      if (is_image_file(file)) result.images.emplace_back(file, label);
+    for (const fs::path& file : sorted_entries(entry, left_out)) {
+      if (fs::is_directory(file)) {
+        left_out.add("folders within a class's", file.string());
+      } else if (data::is_image_extension(data::lower_extension(file.string()))) {
+        result.images.emplace_back(file, label);
+      } else {
+        left_out.add_kind(file.string());
+      }
     }
-    if (result.images.size() == before) fail("{}: holds no image (.jpg, .jpeg, .png, .webp)", entry.string());
+    if (result.images.size() == before) {
+      fail("{}: holds no image (.jpg, .jpeg, .png, .webp){}", entry.string(),
+           left_out.empty() ? "" : "; not used so far: " + left_out.text());
+    }
     result.folders.push_back(entry.filename().string());
   }
   if (result.folders.size() < 2) {
     fail("{}: expected at least two class folders, FOLDER/CLASS/IMAGE, found {}", folder.string(),
          result.folders.size());
   }
+  result.left_out = left_out.text();
   result.classes = names_of(result.folders, classes_file);
   std::map<std::string, std::string> folder_of;
   for (std::size_t i = 0; i < result.classes.size(); ++i) {

@@ -17,6 +17,7 @@ struct ClassFolder {
   std::vector<std::string> classes;  ///< what the classes are called, in the same order
   /// Image files (.jpg, .jpeg, .png, .webp), by class and name, each with its class.
   std::vector<std::pair<std::filesystem::path, std::int64_t>> images;
+  std::string left_out;  ///< how many files and folders are not used, and why; empty: none
 };
 
 /// A class is called what its folder is called, with spaces for _ and -, unless `classes_file` says

@@ -32,8 +32,8 @@ class ImageEncoder {
  public:
   explicit ImageEncoder(const inference::TrainedModel& evaluated) : evaluated_(evaluated) {}
 
-  void add(const std::filesystem::path& file, std::int64_t label) {
-    pixels_.push_back(inference::read_image(file, evaluated_.config.data.image_size));
+  void add(const at::Tensor& pixels, const std::filesystem::path& file, std::int64_t label) {
+    pixels_.push_back(pixels);
     names_.push_back(file.string());
     labels_.push_back(label);
     if (static_cast<std::int64_t>(pixels_.size()) == evaluated_.config.eval.batch_size) encode();
@@ -65,18 +65,22 @@ nlohmann::json zero_shot_suite(const inference::TrainedModel& evaluated, const Z
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   const ClassFolder folder = read_class_folder(options.images, options.classes_file);
+  if (!folder.left_out.empty()) logger->info("{}: not used: {}", options.images.string(), folder.left_out);
   const std::vector<std::string> templates = prompt_templates(options.templates_file);
   const at::Tensor classes = encode_classes(evaluated, folder.classes, templates);
   ImageEncoder encoder(evaluated);
   std::int64_t broken = 0;
   std::string first_reason;
   for (const auto& [file, label] : folder.images) {
+    at::Tensor pixels;
     try {
-      encoder.add(file, label);
+      pixels = inference::read_image(file, evaluated.config.data.image_size);
     } catch (const Error& error) {
       logger->warn("{}; left out", error.what());
       if (broken++ == 0) first_reason = error.what();
+      continue;
     }
+    encoder.add(pixels, file, label);
   }
   const auto count = static_cast<std::int64_t>(folder.images.size());
   const double allowed = evaluated.config.data.max_broken_fraction * static_cast<double>(count);

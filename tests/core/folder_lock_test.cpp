@@ -60,6 +60,7 @@ TEST(FolderLockTest, MovesWithItsOwner) {
 TEST(FolderLockTest, NamesAFolderThatIsNotThere) {
   const std::string error = error_of([] { FolderLock("/nowhere/at/all"); });
   EXPECT_NE(error.find("/nowhere/at/all"), std::string::npos) << error;
+  EXPECT_EQ(FolderLock::try_lock("/nowhere/at/all").state(), LockState::kGone);
 }
 
 }  // namespace

@@ -62,6 +62,16 @@ TEST(ParseJson, RefusesAllElseByName) {
   }
 }
 
+TEST(ParseJson, IsNestedOnlySoDeep) {
+  const auto nested = [](std::size_t depth, const std::string& inner) {
+    return std::string(depth, '[') + inner + std::string(depth, ']');
+  };
+  EXPECT_EQ(parse_json(nested(256, "\"[[\\\"[\""), "x").dump().size(), 2 * 256 + 7u);
+  EXPECT_THAT(error_of([&] { parse_json(nested(257, ""), "there/file.json"); }),
+              HasSubstr("there/file.json: not usable JSON: nested more than 256 deep"));
+  EXPECT_THAT(error_of([&] { parse_json(std::string(1 << 22, '{'), "x"); }), HasSubstr("256 deep"));
+}
+
 TEST(ReadJsonFile, NamesItsFile) {
   const TemporaryFolder folder;
   const auto path = folder.path() / "config.json";

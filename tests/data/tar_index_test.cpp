@@ -108,6 +108,9 @@ std::string tar_with_links(const std::string& path) {
   add(long_name(), AE_IFREG, "picture", "", "");
   add("same.jpg", AE_IFREG, "", long_name(), "");
   add("symbolic.jpg", AE_IFLNK, "", "", long_name());
+  add("./folder/up.jpg", AE_IFLNK, "", "", "../same.jpg");
+  add("later.jpg", AE_IFLNK, "", "", "last.txt");
+  add("pipe.jpg", AE_IFIFO, "", "", "");
   add("elsewhere.jpg", AE_IFREG, "", "not-in-this-tar.jpg", "");
   add("last.txt", AE_IFREG, "text", "", "");
   archive_write_close(writer);
@@ -115,13 +118,15 @@ std::string tar_with_links(const std::string& path) {
   return testing::read_bytes(path);
 }
 
-TEST(TarIndex, AHardLinkIsTheMemberThatItNames) {
+TEST(TarIndex, ALinkIsTheMemberThatItNames) {
   const TemporaryFolder folder;
   const std::string bytes = tar_with_links(folder.file("links.tar"));
   const TarIndex index = index_of(folder, bytes);
   EXPECT_THAT(contents(index, bytes),
-              ElementsAre(long_name() + "=picture", "same.jpg=picture", "last.txt=text"));
-  EXPECT_THAT(index.links, ElementsAre("symbolic.jpg", "elsewhere.jpg"));
+              ElementsAre(long_name() + "=picture", "same.jpg=picture", "symbolic.jpg=picture",
+                          "./folder/up.jpg=picture", "last.txt=text"));
+  EXPECT_THAT(index.links, ElementsAre("later.jpg", "elsewhere.jpg"));
+  EXPECT_THAT(index.specials, ElementsAre("pipe.jpg"));
   EXPECT_TRUE(index.breaks.empty());
 }
 

@@ -252,6 +252,30 @@ TEST(WebDataset, ATarCutBetweenTwoMembersIsNoticed) {
   EXPECT_THAT(log, HasSubstr("end-of-archive"));
 }
 
+TEST(WebDataset, ATarThatZerosFillUpWasNotWhole) {
+  const TemporaryFolder folder;
+  std::string tar = testing::read_bytes(write_tar(folder.file("whole.tar"), sound_samples(3)));
+  testing::write_bytes(folder.file("padded.tar"), tar + std::string(1 << 20, '\0'));
+  EXPECT_EQ(open(folder.file("padded.tar")).dataset->damage().tar_breaks, 0);
+  testing::write_bytes(folder.file("filled.tar"), tar + std::string(5 << 20, '\0'));
+  const auto [dataset, log] = open(folder.file("filled.tar"));
+  EXPECT_EQ(dataset->size(), 3);
+  EXPECT_EQ(dataset->damage().tar_breaks, 1);
+  EXPECT_THAT(log, HasSubstr("was its download or copy ended early?"));
+  testing::write_bytes(folder.file("zeros.tar"), std::string(5 << 20, '\0'));
+  EXPECT_THAT(error_of([&] { open(folder.file("zeros.tar")); }), HasSubstr("ended early?"));
+}
+
+TEST(WebDataset, AHiddenFolderAroundAllIsNoReason) {
+  const TemporaryFolder folder;
+  Members members;
+  for (const auto& [name, content] : sound_samples(2)) members.emplace_back("home/u/.cache/" + name, content);
+  members.emplace_back("home/u/.cache/._x.jpg", "resource fork");
+  const auto [dataset, log] = open(write_tar(folder.file("hidden.tar"), members));
+  EXPECT_EQ(dataset->size(), 2);
+  EXPECT_THAT(log, HasSubstr("1 hidden (such as 'home/u/.cache/._x.jpg')"));
+}
+
 TEST(WebDataset, FindsItsWayAfterAGarbledHeader) {
   const TemporaryFolder folder;
   const Members members = sound_samples(5);

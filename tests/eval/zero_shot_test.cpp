@@ -27,10 +27,19 @@ TEST(ClassFolder, ListsClassesAndImagesInOrder) {
   touch(folder.path() / "tree_frog" / "notes.txt");
   touch(folder.path() / "cat" / "1.webp");
   touch(folder.path() / "readme.md");
+  touch(folder.path() / "cat" / "2.gif");
+  touch(folder.path() / "cat" / "._1.webp");
+  touch(folder.path() / "cat" / "more.png" / "3.png");
+  touch(folder.path() / "__MACOSX" / "cat" / "1.webp");
   const ClassFolder read = read_class_folder(folder.path(), {});
   EXPECT_EQ(read.folders, (std::vector<std::string>{"cat", "tree_frog"}));
   EXPECT_EQ(read.classes, (std::vector<std::string>{"cat", "tree frog"}));
   ASSERT_EQ(read.images.size(), 3u);
+  const std::string root = folder.path().string();
+  EXPECT_EQ(read.left_out, "1 folders within a class's (such as '" + root +
+                               "/cat/more.png'), 2 hidden (such as '" + root +
+                               "/__MACOSX'), 1 in no class's folder (such as '" + root +
+                               "/readme.md'), 2 of other kinds (.gif 1, .txt 1)");
   EXPECT_EQ(read.images[1].first.filename(), "a.png");
   EXPECT_EQ(read.images[1].second, 1);
   touch(folder.path() / "names", "cat\thouse cat\r\ntree_frog\tfrog\nunused\tx\n");
