@@ -4,12 +4,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "command_line.h"
 #include "core/config.h"
+#include "core/cpu_memory.h"
 #include "core/error.h"
+#include "core/stop_signal.h"
 #include "train/dry_run.h"
 #include "train/trainer.h"
 
@@ -66,8 +69,18 @@ int train(const options::variables_map& values, const Config& config) {
     trainer_options.stop_after = values["stop-after"].as<std::int64_t>();
     if (trainer_options.stop_after < 1) throw ConfigError("--stop-after: expected at least 1");
   }
-  train::Trainer trainer(config, trainer_options);
-  trainer.run();
+  std::optional<StopSignal>
+      stop;  // outlives the trainer: a request that is sent again ends nothing meanwhile
+  try {
+    train::Trainer trainer(config, trainer_options);
+    stop.emplace();
+    trainer.run(*stop);
+  } catch (const OutOfMemory& error) {
+    fail(
+        "{}. What needs less: vision.gradient_checkpointing, run.precision: bf16, a smaller data.batch_size "
+        "(--dry-run estimates it)",
+        error.what());
+  }
   return kDone;
 }
 

@@ -75,6 +75,8 @@ make_tokenizer() {
 
 clear_earlier_run() {
   if [[ -e $run ]]; then
+    # stage1_train holds a lock of the folder as long as it runs: moved away, both runs would be lost.
+    flock --nonblock "$run" true || die "$run is in use by a run that goes on: wait for its end, or stop it"
     say "an earlier run is there: moving $run to $run.previous"
     rm -rf -- "$run.previous"
     mv -- "$run" "$run.previous"

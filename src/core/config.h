@@ -195,6 +195,7 @@ struct QueueConfig {
 
 struct ItcConfig {
   double weight = 1.0;
+  std::int64_t from_epoch = 1;  ///< the first in which it is trained, counted from 1; of each loss
   double temperature = 0.07;
   double temperature_min = 0.01;
   QueueConfig queue;
@@ -204,6 +205,7 @@ struct ItcConfig {
 
 struct ItmConfig {
   double weight = 1.0;
+  std::int64_t from_epoch = 1;
   double uniform_share = 0.0;  ///< of the negatives' draws that disregard similarity
 
   bool operator==(const ItmConfig&) const = default;
@@ -211,6 +213,7 @@ struct ItmConfig {
 
 struct MaxSimConfig {
   double weight = 1.0;
+  std::int64_t from_epoch = 1;
   double temperature = 0.07;
   double temperature_min = 0.01;
 
@@ -219,12 +222,14 @@ struct MaxSimConfig {
 
 struct CaptionConfig {
   double weight = 1.0;
+  std::int64_t from_epoch = 1;
 
   bool operator==(const CaptionConfig&) const = default;
 };
 
 struct MemoryLossConfig {
-  double weight = 1.0;     ///< reconstruction from the read-out, and the whole episode: 0 skips it
+  double weight = 1.0;  ///< reconstruction from the read-out, and the whole episode: 0 skips it
+  std::int64_t from_epoch = 1;
   double alignment = 1.0;  ///< mean squared distance of the read-out from the code
   double kl = 0.01;        ///< KL of the address from a standard normal
 

@@ -63,11 +63,19 @@ std::vector<ConfigKey> memory_keys() {
   };
 }
 
+template <typename Field>
+ConfigKey from_epoch(const char* path, Field field) {
+  return integer(path, {1, 1 << 20}, field,
+                 "Epoch, counted from 1, in which this loss joins; before, it is left out as with weight 0");
+}
+
 std::vector<ConfigKey> losses_keys() {
   return {
       number(
           "losses.itc.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.itc.weight; },
           "Factor on the image-text contrastive loss"),
+      from_epoch(
+          "losses.itc.from_epoch", [](Config & c) -> auto& { return c.losses.itc.from_epoch; }),
       number(
           "losses.itc.temperature", {.minimum = 0.001, .maximum = 10},
           [](Config & c) -> auto& { return c.losses.itc.temperature; }, "Initial temperature; it is learned"),
@@ -97,6 +105,8 @@ std::vector<ConfigKey> losses_keys() {
       number(
           "losses.itm.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.itm.weight; },
           "Weight of image-text matching with hard negatives; 0: left out, with its passes"),
+      from_epoch(
+          "losses.itm.from_epoch", [](Config & c) -> auto& { return c.losses.itm.from_epoch; }),
       number(
           "losses.itm.uniform_share", kFraction,
           [](Config & c) -> auto& { return c.losses.itm.uniform_share; },
@@ -105,6 +115,8 @@ std::vector<ConfigKey> losses_keys() {
       number(
           "losses.maxsim.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.maxsim.weight; },
           "Weight of contrast by late interaction; 0: left out"),
+      from_epoch(
+          "losses.maxsim.from_epoch", [](Config & c) -> auto& { return c.losses.maxsim.from_epoch; }),
       number(
           "losses.maxsim.temperature", {.minimum = 0.001, .maximum = 10},
           [](Config & c) -> auto& { return c.losses.maxsim.temperature; },
@@ -115,9 +127,13 @@ std::vector<ConfigKey> losses_keys() {
       number(
           "losses.caption.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.caption.weight; },
           "Weight of the caption's next-token loss; 0: left out, with its pass"),
+      from_epoch(
+          "losses.caption.from_epoch", [](Config & c) -> auto& { return c.losses.caption.from_epoch; }),
       number(
           "losses.memory.weight", kNonNegative, [](Config & c) -> auto& { return c.losses.memory.weight; },
           "Weight of the memory episode, of which the caption's reconstruction is 1; 0: left out"),
+      from_epoch(
+          "losses.memory.from_epoch", [](Config & c) -> auto& { return c.losses.memory.from_epoch; }),
       number(
           "losses.memory.alignment", kNonNegative,
           [](Config & c) -> auto& { return c.losses.memory.alignment; },

@@ -46,9 +46,7 @@ void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Mo
                               {"step", position.step},
                               {"schedule_step", position.schedule_step},
                               {"phase", static_cast<int>(position.phase)}};
-  state.json()["data"] = {{"samples", position.data.samples},
-                          {"keys", position.data.keys},
-                          {"batch_size", position.data.batch_size}};
+  state.json()["data"] = {{"samples", position.data.samples}, {"keys", position.data.keys}};
   if (position.best_metric) state.json()["position"]["best_metric"] = *position.best_metric;
   state.put("random.cpu", generator_state(c10::kCPU));
   if (!device.is_cpu()) state.put("random.device", generator_state(device));
@@ -74,8 +72,7 @@ Position read_position(const std::filesystem::path& folder) {
     if (json.contains("best_metric")) position.best_metric = json.at("best_metric").get<double>();
     if (state.json().contains("data")) {
       const nlohmann::json& data = state.json().at("data");
-      position.data = {data.at("samples").get<std::int64_t>(), data.at("keys").get<std::string>(),
-                       data.at("batch_size").get<std::int64_t>()};
+      position.data = {data.at("samples").get<std::int64_t>(), data.at("keys").get<std::string>()};
     }
     return position;
   } catch (const nlohmann::json::exception& error) {

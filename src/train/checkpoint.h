@@ -17,9 +17,8 @@ namespace tessera::train {
 
 /// The training data as a run counts through it: what tells whether a position in it still means the same.
 struct DataMark {
-  std::int64_t samples = 0;     ///< 0: a checkpoint from before this was written down
-  std::string keys;             ///< SHA-1 of the samples' keys in their order (keys_hash)
-  std::int64_t batch_size = 0;  ///< samples of a step, those of all ranks
+  std::int64_t samples = 0;  ///< 0: a checkpoint from before this was written down
+  std::string keys;          ///< SHA-1 of the samples' keys in their order (keys_hash)
 };
 
 /// Where a run stands: everything that decides which sample comes next and how.

@@ -15,6 +15,8 @@ class RateClock {
   nlohmann::json read(double seconds_waited, std::int64_t steps_left);
   /// What has passed since the last step was no training (a validation, a checkpoint).
   void restart();
+  /// From here on a step takes another time: seconds_left follows the next reading alone.
+  void forget() { seconds_per_step_ = 0; }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -8,6 +8,7 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "model/build.h"
+#include "train/loss_starts.h"
 #include "train/phase_schedule.h"
 #include "train/resume.h"
 
@@ -19,6 +20,10 @@ const std::vector<std::string> kScheduleShape = {
     "schedule.epochs",         "schedule.max_steps",      "schedule.lora_warmup_epochs",
     "schedule.rebuild",        "schedule.decay",          "schedule.lora_warmup_steps",
     "schedule.final_fraction", "schedule.warmup_fraction"};
+
+const std::vector<std::string> kLossStarts = {"losses.itc.from_epoch", "losses.itm.from_epoch",
+                                              "losses.maxsim.from_epoch", "losses.caption.from_epoch",
+                                              "losses.memory.from_epoch"};
 
 /// "KEY: new, was old" of those of the keys that differ.
 std::vector<std::string> changes(const Resumption& resumption, const std::vector<std::string>& keys) {
@@ -69,16 +74,25 @@ std::string refuse_other_batches(const Resumption& resumption) {
         "{} (schedule.max_steps counts steps: with steps of another size the schedule would bend)",
         fmt::join(changed, ", "));
   }
+  if (!has_lora(resumption.then)) return {};
+  std::vector<std::string> notes;
   const std::int64_t since =
-      resumption.saved.schedule_step -
-      PhaseSchedule(schedule, has_lora(resumption.then), resumption.batches_then()).switch_step();
-  if (!has_lora(resumption.then) || since <= 0 || since >= schedule.lora_warmup_steps) return {};
+      resumption.saved.schedule_step - PhaseSchedule(schedule, true, resumption.batches_then()).switch_step();
+  // Counted in larger batches it may have begun but now.
+  const std::int64_t since_now =
+      position_now(resumption, notes).schedule_step -
+      PhaseSchedule(resumption.now.schedule, true, resumption.batches_now()).switch_step();
+  const std::int64_t steps = schedule.lora_warmup_steps;
+  if (since <= 0 || (since >= steps && since_now >= steps)) return {};
+  const double larger = std::max(
+      1.0, static_cast<double>(resumption.batches_then()) / static_cast<double>(resumption.batches_now()));
+  const std::int64_t needed =
+      larger > 1 ? static_cast<std::int64_t>(std::ceil(larger * static_cast<double>(steps + 1))) : steps;
   return fmt::format(
-      "{} (LoRA's own warm-up counts steps, and {} of its {} are done: change it before, at "
-      "checkpoints/phase1, "
-      "or after, with --stop-after {} until then)",
-      fmt::join(changed, ", "), since, schedule.lora_warmup_steps,
-      resumption.saved.step + schedule.lora_warmup_steps - since);
+      "{} (LoRA's own warm-up counts steps: {} of its {} are done, and it would be at {}: change it before, "
+      "at checkpoints/phase1, or after, with --stop-after {} until then)",
+      fmt::join(changed, ", "), std::min(since, steps), steps, std::clamp<std::int64_t>(since_now, 0, steps),
+      resumption.saved.step + needed - since);
 }
 
 std::string refuse_bent_schedule(const Resumption& resumption) {
@@ -104,9 +118,9 @@ std::string refuse_bent_schedule(const Resumption& resumption) {
                        static_cast<int>(now.phase_of(epoch)));
   }
   if (done == 0) return {};
-  const std::pair<double, double> factors[] = {
-      {then.factor(done - 1), now.factor(done - 1)},
-      {then.lora_factor(done - 1), has_lora(resumption.now) ? now.lora_factor(done - 1) : 0.0}};
+  const std::pair<double, double> factors[] = {{then.factor(done - 1), now.factor(done - 1)},
+                                               {has_lora(resumption.then) ? then.lora_factor(done - 1) : 0.0,
+                                                has_lora(resumption.now) ? now.lora_factor(done - 1) : 0.0}};
   for (const auto& [was, would_be] : factors) {
     if (std::abs(was - would_be) <= 1e-9) continue;
     return fmt::format(
@@ -132,6 +146,22 @@ std::string refuse_switched_losses(const Resumption& resumption) {
         "losses.{}.weight: {}, was {} (what only this loss trains would have no state in the checkpoint, or "
         "the other way round)",
         loss, weight.second, weight.first);
+  }
+  return {};
+}
+
+std::string refuse_moved_starts(const Resumption& resumption) {
+  const std::vector<std::string> changed = changes(resumption, kLossStarts);
+  const Position& position = resumption.saved;
+  const std::int64_t begun = position.next_batch > 0 ? position.epoch + 1 : position.epoch;
+  for (std::int64_t epoch = 0; epoch < begun && !changed.empty(); ++epoch) {
+    const std::vector<std::string> then = losses_from_epoch(resumption.then.losses, epoch);
+    const std::vector<std::string> now = losses_from_epoch(resumption.now.losses, epoch);
+    if (then == now) continue;
+    return fmt::format("{} (in epoch {}, which has been trained, {} began, and {} would have)",
+                       fmt::join(changed, ", "), epoch + 1,
+                       then.empty() ? "none" : fmt::format("{}", fmt::join(then, ", ")),
+                       now.empty() ? "none" : fmt::format("{}", fmt::join(now, ", ")));
   }
   return {};
 }
@@ -191,6 +221,7 @@ const std::vector<ResumeRule>& resume_rules() {
        kSometimes,
        "from here on, but neither from 0 nor to 0: what only one loss trains has no state without it",
        refuse_switched_losses},
+      {kLossStarts, kSometimes, "where neither the old nor the new epoch has begun", refuse_moved_starts},
       {{"losses.itc.temperature", "losses.maxsim.temperature"},
        kNoEffect,
        "where the learned temperature begins"},

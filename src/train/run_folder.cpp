@@ -17,11 +17,15 @@ namespace {
 
 constexpr const char* kStepPrefix = "step-";
 
+/// A checkpoint that is being deleted.
+constexpr const char* kPrunedPrefix = ".pruned-";
 constexpr const char* kMetrics = "metrics.jsonl";
 
 bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
 std::string set_aside_name(std::int64_t step) { return fmt::format("abandoned-after-{:06}", step); }
+/// As long as not all has been moved there.
+std::string setting_aside_name(std::int64_t step) { return "." + set_aside_name(step); }
 
 /// `place`, or the first of place-2, place-3, … that is free.
 fs::path free_place(const fs::path& place) {
@@ -31,7 +35,7 @@ fs::path free_place(const fs::path& place) {
 }
 
 void rename_away(const fs::path& folder) {
-  const fs::path doomed = folder.parent_path() / (kReplacedFolderPrefix + folder.filename().string());
+  const fs::path doomed = folder.parent_path() / (kPrunedPrefix + folder.filename().string());
   fs::remove_all(doomed);
   fs::rename(folder, doomed);
   fs::remove_all(doomed);
@@ -77,7 +81,8 @@ void RunFolder::prepare() const {
   if (error) fail("{}: cannot make the run's folder: {}", checkpoints().string(), error.message());
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints())) {
     const std::string name = entry.path().filename().string();
-    if (starts_with(name, kUnfinishedFolderPrefix) || starts_with(name, kReplacedFolderPrefix))
+    if (starts_with(name, kReplacedFolderPrefix)) restore_replaced_folder(entry.path());
+    if (starts_with(name, kUnfinishedFolderPrefix) || starts_with(name, kPrunedPrefix))
       fs::remove_all(entry.path());
   }
 }
@@ -177,11 +182,7 @@ void RunFolder::prune(std::int64_t keep) const {
 }
 
 bool RunFolder::is_setting_aside_after(std::int64_t step) const {
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints())) {
-    const std::string name = entry.path().filename().string();
-    if (name == set_aside_name(step) || starts_with(name, set_aside_name(step) + "-")) return true;
-  }
-  return false;
+  return fs::exists(checkpoints() / setting_aside_name(step));
 }
 
 fs::path RunFolder::resolve_resume(const std::string& what) const {
@@ -215,9 +216,9 @@ fs::path RunFolder::resolve_resume(const std::string& what) const {
 std::optional<fs::path> RunFolder::set_aside_after(std::int64_t step) const {
   std::vector<std::int64_t> later = steps();
   later.erase(later.begin(), std::upper_bound(later.begin(), later.end(), step));
-  if (later.empty()) return std::nullopt;
   // Should the process be killed in between: the folder first, then `latest`, say what was meant.
-  const fs::path place = free_place(checkpoints() / set_aside_name(step));
+  const fs::path place = checkpoints() / setting_aside_name(step);
+  if (later.empty() && !fs::exists(place)) return std::nullopt;
   fs::create_directory(place);
   for (const char* link : kLinks) {
     if (pointed(link).value_or(0) <= step) continue;
@@ -227,13 +228,17 @@ std::optional<fs::path> RunFolder::set_aside_after(std::int64_t step) const {
       unpoint(link);
     }
   }
-  if (fs::is_regular_file(root_ / kMetrics)) fs::copy_file(root_ / kMetrics, place / kMetrics);
+  if (fs::is_regular_file(root_ / kMetrics)) {
+    fs::copy_file(root_ / kMetrics, place / kMetrics, fs::copy_options::overwrite_existing);
+  }
   for (const std::int64_t abandoned : later) {
     fs::rename(checkpoint(abandoned), place / checkpoint(abandoned).filename());
   }
   sync_to_disk(place);
+  fs::path finished = free_place(checkpoints() / set_aside_name(step));
+  fs::rename(place, finished);
   sync_to_disk(checkpoints());
-  return place;
+  return finished;
 }
 
 }  // namespace tessera::train

@@ -43,6 +43,7 @@ void RunLock::take(const fs::path& folder, const char* other_name, std::chrono::
     // Each time anew: who held the lock may have taken an empty folder away with it.
     make_folder(folder, made_.paths);
     FolderLock lock = FolderLock::try_lock(folder);
+    if (lock.state() == LockState::kGone) continue;
     if (lock.state() == LockState::kImpossible) {
       logger->warn("{}: this file system can't lock folders: a second run of this name would not be noticed",
                    folder.string());

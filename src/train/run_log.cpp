@@ -59,8 +59,10 @@ std::string step_line(const nlohmann::json& record) {
           fmt::format(" {} {:.4f}", key.substr(5), value.is_number() ? value.get<double>() : std::nan(""));
     }
   }
-  line += fmt::format(" | temperature {:.4f} | {:.0f} images/s | data wait {:.0f} %",
-                      record.value("itc_temperature", 0.0), record.value("images_per_second", 0.0),
+  if (record.contains("itc_temperature")) {
+    line += fmt::format(" | temperature {:.4f}", record.value("itc_temperature", 0.0));
+  }
+  line += fmt::format(" | {:.0f} images/s | data wait {:.0f} %", record.value("images_per_second", 0.0),
                       100.0 * record.value("data_wait_share", 0.0));
   if (record.contains("queue_in_use")) {
     line += fmt::format(" | queue {:.0f} %", 100.0 * record.value("queue_in_use", 0.0));

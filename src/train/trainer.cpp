@@ -1,10 +1,13 @@
 #include "train/trainer.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 
 #include "core/error.h"
 #include "model/parameter_table.h"
 #include "model/weights.h"
+#include "train/loss_starts.h"
 #include "train/parameter_groups.h"
 #include "train/validation.h"
 
@@ -59,6 +62,10 @@ void Trainer::switch_phase(Phase phase) {
 
 RunOutcome Trainer::run() {
   const StopSignal stop;
+  return run(stop);
+}
+
+RunOutcome Trainer::run(const StopSignal& stop) {
   stop_ = &stop;
   bool interrupted = false;
   try {
@@ -110,6 +117,7 @@ bool Trainer::finished() const {
 
 void Trainer::run_epoch() {
   built_.model->set_training(true);
+  begin_losses();
   loader_->start_epoch(position_.epoch, position_.next_batch);
   while (position_.schedule_step < schedule_->total_steps()) {
     const std::optional<data::Batch> batch = next_batch();
@@ -132,6 +140,21 @@ void Trainer::run_epoch() {
   }
   settle();
   clock_.restart();
+}
+
+void Trainer::begin_losses() {
+  training_step_->begin_epoch(position_.epoch);
+  if (position_.next_batch > 0) return;
+  if (position_.epoch == 0) {
+    if (const std::string plan = loss_plan(config_.losses); !plan.empty())
+      logger_->info("losses begin: {}{}", plan, validates_itc() ? "" : " (no validation before ITC)");
+    return;
+  }
+  const std::vector<std::string> joining = losses_from_epoch(config_.losses, position_.epoch);
+  if (joining.empty()) return;
+  logger_->info("epoch {}/{}: {} {} the losses that are trained", position_.epoch + 1, schedule_->epochs(),
+                fmt::join(joining, ", "), joining.size() == 1 ? "joins" : "join");
+  clock_.forget();
 }
 
 std::optional<data::Batch> Trainer::next_batch() {
@@ -241,9 +264,16 @@ bool Trainer::checkpoint_due() const {
   return by_steps || by_epochs || finished() || schedule_->switches_at(position_.epoch);
 }
 
+/// Validation is retrieval by ITC's vectors, which tell nothing before the first epoch that trains them.
+bool Trainer::validates_itc() const {
+  const std::int64_t begun = position_.next_batch > 0 ? position_.epoch + 1 : position_.epoch;
+  const ItcConfig& itc = config_.losses.itc;
+  return itc.weight == 0 || itc.from_epoch == 1 || begun >= itc.from_epoch;
+}
+
 bool Trainer::validation_due() const {
   const std::int64_t every = config_.eval.every_epochs;
-  if (!validation_data_ || every == 0 || position_.step == 0) return false;
+  if (!validation_data_ || every == 0 || position_.step == 0 || !validates_itc()) return false;
   if (finished()) return true;
   return position_.next_batch == 0 && position_.epoch > 0 &&
          (position_.epoch % every == 0 || schedule_->switches_at(position_.epoch));

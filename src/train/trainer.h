@@ -55,6 +55,8 @@ class Trainer {
   /// @throws Error where training or a validation fails. The state that a validation or missing data ends the
   /// run at has been saved.
   RunOutcome run();
+  /// The same with a request to stop that outlives the trainer.
+  RunOutcome run(const StopSignal& stop);
 
   model::Stage1Model& model() { return *built_.model; }
   const AdamW& optimizer() const { return *optimizer_; }
@@ -80,6 +82,8 @@ class Trainer {
 
   void train();
   void run_epoch();
+  void begin_losses();
+  bool validates_itc() const;
   std::optional<data::Batch> next_batch();
   bool finished() const;
   bool must_stop() const;

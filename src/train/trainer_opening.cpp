@@ -74,7 +74,11 @@ Trainer::Trainer(const Config& config, const TrainerOptions& options)
   build(from);
   prepare(from);
   open_folder(from, options.log_to_terminal);
-  if (!from) begin();
+  if (from) {
+    keep_random_backbone();  // where another run's checkpoint goes on here
+  } else {
+    begin();
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -82,8 +86,7 @@ Trainer::~Trainer() = default;
 void Trainer::open_data() {
   if (config_.data.train.empty()) throw ConfigError("data.train: no training data is named");
   training_data_ = data::WebDataset::open(config_.data.train, logger_);
-  position_.data = {training_data_->size(), keys_hash(*training_data_),
-                    config_.data.batch_size * collectives_.size()};
+  position_.data = {training_data_->size(), keys_hash(*training_data_)};
   if (config_.data.validation.empty()) return;
   validation_data_ = data::WebDataset::open(config_.data.validation, logger_);
   validation_mark_ = keys_hash(*validation_data_);
@@ -152,7 +155,11 @@ void Trainer::open_folder(const std::optional<Resumption>& from, bool log_to_ter
     set_aside = folder_.set_aside_after(position_.step);
     const bool is_own = is_same_place(from->checkpoint, folder_.checkpoint(position_.step));
     if (is_own && folder_.pointed("latest") != position_.step) folder_.point("latest", position_.step);
-    validated_ = is_own && read_validation(from->checkpoint).has_value();
+    // Other pictures or another metric: it is owed again. Where larger batches put the place in the epoch
+    // back to its beginning, no epoch has ended there.
+    const bool is_put_back = from->saved.next_batch > 0 && position_.next_batch == 0;
+    validated_ = is_put_back || (is_own && validation_figure(from->checkpoint, config_.checkpoint.best_metric,
+                                                             validation_mark_));
   }
   log_files_ = {folder_.root() / "training.log", log_folder(config_) / "training.log"};
   const bool progress_line = log_to_terminal && isatty(STDERR_FILENO) == 1;
@@ -237,11 +244,12 @@ void Trainer::begin() {
 void Trainer::keep_random_backbone() {
   // A random backbone is nowhere else: it is written once a run, and checkpoints name it.
   if (config_.vision.weights != "random" || config_.vision.trainable == TrainableChoice::kFull) return;
+  const fs::path place = fs::absolute(folder_.root() / "backbone");
+  if (is_same_place(built_.backbone.path, place)) return;
   // One that another run made is as it should be.
   if (built_.backbone.path.empty()) {
     standardise_encoder(*built_.model, *training_data_, config_, compute_.device);
   }
-  const fs::path place = fs::absolute(folder_.root() / "backbone");
   model::save_backbone(place, *built_.model, config_);
   built_.backbone = {place, model::backbone_hash(place)};
 }

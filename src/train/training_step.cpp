@@ -14,6 +14,7 @@
 #include "losses/itm.h"
 #include "losses/maxsim_loss.h"
 #include "memory/memory_losses.h"
+#include "train/loss_starts.h"
 #include "train/memory_queries.h"
 #include "train/training_images.h"
 
@@ -25,6 +26,7 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       config_(config),
+      losses_(config.losses),
       compute_(compute),
       collectives_(collectives) {
   const QueueConfig& queue = config_.losses.itc.queue;
@@ -65,27 +67,28 @@ std::pair<at::Tensor, at::Tensor> TrainingStep::encode_probe() {
   return embeddings;
 }
 
+void TrainingStep::begin_epoch(std::int64_t epoch) { losses_ = losses_in_epoch(config_.losses, epoch); }
+
 StepOutput TrainingStep::compute(const data::Batch& batch, std::int64_t step) {
-  if (staleness_) staleness_->update(step, model_->itc_temperature().detach());
+  if (uses_queue()) staleness_->update(step, model_->itc_temperature().detach());
   Encoded encoded = encode(batch, step);
-  if (config_.losses.memory.weight > 0) {
+  if (losses_.memory.weight > 0) {
     RECORD_USER_SCOPE("memory");
     // Outside autocast: codes tell small differences of these apart.
     encoded.pair_vectors = model_->pair_vectors(&encoded.image, &encoded.text);
   }
-  const LossesConfig& losses = config_.losses;
 
   StepOutput output;
   output.loss = at::zeros({}, at::TensorOptions(compute_.device).dtype(at::kFloat));
-  if (losses.itc.weight > 0) add_itc(encoded, output);
-  if (losses.maxsim.weight > 0) add_maxsim(encoded, output);
-  if (losses.itm.weight > 0) add_itm(encoded, output);
-  if (losses.caption.weight > 0) add_caption(encoded, output);
-  if (losses.memory.weight > 0) add_memory(encoded, output);
+  if (losses_.itc.weight > 0) add_itc(encoded, output);
+  if (losses_.maxsim.weight > 0) add_maxsim(encoded, output);
+  if (losses_.itm.weight > 0) add_itm(encoded, output);
+  if (losses_.caption.weight > 0) add_caption(encoded, output);
+  if (losses_.memory.weight > 0) add_memory(encoded, output);
   add_gates(output);
   if (encoded.queue) output.metrics.emplace_back("queue_in_use", encoded.queue->share_in_use());
 
-  if (queue_) {
+  if (uses_queue()) {
     last_ = {encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, {}, {}};
     if (queue_->has_payload()) {
       last_.image_tokens = encoded.image.tokens.detach();
@@ -96,10 +99,11 @@ StepOutput TrainingStep::compute(const data::Batch& batch, std::int64_t step) {
 }
 
 bool TrainingStep::reads_bidirectional_text() const {
-  const LossesConfig& losses = config_.losses;
-  return losses.itc.weight > 0 || losses.maxsim.weight > 0 || losses.itm.weight > 0 ||
-         losses.memory.weight > 0;
+  return losses_.itc.weight > 0 || losses_.maxsim.weight > 0 || losses_.itm.weight > 0 ||
+         losses_.memory.weight > 0;
 }
+
+bool TrainingStep::uses_queue() const { return queue_ && (losses_.itc.weight > 0 || losses_.itm.weight > 0); }
 
 at::Tensor TrainingStep::mean_over_ranks(const at::Tensor& sum, const at::Tensor& count) const {
   const at::Tensor counted = count.detach().to(sum.scalar_type());
@@ -125,11 +129,11 @@ TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_
     RECORD_USER_SCOPE("text");
     encoded.text = model_->encode_text(encoded.tokens);
   }
-  if (config_.losses.caption.weight > 0 || config_.losses.memory.weight > 0) {
-    RECORD_USER_SCOPE(config_.losses.caption.weight > 0 ? "caption" : "memory");
+  if (losses_.caption.weight > 0 || losses_.memory.weight > 0) {
+    RECORD_USER_SCOPE(losses_.caption.weight > 0 ? "caption" : "memory");
     encoded.causal_text = model_->unconditioned_text(encoded.tokens.input_ids);
   }
-  if (queue_) encoded.queue = queue_->view(step, staleness_->allowed_age());
+  if (uses_queue()) encoded.queue = queue_->view(step, staleness_->allowed_age());
   return encoded;
 }
 
@@ -139,7 +143,7 @@ void TrainingStep::add_itc(const Encoded& encoded, StepOutput& output) {
   const losses::ItcLossValue itc =
       losses::itc_loss(encoded.image.embedding, encoded.text.embedding, encoded.image_ids, encoded.queue,
                        temperature, config_.losses.itc.queue.same_id, collectives_);
-  output.loss = output.loss + config_.losses.itc.weight * itc.mean();
+  output.loss = output.loss + losses_.itc.weight * itc.mean();
   output.metrics.emplace_back("loss_itc", itc.mean());
   output.metrics.emplace_back("itc_loss_excess", itc.excess());
   output.metrics.emplace_back("itc_temperature", temperature);
@@ -161,7 +165,7 @@ void TrainingStep::add_maxsim(const Encoded& encoded, StepOutput& output) {
   const at::Tensor temperature = model_->maxsim_temperature();
   const losses::LossValue maxsim = losses::maxsim_loss(patches, tokens, mask, encoded.image_ids,
                                                        encoded.image_ids, temperature, collectives_);
-  output.loss = output.loss + config_.losses.maxsim.weight * maxsim.mean();
+  output.loss = output.loss + losses_.maxsim.weight * maxsim.mean();
   output.metrics.emplace_back("loss_maxsim", maxsim.mean());
   output.metrics.emplace_back("maxsim_temperature", temperature);
 }
@@ -212,7 +216,7 @@ void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
   RECORD_USER_SCOPE("itm");
   const losses::NegativeWeights weights = losses::itm_weights(
       encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, encoded.queue,
-      model_->itc_temperature().detach(), collectives_, config_.losses.itm.uniform_share);
+      model_->itc_temperature().detach(), collectives_, losses_.itm.uniform_share);
   const losses::NoiseShape shape{collectives_.rank() * encoded.size(), encoded.size(),
                                  weights.text_weights.size(1)};
   const auto noise = [&](losses::NegativeDirection direction) {
@@ -230,7 +234,7 @@ void TrainingStep::add_itm(const Encoded& encoded, StepOutput& output) {
   }
   const losses::ItmLossValue itm = losses::itm_loss(logits, negatives, encoded.size() * collectives_.size());
   const at::Tensor loss = mean_over_ranks(itm.sum, itm.count);
-  output.loss = output.loss + config_.losses.itm.weight * loss;
+  output.loss = output.loss + losses_.itm.weight * loss;
   output.metrics.emplace_back("loss_itm", loss);
   add_itm_accuracies(itm, encoded.queue.has_value(), output);
   output.metrics.emplace_back("itm_negative_similarity", losses::itm_negative_similarity(weights, negatives));
@@ -261,8 +265,7 @@ StepRows TrainingStep::rows_of(const Encoded& encoded) const {
 
 void TrainingStep::condition_on_memory(const Encoded& encoded, fusion::CaptionCondition& condition) {
   const MemoryConfig& memory = config_.memory;
-  if (config_.losses.memory.weight == 0 || memory.caption_share == 0 || encoded.size() < memory.episode)
-    return;
+  if (losses_.memory.weight == 0 || memory.caption_share == 0 || encoded.size() < memory.episode) return;
   const at::Tensor read_outs = recall_from_others(memory, *model_, encoded.pair_vectors, encoded.image_ids);
   at::Tensor sees = draw_captions_with_memory(memory, rows_of(encoded));
   // Pairs of an epoch's last, incomplete episode have none.
@@ -283,7 +286,7 @@ void TrainingStep::add_caption(const Encoded& encoded, StepOutput& output) {
   const language::NextTokenLoss caption =
       language::next_token_loss(logits, language::next_token_labels(encoded.tokens));
   const at::Tensor loss = mean_over_ranks(caption.value * caption.count, caption.count);
-  output.loss = output.loss + config_.losses.caption.weight * loss;
+  output.loss = output.loss + losses_.caption.weight * loss;
   output.metrics.emplace_back("loss_caption", loss);
 }
 
@@ -316,7 +319,7 @@ void TrainingStep::add_memory(const Encoded& encoded, StepOutput& output) {
   const at::Tensor reconstruction = mean_over_ranks(decoded.value * decoded.count, decoded.count);
   const at::Tensor alignment = mean_over_ranks(parts.alignment_sum, parts.count);
   const at::Tensor kl = mean_over_ranks(parts.kl_sum, parts.count);
-  const MemoryLossConfig& weights = config_.losses.memory;
+  const MemoryLossConfig& weights = losses_.memory;
   output.loss =
       output.loss + weights.weight * (reconstruction + weights.alignment * alignment + weights.kl * kl);
   output.metrics.emplace_back("loss_memory", reconstruction);
@@ -335,7 +338,7 @@ void TrainingStep::add_gates(StepOutput& output) const {
 }
 
 void TrainingStep::after_update(std::int64_t step) {
-  if (queue_) queue_->enqueue(last_, step, collectives_);
+  if (uses_queue()) queue_->enqueue(last_, step, collectives_);
   last_ = {};
   if (pair_vectors_.image.defined()) {
     model_->observe_pairs(

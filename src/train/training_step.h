@@ -43,6 +43,9 @@ class TrainingStep {
   TrainingStep(std::shared_ptr<model::Stage1Model> model, language::Tokenizer tokenizer, const Config& config,
                const Compute& compute, Collectives& collectives, const data::WebDataset& training_data);
 
+  /// Leaves out the losses that begin later (losses.NAME.from_epoch). Until it is called all are in.
+  /// @param epoch  counted from 0
+  void begin_epoch(std::int64_t epoch);
   /// The forward passes and losses of a batch; the probe is measured first where it is due.
   /// @param step  updates done before this one
   StepOutput compute(const data::Batch& batch, std::int64_t step);
@@ -86,6 +89,7 @@ class TrainingStep {
   };
 
   bool reads_bidirectional_text() const;
+  bool uses_queue() const;
   /// Σ of this rank's terms → its share of the mean over the terms of all ranks; 0 where there are none.
   at::Tensor mean_over_ranks(const at::Tensor& sum, const at::Tensor& count) const;
   /// Text tokens, or their ids or mask, padded to `length`; to language.max_tokens it is the same shape on
@@ -116,6 +120,7 @@ class TrainingStep {
   std::shared_ptr<model::Stage1Model> model_;
   language::Tokenizer tokenizer_;
   Config config_;
+  LossesConfig losses_;  ///< those of the epoch
   Compute compute_;
   Collectives& collectives_;
   std::unique_ptr<losses::ItcQueue> queue_;            ///< none where its size is 0, or nothing reads it

@@ -47,7 +47,7 @@ Resumption resumption_at(std::int64_t step) {
   from.then.schedule.lora_warmup_epochs = 2;
   from.then.schedule.lora_warmup_steps = 4;
   from.now = from.then;
-  from.data = {44, "keys", 8};
+  from.data = {44, "keys"};
   from.saved.data = from.data;
   from.saved.step = from.saved.schedule_step = step;
   from.saved.epoch = step / 6;
@@ -134,6 +134,10 @@ TEST(CheckResumption, AConstantRateMayGoOnForLonger) {
   from.now = from.then;
   from.now.schedule.epochs = 16;
   EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
+  // Without LoRA there is no rate of LoRA that could jump.
+  from.then.vision.trainable = from.now.vision.trainable = TrainableChoice::kNone;
+  from.now.schedule.lora_warmup_steps = 9;
+  EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
 }
 
 TEST(CheckResumption, LossesAreNotSwitchedOnOrOff) {
@@ -142,11 +146,28 @@ TEST(CheckResumption, LossesAreNotSwitchedOnOrOff) {
             std::string::npos);
 }
 
+TEST(CheckResumption, LossesThatHaveBegunStayBegun) {
+  const auto later = [](Config& now) { now.losses.itm.from_epoch = 5; };
+  const std::string error = refused(13, later);
+  EXPECT_NE(error.find("losses.itm.from_epoch: 5, was 1 (in epoch 1, which has been trained, "),
+            std::string::npos)
+      << error;
+  EXPECT_EQ(refused(0, later), "no error");
+  // In epoch 3: what begins after it may begin at another time after it.
+  Resumption from = resumption_at(13);
+  from.then.losses.memory.from_epoch = from.now.losses.memory.from_epoch = 6;
+  EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
+  from.now.losses.memory.from_epoch = 4;
+  EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
+  from.now.losses.memory.from_epoch = 3;
+  EXPECT_NE(error_of([&] { check_resumption(from); }).find("none began, and memory would have"),
+            std::string::npos);
+}
+
 TEST(PositionNow, CountsSamplesWhereTheBatchSizeChanged) {
   std::vector<std::string> notes;
   Resumption from = resumption_at(9);  // epoch 2, 24 of its samples shown
   from.now.data.batch_size = 4;
-  from.data.batch_size = 4;
   EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
   Position position = position_now(from, notes);
   EXPECT_EQ(position.epoch, 1);
@@ -176,6 +197,12 @@ TEST(PositionNow, TheBatchSizeStaysWhereStepsAreCounted) {
   EXPECT_NE(warming_up.find("1 of its 4 are done"), std::string::npos) << warming_up;
   EXPECT_NE(warming_up.find("--stop-after 16"), std::string::npos) << warming_up;
   EXPECT_EQ(refused(16, smaller), "no error");
+  // In larger batches it would be under way again.
+  const auto larger = [](Config& now) { now.data.batch_size = 32; };
+  const std::string again = refused(16, larger);
+  EXPECT_NE(again.find("4 of its 4 are done, and it would be at 1"), std::string::npos) << again;
+  EXPECT_NE(again.find("--stop-after 27"), std::string::npos) << again;
+  EXPECT_EQ(refused(27, larger), "no error");
   Resumption from = resumption_at(9);
   from.then.schedule.max_steps = 40;
   from.now = from.then;

@@ -205,6 +205,33 @@ TEST_F(ResumingTest, DataThatFailsLosesNoStep) {
   EXPECT_EQ(train(config, "latest").steps, 16);  // 30 samples make four batches
 }
 
+TEST_F(ResumingTest, ARunUnderAnotherNameNeedsNothingOfTheOldOne) {
+  train(small_->config("origin"), "", 6);
+  train(small_->config("heir"), folder("origin").checkpoint(6).string(), 9);
+  fs::remove_all(folder("origin").root());
+  EXPECT_EQ(train(small_->config("heir"), "latest").steps, 24);
+  expect_same_checkpoint(folder("whole").checkpoints() / "latest", folder("heir").checkpoints() / "latest");
+}
+
+TEST_F(ResumingTest, LargerBatchesThatPutTheEpochBackOweNoValidation) {
+  Config config = small_->config("put-back");
+  config.schedule.lora_warmup_epochs = 3;
+  train(config, "", 7);
+  config.data.batch_size = 16;  // 8 samples of the second epoch are done: it begins again
+  train(config, "latest", 8);
+  EXPECT_FALSE(read_validation(folder("put-back").checkpoint(7)));
+  EXPECT_EQ(folder("put-back").pointed("best"), 6);
+}
+
+TEST_F(ResumingTest, OtherPicturesAreValidatedOnAtOnce) {
+  copy("whole", "other-pictures", "-r");
+  Config config = small_->config("other-pictures");
+  config.data.validation = config.data.train;
+  EXPECT_EQ(train(config, "latest").steps, 24);
+  EXPECT_EQ(folder("other-pictures").pointed("best"), 24);
+  EXPECT_EQ(read_validation(folder("other-pictures").checkpoint(24))->at("images"), 44);
+}
+
 TEST_F(ResumingTest, GoesOnUnderAnotherName) {
   Config config = small_->config("fork");
   const std::string path = folder("whole").checkpoint(6).string();

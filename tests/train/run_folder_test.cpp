@@ -75,9 +75,16 @@ TEST_F(RunFolderTest, PrepareClearsWhatAKilledRunLeft) {
   folder.publish(5, write_state);
   fs::create_directories(folder.checkpoints() / ".writing-step-000006");
   fs::create_directories(folder.checkpoints() / ".pruned-step-000001");
+  fs::create_directories(folder.checkpoints() / ".replaced-step-000005");
   folder.prepare();
   EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{5}));
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.checkpoints()), fs::directory_iterator()), 1);
+  // Killed between the two renames of a replacement, the old one is the only one that is whole.
+  fs::rename(folder.checkpoint(5), folder.checkpoints() / ".replaced-step-000005");
+  fs::create_directories(folder.checkpoints() / ".writing-step-000005");
+  folder.prepare();
+  EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{5}));
+  EXPECT_TRUE(fs::exists(folder.checkpoint(5) / "state"));
 }
 
 TEST_F(RunFolderTest, ResumeSaysWhatIsMissing) {
@@ -190,9 +197,15 @@ TEST_F(RunFolderTest, ResumeTakesACheckpointThatLatestDoesNotPointAtYet) {
   folder.point("latest", 5);
   folder.publish(10, write_state);  // and the process is killed here
   EXPECT_EQ(folder.resolve_resume("latest").filename(), "step-000010");
-  // Unless it was killed while 10 was about to be set aside.
+  // Also where another branch had been set aside before,
   fs::create_directories(folder.checkpoints() / "abandoned-after-000005");
+  EXPECT_EQ(folder.resolve_resume("latest").filename(), "step-000010");
+  // but not where it was killed while 10 was about to be set aside: that goes on.
+  fs::create_directories(folder.checkpoints() / ".abandoned-after-000005");
   EXPECT_EQ(folder.resolve_resume("latest").filename(), "step-000005");
+  EXPECT_EQ(folder.set_aside_after(5)->filename(), "abandoned-after-000005-2");
+  EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{5}));
+  EXPECT_FALSE(fs::exists(folder.checkpoints() / ".abandoned-after-000005"));
 }
 
 TEST_F(RunFolderTest, ResumeFromAnotherRunNeedsAFolderOfItsOwn) {

@@ -33,6 +33,42 @@ class TrainerTest : public testing::Test {
 
 SmallRun* TrainerTest::small_ = nullptr;
 
+TEST_F(TrainerTest, LossesJoinInTheirEpochAlsoAfterAResumption) {
+  const auto late = [](const std::string& name) {
+    Config config = small_->config(name);
+    config.losses.itc.from_epoch = config.losses.maxsim.from_epoch = config.losses.itm.from_epoch = 2;
+    config.losses.memory.from_epoch = 3;
+    return config;
+  };
+  EXPECT_EQ(train(late("late")).steps, 24);
+  std::istringstream lines(read_file(small_->run_folder("late") / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json record = nlohmann::json::parse(line);
+    if (record.at("type") != "step") continue;
+    const auto step = record.at("step").get<std::int64_t>();
+    EXPECT_TRUE(record.contains("loss_caption")) << step;
+    EXPECT_EQ(record.contains("loss_itc"), step > 6) << step;
+    EXPECT_EQ(record.contains("loss_itm"), step > 6) << step;
+    EXPECT_EQ(record.contains("loss_memory"), step > 12) << step;
+  }
+  const std::string log = read_file(small_->run_folder("late") / "training.log");
+  EXPECT_NE(log.find("losses begin: caption in epoch 1; itc, itm, maxsim in epoch 2; memory in epoch 3 (no "
+                     "validation before ITC)"),
+            std::string::npos)
+      << log;
+  EXPECT_EQ(log.find("validation epoch 1/4"), std::string::npos) << log;
+  EXPECT_NE(log.find("validation epoch 2/4"), std::string::npos) << log;
+  EXPECT_NE(log.find("epoch 2/4: itc, itm, maxsim join the losses"), std::string::npos) << log;
+  EXPECT_NE(log.find("epoch 3/4: memory joins the losses"), std::string::npos) << log;
+  for (const std::int64_t stop : {4, 6, 8, 12}) {
+    const std::string name = fmt::format("late-{}", stop);
+    EXPECT_TRUE(train(late(name), "", stop).interrupted);
+    EXPECT_EQ(train(late(name), "latest").steps, 24);
+    expect_same_checkpoint(small_->run_folder("late") / "checkpoints" / "latest",
+                           small_->run_folder(name) / "checkpoints" / "latest");
+  }
+}
+
 TEST_F(TrainerTest, ResumedEqualsUninterruptedBitForBit) {
   const Config whole = small_->config("whole");
   EXPECT_EQ(train(whole).steps, 24);

@@ -129,6 +129,45 @@ TEST_F(TrainingStepTest, EveryCombinationOfLossesTrainsWhatItReadsAndNothingElse
   }
 }
 
+TEST_F(TrainingStepTest, BeforeItsEpochALossIsAsOneOfWeightZero) {
+  Config config = exact_config();
+  config.losses.itc.queue.size = 21;
+  config.losses.itm.from_epoch = config.losses.itc.from_epoch = config.losses.maxsim.from_epoch = 3;
+  config.losses.memory.from_epoch = 2;
+  SingleProcess single;
+  const auto model = open_model(config);
+  TrainingStep step = make_step(model, config, single, *data_);
+  const auto first_epoch = [&](Config other) {
+    other.losses.itc.weight = other.losses.itm.weight = other.losses.maxsim.weight = 0;
+    other.losses.memory.weight = 0;
+    return values_of(make_step(open_model(other), other, single, *data_).compute(make_batch(8, 1), 0));
+  }(config);
+  step.begin_epoch(0);
+  StepOutput output;
+  EXPECT_EQ(Scopes::during([&] { output = step.compute(make_batch(8, 1), 0); }),
+            (Names{"image", "encoder", "caption"}));
+  EXPECT_EQ(values_of(output), first_epoch);
+  step.after_update(0);
+  EXPECT_EQ(step.host_metrics().at("queue_filled"), 0.0);
+  output.loss.backward();
+  for (const model::NamedParameter& parameter : model->named_parts()) {
+    if (!parameter.name.starts_with("match_head.")) continue;
+    EXPECT_TRUE(parameter.tensor.requires_grad()) << parameter.name;
+    EXPECT_FALSE(parameter.tensor.grad().defined()) << parameter.name;
+  }
+
+  step.begin_epoch(1);
+  EXPECT_EQ(Scopes::during([&] { output = step.compute(make_batch(8, 1), 1); }),
+            (Names{"image", "encoder", "text", "caption", "memory"}));
+  step.after_update(1);
+  EXPECT_EQ(step.host_metrics().at("queue_filled"), 0.0);
+
+  step.begin_epoch(2);
+  EXPECT_EQ(names_of(step.compute(make_batch(8, 1), 2)).count("loss_itm"), 1u);
+  step.after_update(2);
+  EXPECT_NEAR(step.host_metrics().at("queue_filled").get<double>(), 8.0 / 21, 1e-6);
+}
+
 TEST_F(TrainingStepTest, AWholeBackboneTrainsInEveryParameter) {
   Config config = exact_config();
   config.vision.trainable = TrainableChoice::kFull;

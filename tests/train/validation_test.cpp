@@ -81,16 +81,43 @@ TEST_F(ValidationTest, AFailingOneLosesNothing) {
   expect_like_whole("broken");
 }
 
-TEST_F(ValidationTest, ARunKilledBeforeItIsDoneStillOwesIt) {
-  const Config config = small_->config("killed");
-  train(config, "", 13);
-  // As it was after step 12 was saved: no validation yet, though its line may have been written.
-  const RunFolder run = folder("killed");
+/// The run as it is when the process was killed between saving step 12 and validating it.
+void leave_validation_owed(const RunFolder& run) {
   run.point("latest", 12);
   run.unpoint("phase1");
   fs::remove_all(run.checkpoint(13));
   fs::remove(run.checkpoint(12) / "validation.json");
   run.point("best", 6);
+}
+
+TEST_F(ValidationTest, AScoreThatIsNotFiniteLosesNothing) {
+  const Config config = small_->config("not-finite");
+  train(config, "", 13);
+  const RunFolder run = folder("not-finite");
+  leave_validation_owed(run);
+  {
+    TrainerOptions options = kQuiet;
+    options.resume = "latest";
+    Trainer trainer(config, options);
+    const at::NoGradGuard no_grad;
+    for (at::Tensor& parameter : trainer.model().parameters()) parameter.mul_(1e30);
+    const std::string error = error_of([&] { trainer.run(); });
+    for (const char* part : {"validation at step 12", "not finite", "--resume"}) {
+      EXPECT_NE(error.find(part), std::string::npos) << part << " in " << error;
+    }
+  }
+  EXPECT_EQ(run.steps(), (std::vector<std::int64_t>{6, 12}));
+  EXPECT_EQ(run.pointed("best"), 6);
+  EXPECT_FALSE(read_validation(run.checkpoint(12)));
+  EXPECT_EQ(train(config, "latest").steps, 24);
+  expect_like_whole("not-finite");
+}
+
+TEST_F(ValidationTest, ARunKilledBeforeItIsDoneStillOwesIt) {
+  const Config config = small_->config("killed");
+  train(config, "", 13);
+  // Though its line may have been written.
+  leave_validation_owed(folder("killed"));
   EXPECT_EQ(train(config, "latest").steps, 24);
   expect_like_whole("killed");
 }

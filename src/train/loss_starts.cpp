@@ -1,0 +1,52 @@
+#include "train/loss_starts.h"
+
+#include <fmt/ranges.h>
+
+#include <map>
+
+namespace tessera::train {
+
+namespace {
+
+/// Calls visit(name, a loss's own part of the configuration) for each.
+template <typename Losses, typename Visit>
+void for_each_loss(Losses& losses, const Visit& visit) {
+  visit("itc", losses.itc);
+  visit("itm", losses.itm);
+  visit("maxsim", losses.maxsim);
+  visit("caption", losses.caption);
+  visit("memory", losses.memory);
+}
+
+}  // namespace
+
+LossesConfig losses_in_epoch(const LossesConfig& losses, std::int64_t epoch) {
+  LossesConfig now = losses;
+  for_each_loss(now, [&](const char*, auto& loss) {
+    if (epoch + 1 < loss.from_epoch) loss.weight = 0;
+  });
+  return now;
+}
+
+std::vector<std::string> losses_from_epoch(const LossesConfig& losses, std::int64_t epoch) {
+  std::vector<std::string> names;
+  for_each_loss(losses, [&](const char* name, const auto& loss) {
+    if (loss.weight > 0 && loss.from_epoch == epoch + 1) names.emplace_back(name);
+  });
+  return names;
+}
+
+std::string loss_plan(const LossesConfig& losses) {
+  std::map<std::int64_t, std::vector<std::string>> by_epoch;
+  for_each_loss(losses, [&](const char* name, const auto& loss) {
+    if (loss.weight > 0) by_epoch[loss.from_epoch].emplace_back(name);
+  });
+  if (by_epoch.rbegin()->first == 1) return {};
+  std::string plan;
+  for (const auto& [epoch, names] : by_epoch) {
+    plan += fmt::format("{}{} in epoch {}", plan.empty() ? "" : "; ", fmt::join(names, ", "), epoch);
+  }
+  return plan;
+}
+
+}  // namespace tessera::train
