@@ -1,6 +1,7 @@
 #include "train/adamw.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
 #include <map>
@@ -8,6 +9,13 @@
 #include "core/error.h"
 
 namespace tessera::train {
+
+namespace {
+
+/// Numbers of a tensor that one thread updates; larger ones are split among all.
+constexpr std::int64_t kSmall = 1 << 17;
+
+}  // namespace
 
 AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
     : groups_(std::move(groups)), options_(options) {
@@ -53,27 +61,48 @@ at::Tensor AdamW::step(const std::vector<double>& learning_rates, const at::Tens
   const at::Tensor norm = clip(all_gradients);
   const at::Tensor skip = (norm.isfinite().logical_and(loss.isfinite())).logical_not().to(at::kFloat);
 
+  // The fused kernel wants its counts raised before the call; a skipped step takes that back.
+  const at::Tensor counted = 1 - skip;
+  std::vector<Update> small;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    std::vector<at::Tensor> parameters, gradients, first, second, steps;
+    Update update{g, {}, {}, {}, {}, {}};
     for (std::size_t i = 0; i < groups_[g].parameters.size(); ++i) {
       const at::Tensor& parameter = groups_[g].parameters[i];
       if (!parameter.grad().defined()) continue;
-      parameters.push_back(parameter);
-      gradients.push_back(parameter.grad());
-      first.push_back(states_[g][i].first_moment);
-      second.push_back(states_[g][i].second_moment);
-      steps.push_back(states_[g][i].step);
+      states_[g][i].step.add_(counted);
+      if (parameter.is_cpu() && parameter.numel() < kSmall) {
+        small.push_back({g, {}, {}, {}, {}, {}});
+        small.back().add(parameter, states_[g][i]);
+      } else {
+        update.add(parameter, states_[g][i]);
+      }
     }
-    if (parameters.empty()) continue;
-    // The fused kernel wants its counts raised before the call; a skipped step takes that back.
-    const at::Tensor counted = 1 - skip;
-    for (at::Tensor& count : steps) count.add_(counted);
-    at::_fused_adamw_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rates[g],
-                      options_.beta1, options_.beta2, groups_[g].weight_decay, options_.eps,
-                      /*amsgrad=*/false,
-                      /*maximize=*/false, /*grad_scale=*/std::nullopt, /*found_inf=*/skip);
+    if (!update.parameters.empty()) apply(update, learning_rates[g], skip);
   }
+  // The kernel has a parallel region a tensor, which for small ones costs more than their update.
+  at::parallel_for(0, static_cast<std::int64_t>(small.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    const c10::NoGradGuard no_grad_in_this_thread;
+    for (std::int64_t i = begin; i < end; ++i) {
+      Update& update = small[static_cast<std::size_t>(i)];
+      apply(update, learning_rates[update.group], skip);
+    }
+  });
   return norm;
+}
+
+void AdamW::Update::add(const at::Tensor& parameter, const State& state) {
+  parameters.push_back(parameter);
+  gradients.push_back(parameter.grad());
+  first.push_back(state.first_moment);
+  second.push_back(state.second_moment);
+  steps.push_back(state.step);
+}
+
+void AdamW::apply(Update& update, double learning_rate, const at::Tensor& skip) const {
+  at::_fused_adamw_(update.parameters, update.gradients, update.first, update.second, /*max_exp_avg_sqs=*/{},
+                    update.steps, learning_rate, options_.beta1, options_.beta2,
+                    groups_[update.group].weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false,
+                    /*grad_scale=*/std::nullopt, /*found_inf=*/skip);
 }
 
 void AdamW::save(Archive& archive) const {

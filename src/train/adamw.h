@@ -27,8 +27,8 @@ struct AdamWOptions {
 };
 
 /// AdamW (Loshchilov & Hutter 2019) over ATen's fused kernel: one call a group and step instead of eight
-/// kernels a tensor. A step whose loss or gradient norm is not finite changes nothing; that is decided on the
-/// device, without waiting for it.
+/// kernels a tensor; on the CPU a call for each small tensor, many of them at a time. A step whose loss or
+/// gradient norm is not finite changes nothing; that is decided on the device, without waiting for it.
 class AdamW {
  public:
   AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options);
@@ -58,6 +58,15 @@ class AdamW {
     at::Tensor step;  ///< 0-dim float32, counted on the device
   };
 
+  /// Tensors of one group that the kernel is called with.
+  struct Update {
+    std::size_t group;
+    std::vector<at::Tensor> parameters, gradients, first, second, steps;
+
+    void add(const at::Tensor& parameter, const State& state);
+  };
+
+  void apply(Update& update, double learning_rate, const at::Tensor& skip) const;
   at::Tensor clip(const std::vector<at::Tensor>& gradients) const;
 
   std::vector<ParameterGroup> groups_;
