@@ -66,6 +66,22 @@ std::int64_t count_of(const options::variables_map& values, const char* name, st
   return value;
 }
 
+void add_broken_fraction_option(options::options_description& description) {
+  description.add_options()(
+      "max-broken-fraction", options::value<double>(),
+      "share of the samples that may be broken or incomplete, and are left out; default: the model's "
+      "data.max_broken_fraction");
+}
+
+void apply_broken_fraction(const options::variables_map& values, Config& config) {
+  if (values.count("max-broken-fraction") == 0) return;
+  const auto share = values["max-broken-fraction"].as<double>();
+  if (!(share >= 0 && share <= 1)) {
+    throw ConfigError(fmt::format("--max-broken-fraction: expected a number from 0 to 1, found {}", share));
+  }
+  config.data.max_broken_fraction = share;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

@@ -46,6 +46,11 @@ std::vector<std::string> words_of(const boost::program_options::variables_map& v
 std::int64_t count_of(const boost::program_options::variables_map& values, const char* name,
                       std::int64_t least);
 
+/// --max-broken-fraction, for what reads samples.
+void add_broken_fraction_option(boost::program_options::options_description& description);
+/// Puts its value, where it is given, in the model's configuration.
+void apply_broken_fraction(const boost::program_options::variables_map& values, Config& config);
+
 double seconds_since(std::chrono::steady_clock::time_point start);
 
 /// Image files that could not be read.

@@ -45,6 +45,7 @@ options::options_description described_options() {
       ("templates-file", options::value<std::string>()->default_value(""),
        "zero-shot: sentences with {} in place of the class, one a line");
   // clang-format on
+  add_broken_fraction_option(description);
   add_model_tool_options(description);
   return description;
 }
@@ -59,6 +60,7 @@ std::string joined(const std::vector<std::string>& parts) {
 void apply_options(const options::variables_map& values, Config& config) {
   if (values.count("batch-size") != 0) config.eval.batch_size = count_of(values, "batch-size", 1);
   if (values.count("data") != 0) config.data.validation = words_of(values, "data");
+  apply_broken_fraction(values, config);
 }
 
 /// The suites of one call.

@@ -185,6 +185,7 @@ int write_action(const Words& arguments) {
   options::options_description description("Options");
   add_model_tool_options(description);
   add_memory_option(description);
+  add_broken_fraction_option(description);
   // clang-format off
   description.add_options()
       ("image", options::value<std::string>(), "picture to remember; a word without a name is one")
@@ -209,7 +210,8 @@ int write_action(const Words& arguments) {
   if (!values) return kDone;
   check_sources(*values);
 
-  const ModelTool model(*values);
+  ModelTool model(*values);
+  apply_broken_fraction(*values, model.loaded.config);
   const inference::TrainedModel evaluated = model.evaluated();
   const fs::path file = memory_file(*values);
   const FolderLock lock = lock_for_change(file);

@@ -27,6 +27,11 @@ KeptFiles keep_other_files(const fs::path& old, const fs::path& fresh,
     const fs::file_status there = fs::symlink_status(place);
     if (at->is_directory() && !at->is_symlink()) {
       if (fs::exists(there) && !fs::is_directory(there)) at.disable_recursion_pending();
+      // Folders come with what they hold, but for one that holds nothing: git's .git/refs is no repository
+      // without.
+      if (!fs::is_empty(at->path()) || fs::exists(there) || is_stale(name)) continue;
+      fs::create_directories(place);
+      if (kept.count++ == 0) kept.first = name;
       continue;
     }
     if (fs::exists(there) || is_stale(name)) continue;

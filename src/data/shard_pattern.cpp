@@ -176,7 +176,8 @@ std::vector<std::filesystem::path> expand_shards(const std::vector<std::string>&
       const std::string origin = name == pattern ? "" : fmt::format(" (from the pattern '{}')", pattern);
       if (!std::filesystem::exists(status)) fail("shard '{}'{}: no such file", name, origin);
       if (!std::filesystem::is_regular_file(status))
-        fail("shard '{}'{}: expected a tar file, found none", name, origin);
+        fail("shard '{}'{}: expected a tar file, found {}", name, origin,
+             std::filesystem::is_directory(status) ? "a folder" : "a device or pipe");
       if (!seen.insert(std::filesystem::canonical(path)).second)
         fail("shard '{}'{}: named twice", name, origin);
       shards.push_back(path);

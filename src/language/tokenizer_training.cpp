@@ -125,8 +125,8 @@ Tokenizer train_tokenizer(const SentenceSource& next_sentence, const std::filesy
   const auto status =
       sentencepiece::SentencePieceTrainer::Train(trainer_arguments(options), &sentences, &model_bytes);
   if (!status.ok()) {
-    fail("{}: SentencePiece can't make a vocabulary of {} from this data: {}", what, options.vocab_size,
-         status.ToString());
+    fail("{}: SentencePiece can't make a vocabulary of {} from this data{}: {}", what, options.vocab_size,
+         options.hard_vocab_limit ? " (--shrink takes the largest that it can)" : "", status.ToString());
   }
   Tokenizer tokenizer = Tokenizer::from_bytes(model_bytes, path.string());
   write_file_atomically(path, model_bytes);

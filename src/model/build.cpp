@@ -44,6 +44,12 @@ std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, Back
     backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
     return backbone;
   }
+  if (!fs::exists(vision_config.weights)) {
+    throw ConfigError(fmt::format(
+        "vision.weights: {}: no such file or folder (expected a Hugging Face folder, or a file of weights: "
+        ".safetensors, .bin, .pth or .pt)",
+        vision_config.weights));
+  }
   auto backbone = vision::load_dinov2(vision_config.weights, vision_config.position_interpolation);
   backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
   source = {fs::absolute(vision_config.weights).lexically_normal(), backbone_hash(vision_config.weights)};
@@ -63,8 +69,9 @@ void check_vocabulary(const Config& config, const language::LanguageModel& langu
   const std::int64_t size = language->config().vocab_size;
   if (!vocabulary || *vocabulary == size) return;
   throw ConfigError(
-      fmt::format("language.vocab_size: the language model has {} entries, the tokenizer {} has {}", size,
-                  config.language.tokenizer, *vocabulary));
+      fmt::format("language.vocab_size: the language model has {} entries, the tokenizer {} has {}{}", size,
+                  config.language.tokenizer, *vocabulary,
+                  config.language.weights == "random" ? fmt::format(": set it to {}", *vocabulary) : ""));
 }
 
 void check_image_size(const Config& config, const vision::VisionEncoder& backbone) {

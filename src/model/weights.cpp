@@ -97,7 +97,8 @@ fs::path find_backbone(const fs::path& checkpoint, const fs::path& written, cons
   const bool has_moved = written.filename() == "backbone" && moved != place && fs::exists(moved);
   if (fs::exists(place) && (!has_moved || backbone_hash(place) == hash)) return place;
   if (has_moved) return moved;
-  fail("{}: its frozen backbone {} is not there any more", checkpoint.string(), place.string());
+  fail("{}: its frozen backbone {} is not there any more: put it back there, or as {}", checkpoint.string(),
+       place.string(), moved.string());
 }
 
 std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const Config& config) {
@@ -130,6 +131,9 @@ BackboneSource backbone_of_checkpoint(const fs::path& folder) {
 void check_backbone(const fs::path& checkpoint, const BackboneSource& expected,
                     const std::string& found_hash) {
   if (found_hash == expected.hash) return;
+  // Nothing that holds weights, perhaps: that says more than a sum.
+  const fs::path weights = find_weights_file(expected.path);
+  if (weights.extension() == ".safetensors") SafetensorsFile{weights};
   fail("{}: the backbone {} is not the one that this checkpoint was trained on (SHA-1 {}, expected {})",
        checkpoint.string(), expected.path.string(), found_hash, expected.hash);
 }

@@ -90,8 +90,8 @@ std::vector<std::string> check_resumption(const Resumption& resumption) {
   if (refused.empty()) return changed;
   throw ConfigError(
       fmt::format("the run can't go on from {} with what has changed since: {}. Go on with what it had, or "
-                  "start a new run "
-                  "from its weights: --set init_from={} --set run.name=…, without --resume",
+                  "start a new run, without --resume; where its weights fit what has changed, from them: "
+                  "--set init_from={} --set run.name=…",
                   resumption.checkpoint.string(), fmt::join(refused, "; "), resumption.checkpoint.string()));
 }
 

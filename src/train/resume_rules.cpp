@@ -88,11 +88,16 @@ std::string refuse_other_batches(const Resumption& resumption) {
       1.0, static_cast<double>(resumption.batches_then()) / static_cast<double>(resumption.batches_now()));
   const std::int64_t needed =
       larger > 1 ? static_cast<std::int64_t>(std::ceil(larger * static_cast<double>(steps + 1))) : steps;
+  const std::int64_t possible = resumption.saved.step + needed - since;
+  const bool ends_before =
+      needed - since >=
+      PhaseSchedule(schedule, true, resumption.batches_then()).total_steps() - resumption.saved.schedule_step;
   return fmt::format(
       "{} (LoRA's own warm-up counts steps: {} of its {} are done, and it would be at {}: change it before, "
-      "at checkpoints/phase1, or after, with --stop-after {} until then)",
+      "at checkpoints/phase1{})",
       fmt::join(changed, ", "), std::min(since, steps), steps, std::clamp<std::int64_t>(since_now, 0, steps),
-      resumption.saved.step + needed - since);
+      ends_before ? "; after it the run is over"
+                  : fmt::format(", or after, with --stop-after {} until then", possible));
 }
 
 std::string refuse_bent_schedule(const Resumption& resumption) {
@@ -207,7 +212,7 @@ const std::vector<ResumeRule>& resume_rules() {
       {{"data.batch_size", "data.drop_last"},
        kSometimes,
        "the place in the epoch is kept in samples, that in the schedule as a share of the run; not with "
-       "`schedule.max_steps`, nor while LoRA warms up, both of which count steps",
+       "`schedule.max_steps`, nor while LoRA warms up by the old count of steps or the new",
        refuse_other_batches},
       {kScheduleShape, kSometimes,
        "where the updates that are done would have had the same phases and learning rates: what is changed "

@@ -59,6 +59,9 @@ std::string step_line(const nlohmann::json& record) {
           fmt::format(" {} {:.4f}", key.substr(5), value.is_number() ? value.get<double>() : std::nan(""));
     }
   }
+  if (record.contains("memory_read_error")) {
+    line += fmt::format(" | memory read error {:.4f}", record.value("memory_read_error", 0.0));
+  }
   if (record.contains("itc_temperature")) {
     line += fmt::format(" | temperature {:.4f}", record.value("itc_temperature", 0.0));
   }

@@ -148,6 +148,7 @@ void Trainer::begin_losses() {
   if (position_.epoch == 0) {
     if (const std::string plan = loss_plan(config_.losses); !plan.empty())
       logger_->info("losses begin: {}{}", plan, validates_itc() ? "" : " (no validation before ITC)");
+    warn_of_losses_that_never_begin();
     return;
   }
   const std::vector<std::string> joining = losses_from_epoch(config_.losses, position_.epoch);
@@ -229,6 +230,13 @@ nlohmann::json Trainer::host_record(std::int64_t images, const std::vector<doubl
   record["batch_size"] = images;
   record["broken_samples"] = loader_->broken();
   record.update(training_step_->host_metrics());
+  if (!told_of_cut_captions_ && record.at("captions_cut").get<std::int64_t>() > 0) {
+    told_of_cut_captions_ = true;
+    logger_->warn(
+        "{} of the captions so far are longer than language.max_tokens ({}), and what is beyond is left out; "
+        "captions_cut in metrics.jsonl goes on counting",
+        record.at("captions_cut").get<std::int64_t>(), config_.language.max_tokens);
+  }
   for (std::size_t g = 0; g < learning_rates.size(); ++g) {
     record["learning_rate_" + optimizer_->groups()[g].name] = learning_rates[g];
   }
@@ -262,6 +270,22 @@ bool Trainer::checkpoint_due() const {
   const bool by_steps = checkpoint.every_steps > 0 && position_.step % checkpoint.every_steps == 0;
   const bool by_epochs = checkpoint.every_epochs > 0 && position_.epoch % checkpoint.every_epochs == 0;
   return by_steps || by_epochs || finished() || schedule_->switches_at(position_.epoch);
+}
+
+void Trainer::warn_of_losses_that_never_begin() const {
+  const std::int64_t epochs =
+      (schedule_->total_steps() + loader_->batches_per_epoch() - 1) / loader_->batches_per_epoch();
+  std::vector<std::string> untrained;
+  for (std::int64_t epoch = epochs; epoch < schedule_->epochs(); ++epoch) {
+    const std::vector<std::string> names = losses_from_epoch(config_.losses, epoch);
+    untrained.insert(untrained.end(), names.begin(), names.end());
+  }
+  if (untrained.empty()) return;
+  logger_->warn(
+      "schedule.max_steps: the run ends in epoch {}, before {} would begin (losses.NAME.from_epoch): what "
+      "only "
+      "that trains stays as it is now",
+      epochs, fmt::join(untrained, ", "));
 }
 
 /// Validation is retrieval by ITC's vectors, which tell nothing before the first epoch that trains them.

@@ -83,6 +83,7 @@ class Trainer {
   void train();
   void run_epoch();
   void begin_losses();
+  void warn_of_losses_that_never_begin() const;
   bool validates_itc() const;
   std::optional<data::Batch> next_batch();
   bool finished() const;
@@ -132,6 +133,7 @@ class Trainer {
   Position position_;
   bool validated_ = false;  ///< the position's checkpoint has its validation
   RateClock clock_;
+  bool told_of_cut_captions_ = false;
   const StopSignal* stop_ = nullptr;  ///< while run() runs
 };
 

@@ -25,6 +25,10 @@ namespace {
 language::Tokenizer load_tokenizer(const Config& config) {
   if (config.language.tokenizer.empty())
     throw ConfigError("language.tokenizer: no tokenizer is named (tessera train-tokenizer makes one)");
+  if (!fs::exists(config.language.tokenizer)) {
+    throw ConfigError(fmt::format("language.tokenizer: {}: no such file (tessera train-tokenizer makes one)",
+                                  config.language.tokenizer));
+  }
   return language::Tokenizer::load(config.language.tokenizer);
 }
 

@@ -120,7 +120,9 @@ at::Tensor TrainingStep::padded(const at::Tensor& text, std::int64_t length) con
 
 TrainingStep::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_t step) {
   const AutocastScope autocast(compute_);
-  Encoded encoded{step, tokens_of(batch.captions), batch.image_ids.to(compute_.device), {}, {}, {}, {}, {}};
+  const language::TokenBatch tokens = tokenizer_.encode_batch(batch.captions, config_.language.max_tokens);
+  if (tokens.is_cut.defined()) captions_cut_ += tokens.is_cut.sum().item<std::int64_t>();
+  Encoded encoded{step, tokens.to(compute_.device), batch.image_ids.to(compute_.device), {}, {}, {}, {}, {}};
   {
     RECORD_USER_SCOPE("image");
     encoded.image = model_->encode_image(batch.pixels.to(compute_.device, /*non_blocking=*/true));
@@ -348,8 +350,11 @@ void TrainingStep::after_update(std::int64_t step) {
 }
 
 nlohmann::json TrainingStep::host_metrics() const {
-  if (!queue_) return {{"queue_filled", 0.0}};
-  nlohmann::json json;
+  nlohmann::json json = {{"captions_cut", captions_cut_}};
+  if (!queue_) {
+    json["queue_filled"] = 0.0;
+    return json;
+  }
   json["queue_filled"] = static_cast<double>(queue_->filled()) / static_cast<double>(queue_->size());
   json.update(staleness_->metrics());
   return json;

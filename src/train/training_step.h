@@ -127,6 +127,8 @@ class TrainingStep {
   std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue
   ProbePairs probe_;
 
+  std::int64_t captions_cut_ = 0;  ///< to language.max_tokens, by this process
+
   // What the last batch leaves until its update is done.
   losses::QueueEntries last_;                     ///< enters the queue
   model::Stage1Model::PairVectors pair_vectors_;  ///< to be observed by the pair code after the update

@@ -36,6 +36,7 @@ TEST_F(KeptFilesTest, WhatElseIsThereIsKept) {
   write("a/.git/objects/ab/cd", "object");
   write("a/inner/file", "stale");
   write("a/inner/README", "readme");
+  fs::create_directories(path("a/.git/refs/heads"));  // empty, but no repository without it
   fs::create_symlink("NOTES.md", path("a/link"));
   fs::create_symlink("nowhere", path("a/dangling"));
   KeptFiles kept;
@@ -50,7 +51,8 @@ TEST_F(KeptFilesTest, WhatElseIsThereIsKept) {
   EXPECT_FALSE(fs::exists(path("a/inner/file")));
   EXPECT_EQ(fs::read_symlink(path("a/link")), "NOTES.md");
   EXPECT_EQ(fs::read_symlink(path("a/dangling")), "nowhere");
-  EXPECT_EQ(kept.count, 5u);
+  EXPECT_TRUE(fs::is_directory(path("a/.git/refs/heads")));
+  EXPECT_EQ(kept.count, 6u);
   EXPECT_EQ(entries(), 1u);
 }
 

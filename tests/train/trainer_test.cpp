@@ -60,6 +60,12 @@ TEST_F(TrainerTest, LossesJoinInTheirEpochAlsoAfterAResumption) {
   EXPECT_NE(log.find("validation epoch 2/4"), std::string::npos) << log;
   EXPECT_NE(log.find("epoch 2/4: itc, itm, maxsim join the losses"), std::string::npos) << log;
   EXPECT_NE(log.find("epoch 3/4: memory joins the losses"), std::string::npos) << log;
+  Config ended = late("late-ended");
+  ended.schedule.max_steps = 8;
+  train(ended);
+  EXPECT_NE(read_file(small_->run_folder("late-ended") / "training.log")
+                .find("schedule.max_steps: the run ends in epoch 2, before memory would begin"),
+            std::string::npos);
   for (const std::int64_t stop : {4, 6, 8, 12}) {
     const std::string name = fmt::format("late-{}", stop);
     EXPECT_TRUE(train(late(name), "", stop).interrupted);
@@ -220,6 +226,7 @@ TEST_F(TrainerTest, WritesMetricsForEveryLoggedStepAndValidation) {
                             "grad_norm",
                             "images_per_second",
                             "data_wait_share",
+                            "captions_cut",
                             "queue_filled",
                             "queue_in_use",
                             "queue_age_allowed",
