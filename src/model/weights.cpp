@@ -11,6 +11,7 @@
 #include "core/json_file.h"
 #include "core/safetensors.h"
 #include "core/utf8.h"
+#include "core/weights_file.h"
 #include "language/huggingface_export.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
