@@ -1,7 +1,8 @@
 # Read by ctest, not by the configuration: one test a suite of a GoogleTest program. A process a case would load LibTorch
 # (0.4 s of CPU) for each of more than a thousand. The program is asked when tests are to run and it is newer than the list.
 
-# tessera_list_suites(EXECUTABLE LIST LABEL TIMEOUT): writes LIST, which registers EXECUTABLE's suites.
+# tessera_list_suites(EXECUTABLE LIST LABEL TIMEOUT): writes LIST, which registers EXECUTABLE's suites. Those that may take
+# long begin first (COST), so that the others run beside them.
 function(tessera_list_suites executable list label timeout)
   if(NOT EXISTS "${executable}")
     file(WRITE "${list}" "add_test(\"${executable}_NOT_BUILT\" \"${executable}\")\n")
@@ -22,7 +23,7 @@ function(tessera_list_suites executable list label timeout)
   foreach(line IN LISTS lines)
     if(line MATCHES "^([A-Za-z0-9_/]+)\\.( *#.*)?$")  # cases are indented
       string(APPEND suites "add_test(\"${CMAKE_MATCH_1}\" \"${executable}\" \"--gtest_filter=${CMAKE_MATCH_1}.*\")\n"
-             "set_tests_properties(\"${CMAKE_MATCH_1}\" PROPERTIES LABELS \"${label}\" TIMEOUT ${timeout})\n")
+             "set_tests_properties(\"${CMAKE_MATCH_1}\" PROPERTIES LABELS \"${label}\" TIMEOUT ${timeout} COST ${timeout})\n")
     endif()
   endforeach()
   if(suites STREQUAL "")
