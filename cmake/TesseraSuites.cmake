@@ -18,13 +18,13 @@ function(tessera_list_suites executable list label timeout)
   if(NOT result EQUAL 0)
     message(FATAL_ERROR "${executable} --gtest_list_tests: ${result}\n${output}${error}")
   endif()
-  string(REPLACE "\n" ";" lines "${output}")
+  # Cases are indented. What stands after their # may have brackets, over which a list of lines would stumble.
+  string(REGEX MATCHALL "\n[A-Za-z0-9_/]+\\." names "\n${output}")
   set(suites "")
-  foreach(line IN LISTS lines)
-    if(line MATCHES "^([A-Za-z0-9_/]+)\\.( *#.*)?$")  # cases are indented
-      string(APPEND suites "add_test(\"${CMAKE_MATCH_1}\" \"${executable}\" \"--gtest_filter=${CMAKE_MATCH_1}.*\")\n"
-             "set_tests_properties(\"${CMAKE_MATCH_1}\" PROPERTIES LABELS \"${label}\" TIMEOUT ${timeout} COST ${timeout})\n")
-    endif()
+  foreach(name IN LISTS names)
+    string(REGEX REPLACE "[\n.]" "" suite "${name}")
+    string(APPEND suites "add_test(\"${suite}\" \"${executable}\" \"--gtest_filter=${suite}.*\")\n"
+           "set_tests_properties(\"${suite}\" PROPERTIES LABELS \"${label}\" TIMEOUT ${timeout} COST ${timeout})\n")
   endforeach()
   if(suites STREQUAL "")
     message(FATAL_ERROR "${executable} --gtest_list_tests names no suite:\n${output}")
