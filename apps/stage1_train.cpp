@@ -69,8 +69,8 @@ int train(const options::variables_map& values, const Config& config) {
     trainer_options.stop_after = values["stop-after"].as<std::int64_t>();
     if (trainer_options.stop_after < 1) throw ConfigError("--stop-after: expected at least 1");
   }
-  std::optional<StopSignal>
-      stop;  // outlives the trainer: a request that is sent again ends nothing meanwhile
+  // Outlives the trainer: a request that is sent again ends nothing meanwhile.
+  std::optional<StopSignal> stop;
   try {
     train::Trainer trainer(config, trainer_options);
     stop.emplace();

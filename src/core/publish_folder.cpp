@@ -78,7 +78,7 @@ void put_in_place(const fs::path& temporary, const fs::path& place, OldFolder ol
   if (!fs::exists(temporary)) return;
   // The old folder's lock is free: whoever wants to write next may have taken it already, and then clears it.
   const FolderLock old = FolderLock::try_lock(temporary);
-  if (old.state() != LockState::kTaken && old.state() != LockState::kGone) fs::remove_all(temporary);
+  if (old.state() != LockState::kTaken) fs::remove_all(temporary);
 }
 
 }  // namespace

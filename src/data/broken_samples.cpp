@@ -24,12 +24,15 @@ BrokenSampleCount::BrokenSampleCount(const WebDataset& dataset, double max_fract
       first_keys_(dataset.damage().first_keys) {
   // The shards have been read to their ends, so what is incomplete is judged against all of them.
   if (static_cast<double>(incomplete_) > max_fraction_ * static_cast<double>(dataset_size_)) {
-    fail(
-        "{} of {} samples are incomplete, more than data.max_broken_fraction {} allows (the programs that "
-        "only read "
-        "a model have --max-broken-fraction); the first: {}",
-        incomplete_, dataset_size_, max_fraction_, fmt::join(first_keys_, ", "));
+    fail("{} of {} samples are incomplete, {}", incomplete_, dataset_size_, more_than_allowed());
   }
+}
+
+std::string BrokenSampleCount::more_than_allowed() const {
+  return fmt::format(
+      "more than data.max_broken_fraction {} allows (the programs that only read a model have "
+      "--max-broken-fraction); the first: {}",
+      max_fraction_, fmt::join(first_keys_, ", "));
 }
 
 void BrokenSampleCount::account(const std::vector<BatchRow>& rows) {
@@ -48,11 +51,8 @@ void BrokenSampleCount::check() const {
   const auto broken = static_cast<std::int64_t>(indices_.size());
   const std::int64_t judged_over = std::min(dataset_size_, std::max(seen_, kJudgedOver));
   if (static_cast<double>(broken) <= max_fraction_ * static_cast<double>(judged_over)) return;
-  fail(
-      "{} broken samples among the {} seen, more than data.max_broken_fraction {} allows (the programs that "
-      "only read "
-      "a model have --max-broken-fraction); the first: {}",
-      broken, std::min(seen_, dataset_size_), max_fraction_, fmt::join(first_keys_, ", "));
+  fail("{} broken samples among the {} seen, {}", broken, std::min(seen_, dataset_size_),
+       more_than_allowed());
 }
 
 std::int64_t BrokenSampleCount::longest_search() const {

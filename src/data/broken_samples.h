@@ -31,6 +31,7 @@ class BrokenSampleCount {
 
  private:
   void check() const;
+  std::string more_than_allowed() const;
 
   std::int64_t dataset_size_;
   std::int64_t incomplete_;
