@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
+#include <string_view>
+
 #include "core/config_reader.h"
+#include "core/each_loss.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -110,18 +113,13 @@ void check_training(const Checks& checks, const Config& config) {
                  "the memory keeps what other losses make of images and texts: expected one of them with a "
                  "weight above 0");
   bool features_from_the_first = false;
-  const auto check_start = [&](const char* key, double weight, std::int64_t from_epoch, bool is_memory) {
-    if (weight == 0) return;
-    checks.require(from_epoch <= config.schedule.epochs, key,
+  for_each_loss(losses, [&](const char* name, const auto& loss) {
+    if (loss.weight == 0) return;
+    checks.require(loss.from_epoch <= config.schedule.epochs, fmt::format("losses.{}.from_epoch", name),
                    "expected at most schedule.epochs ({}), found {}: it would never be trained",
-                   config.schedule.epochs, from_epoch);
-    if (!is_memory && from_epoch == 1) features_from_the_first = true;
-  };
-  check_start("losses.itc.from_epoch", losses.itc.weight, losses.itc.from_epoch, false);
-  check_start("losses.itm.from_epoch", losses.itm.weight, losses.itm.from_epoch, false);
-  check_start("losses.maxsim.from_epoch", losses.maxsim.weight, losses.maxsim.from_epoch, false);
-  check_start("losses.caption.from_epoch", losses.caption.weight, losses.caption.from_epoch, false);
-  check_start("losses.memory.from_epoch", losses.memory.weight, losses.memory.from_epoch, true);
+                   config.schedule.epochs, loss.from_epoch);
+    if (std::string_view(name) != "memory" && loss.from_epoch == 1) features_from_the_first = true;
+  });
   checks.require(!trains_features || features_from_the_first, "losses.itc.from_epoch",
                  "no loss but the memory's begins in epoch 1: expected one of losses.itc, itm, maxsim and "
                  "caption with a weight above 0 and from_epoch 1");

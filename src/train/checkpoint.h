@@ -32,6 +32,9 @@ struct Position {
   Phase phase = Phase::kOnly;         ///< that the optimizer was built for
   std::optional<double> best_metric;  ///< before the validation that this checkpoint's own file tells of
   DataMark data;
+
+  /// The one that the run is in counts from its first batch on.
+  std::int64_t epochs_begun() const { return next_batch > 0 ? epoch + 1 : epoch; }
 };
 
 /// Writes the state of a run into an empty folder: the weights (model/weights.h), `optimizer` and `state`.

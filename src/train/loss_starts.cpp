@@ -4,21 +4,9 @@
 
 #include <map>
 
+#include "core/each_loss.h"
+
 namespace tessera::train {
-
-namespace {
-
-/// Calls visit(name, a loss's own part of the configuration) for each.
-template <typename Losses, typename Visit>
-void for_each_loss(Losses& losses, const Visit& visit) {
-  visit("itc", losses.itc);
-  visit("itm", losses.itm);
-  visit("maxsim", losses.maxsim);
-  visit("caption", losses.caption);
-  visit("memory", losses.memory);
-}
-
-}  // namespace
 
 LossesConfig losses_in_epoch(const LossesConfig& losses, std::int64_t epoch) {
   LossesConfig now = losses;

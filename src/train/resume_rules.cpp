@@ -1,9 +1,11 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "core/config_schema.h"
+#include "core/each_loss.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
@@ -21,9 +23,17 @@ const std::vector<std::string> kScheduleShape = {
     "schedule.rebuild",        "schedule.decay",          "schedule.lora_warmup_steps",
     "schedule.final_fraction", "schedule.warmup_fraction"};
 
-const std::vector<std::string> kLossStarts = {"losses.itc.from_epoch", "losses.itm.from_epoch",
-                                              "losses.maxsim.from_epoch", "losses.caption.from_epoch",
-                                              "losses.memory.from_epoch"};
+/// "losses.NAME.FIELD" of every loss.
+std::vector<std::string> keys_of_losses(const char* field) {
+  std::vector<std::string> keys;
+  const LossesConfig losses;
+  for_each_loss(losses, [&](const char* name, const auto&) {
+    keys.push_back(fmt::format("losses.{}.{}", name, field));
+  });
+  return keys;
+}
+
+const std::vector<std::string> kLossStarts = keys_of_losses("from_epoch");
 
 /// "KEY: new, was old" of those of the keys that differ.
 std::vector<std::string> changes(const Resumption& resumption, const std::vector<std::string>& keys) {
@@ -115,8 +125,7 @@ std::string refuse_bent_schedule(const Resumption& resumption) {
         "{} (the run would have ended at step {}, and is at step {}; --stop-after ends one early)", keys,
         now.total_steps(), done);
   }
-  const std::int64_t begun = position.next_batch > 0 ? position.epoch + 1 : position.epoch;
-  for (std::int64_t epoch = 0; epoch < begun; ++epoch) {
+  for (std::int64_t epoch = 0; epoch < position.epochs_begun(); ++epoch) {
     if (then.phase_of(epoch) == now.phase_of(epoch)) continue;
     return fmt::format("{} (epoch {} has been trained in phase {} and would have been in phase {})", keys,
                        epoch + 1, static_cast<int>(then.phase_of(epoch)),
@@ -137,29 +146,24 @@ std::string refuse_bent_schedule(const Resumption& resumption) {
 }
 
 std::string refuse_switched_losses(const Resumption& resumption) {
-  const LossesConfig& then = resumption.then.losses;
-  const LossesConfig& now = resumption.now.losses;
-  const std::pair<const char*, std::pair<double, double>> weights[] = {
-      {"itc", {then.itc.weight, now.itc.weight}},
-      {"itm", {then.itm.weight, now.itm.weight}},
-      {"maxsim", {then.maxsim.weight, now.maxsim.weight}},
-      {"caption", {then.caption.weight, now.caption.weight}},
-      {"memory", {then.memory.weight, now.memory.weight}}};
-  for (const auto& [loss, weight] : weights) {
-    if ((weight.first == 0) == (weight.second == 0)) continue;
-    return fmt::format(
+  std::map<std::string, double> before;
+  for_each_loss(resumption.then.losses,
+                [&](const char* name, const auto& loss) { before[name] = loss.weight; });
+  std::string refusal;
+  for_each_loss(resumption.now.losses, [&](const char* name, const auto& loss) {
+    if (!refusal.empty() || (before.at(name) == 0) == (loss.weight == 0)) return;
+    refusal = fmt::format(
         "losses.{}.weight: {}, was {} (what only this loss trains would have no state in the checkpoint, or "
         "the other way round)",
-        loss, weight.second, weight.first);
-  }
-  return {};
+        name, loss.weight, before.at(name));
+  });
+  return refusal;
 }
 
 std::string refuse_moved_starts(const Resumption& resumption) {
   const std::vector<std::string> changed = changes(resumption, kLossStarts);
   const Position& position = resumption.saved;
-  const std::int64_t begun = position.next_batch > 0 ? position.epoch + 1 : position.epoch;
-  for (std::int64_t epoch = 0; epoch < begun && !changed.empty(); ++epoch) {
+  for (std::int64_t epoch = 0; epoch < position.epochs_begun() && !changed.empty(); ++epoch) {
     const std::vector<std::string> then = losses_from_epoch(resumption.then.losses, epoch);
     const std::vector<std::string> now = losses_from_epoch(resumption.now.losses, epoch);
     if (then == now) continue;
@@ -221,9 +225,7 @@ const std::vector<ResumeRule>& resume_rules() {
        refuse_bent_schedule},
       {{"schedule"}, kMayChange, "peaks and multipliers: from here on"},
       {{"optimizer"}, kMayChange, "from here on"},
-      {{"losses.itc.weight", "losses.itm.weight", "losses.maxsim.weight", "losses.caption.weight",
-        "losses.memory.weight"},
-       kSometimes,
+      {keys_of_losses("weight"), kSometimes,
        "from here on, but neither from 0 nor to 0: what only one loss trains has no state without it",
        refuse_switched_losses},
       {kLossStarts, kSometimes, "where neither the old nor the new epoch has begun", refuse_moved_starts},

@@ -290,9 +290,8 @@ void Trainer::warn_of_losses_that_never_begin() const {
 
 /// Validation is retrieval by ITC's vectors, which tell nothing before the first epoch that trains them.
 bool Trainer::validates_itc() const {
-  const std::int64_t begun = position_.next_batch > 0 ? position_.epoch + 1 : position_.epoch;
   const ItcConfig& itc = config_.losses.itc;
-  return itc.weight == 0 || itc.from_epoch == 1 || begun >= itc.from_epoch;
+  return itc.weight == 0 || itc.from_epoch == 1 || position_.epochs_begun() >= itc.from_epoch;
 }
 
 bool Trainer::validation_due() const {
@@ -324,7 +323,7 @@ void Trainer::validate() {
         position_.step, error.what());
   }
   record["step"] = position_.step;
-  record["epoch"] = position_.next_batch == 0 ? position_.epoch : position_.epoch + 1;
+  record["epoch"] = position_.epochs_begun();
   record["epochs"] = schedule_->epochs();
   for (const auto& observer : observers_) observer->on_validation(record);
 
