@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/utf8.h"
 #include "inference/encode_inputs.h"
+#include "model/stage1_model.h"
 
 namespace options = boost::program_options;
 

@@ -4,6 +4,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
 
+#include "core/archive.h"
+
 namespace tessera::bench {
 
 namespace {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
 
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "losses/hard_negatives.h"
+#include "model/stage1_model.h"
 #include "train/memory_queries.h"
 
 namespace tessera::bench {
@@ -40,8 +42,8 @@ void check(const StepUnderTest& step) {
 
 TensorMap all_weights(model::Stage1Model& model) {
   TensorMap weights;
-  for (const auto& item : model.named_parameters()) weights[item.key()] = item.value().detach();
-  for (const auto& item : model.named_buffers()) weights[item.key()] = item.value().detach();
+  for (const auto& item : model.module().named_parameters()) weights[item.key()] = item.value().detach();
+  for (const auto& item : model.module().named_buffers()) weights[item.key()] = item.value().detach();
   return weights;
 }
 

@@ -9,6 +9,8 @@
 #include "core/archive.h"
 #include "core/error.h"
 #include "core/logging.h"
+#include "data/loader.h"
+#include "model/stage1_model.h"
 #include "train/parameter_groups.h"
 #include "train/training_images.h"
 

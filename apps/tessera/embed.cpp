@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "command_line.h"
 #include "core/error.h"
@@ -12,6 +13,7 @@
 #include "core/utf8.h"
 #include "eval/pair_scores.h"
 #include "inference/encode_inputs.h"
+#include "model/stage1_model.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
 

@@ -5,6 +5,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
+#include "core/config.h"
 #include "core/error.h"
 
 namespace tessera {

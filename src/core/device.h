@@ -5,7 +5,9 @@
 
 #include <string>
 
-#include "core/config.h"
+namespace tessera {
+struct RunConfig;
+}
 
 namespace tessera {
 

@@ -1,12 +1,17 @@
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "data/scene_judge.h"
+#include "data/webdataset.h"
 #include "eval/caption_scores.h"
+#include "eval/encode.h"
 #include "eval/scene_truth.h"
 #include "eval/suites.h"
 #include "inference/generate_captions.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 

@@ -5,10 +5,14 @@
 
 #include <utility>
 
+#include "core/config.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "eval/distinct_images.h"
 #include "inference/encode_inputs.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
 
 namespace tessera::eval {
 

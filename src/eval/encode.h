@@ -6,11 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
-#include "core/device.h"
 #include "data/loader.h"
-#include "language/tokenizer.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Compute;
+struct Config;
+}  // namespace tessera
+namespace tessera::language {
+class Tokenizer;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::eval {
 

@@ -1,7 +1,12 @@
+#include <nlohmann/json.hpp>
+
+#include "core/config.h"
 #include "core/error.h"
+#include "eval/encode.h"
 #include "eval/matching.h"
 #include "eval/pair_scores.h"
 #include "eval/suites.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 

@@ -6,18 +6,23 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "data/loader.h"
 #include "data/scene_judge.h"
+#include "data/webdataset.h"
 #include "eval/caption_scores.h"
 #include "eval/distinct_images.h"
 #include "eval/matching.h"
 #include "eval/scene_truth.h"
 #include "inference/memory_recall.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "data/loader.h"
-#include "data/webdataset.h"
-#include "inference/trained_model.h"
+namespace tessera::data {
+class EvalLoader;
+class WebDataset;
+}  // namespace tessera::data
+namespace tessera::inference {
+struct TrainedModel;
+}
 
 namespace tessera::eval {
 

@@ -6,8 +6,12 @@
 #include <algorithm>
 #include <memory>
 
-#include "fusion/match_head.h"
+#include "core/device.h"
+#include "eval/encode.h"
+#include "eval/rerank.h"
+#include "fusion/match_scores.h"
 #include "losses/maxsim.h"
+#include "model/stage1_model.h"
 
 namespace tessera::eval {
 

@@ -2,14 +2,19 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "core/device.h"
-#include "eval/encode.h"
 #include "eval/matching.h"
-#include "eval/rerank.h"
 #include "eval/retrieval.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Compute;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::eval {
+
+struct EncodedTokens;
 
 /// Rows of different lengths as one batch, zeros behind the shorter ones.
 struct PaddedRows {

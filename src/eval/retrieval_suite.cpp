@@ -1,7 +1,13 @@
+#include <nlohmann/json.hpp>
+
+#include "core/config.h"
 #include "core/error.h"
+#include "eval/encode.h"
 #include "eval/pair_scores.h"
+#include "eval/rerank.h"
 #include "eval/retrieval.h"
 #include "eval/suites.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 

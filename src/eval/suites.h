@@ -2,15 +2,21 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "core/logging.h"
-#include "data/webdataset.h"
-#include "eval/encode.h"
-#include "inference/trained_model.h"
+
+namespace tessera::data {
+class WebDataset;
+}
+namespace tessera::inference {
+struct TrainedModel;
+}
 
 namespace tessera::eval {
+
+struct EncodedSet;
 
 // The suites of stage1_eval. Each gives its figures as one JSON object under flat snake_case names, for one
 // file or for all suites together.

@@ -2,11 +2,14 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "eval/suites.h"
 #include "eval/zero_shot.h"
 #include "inference/encode_inputs.h"
+#include "inference/trained_model.h"
 
 namespace tessera::eval {
 

@@ -12,12 +12,6 @@ language::KeyValueCache* cache_of(std::vector<language::KeyValueCache>* caches, 
 
 }  // namespace
 
-std::int64_t CaptionCondition::batch_size() const {
-  TORCH_CHECK(!image_states.empty() || memory.defined(),
-              "a caption is conditioned on an image or on the memory");
-  return image_states.empty() ? memory.size(0) : image_states.front().size(0);
-}
-
 FusionTowerImpl::FusionTowerImpl(const FusionTowerOptions& options) : options_(options) {
   TORCH_CHECK(options.levels >= 1, "fusion tower: at least one level expected, got ", options.levels);
   image_blocks_ = register_module("image_blocks", torch::nn::ModuleList());

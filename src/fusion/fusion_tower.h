@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "fusion/fusion_inputs.h"
 #include "fusion/gated_cross_attention.h"
 #include "fusion/image_block.h"
 #include "language/language_model.h"
@@ -27,34 +28,12 @@ struct FusionTowerOptions {
       4;  ///< R: tokens a read-out becomes, so that words can choose what to read of it
 };
 
-/// What a caption is decoded from. At least one of the two is there.
-struct CaptionCondition {
-  std::vector<at::Tensor> image_states;  ///< FusionTower::image_states, M+1 of [B, N, D]; empty: no image
-  at::Tensor memory;                     ///< [B, code_size] read-out of the episodic memory; undefined: none
-  at::Tensor has_memory;  ///< [B] bool, beside an image only: rows that see their read-out; undefined: all
-
-  std::int64_t batch_size() const;
-};
-
 /// What a run reads of the tower.
 struct FusionUse {
   bool encodes = true;    ///< the output of image_states
   bool matches = true;    ///< fused
   bool decodes = true;    ///< conditioned_text
   bool remembers = true;  ///< conditioned_text on a read-out of the memory
-};
-
-/// Which of I images and J texts make up N pairs. Undefined: as many images as texts, each with its own.
-struct PairRows {
-  at::Tensor image;  ///< [N] int64
-  at::Tensor text;   ///< [N] int64
-};
-
-/// The first level's inputs after its self-attention, before either side has read the other: the same in
-/// several passes, which take them from whoever has them. Undefined: a pass computes its own.
-struct FirstAttention {
-  at::Tensor image;  ///< attended_image
-  at::Tensor text;   ///< attended_text
 };
 
 /// Both modalities after the fused pass.

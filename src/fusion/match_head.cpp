@@ -24,9 +24,4 @@ at::Tensor MatchHeadImpl::forward(const at::Tensor& image, const at::Tensor& tex
   return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
 }
 
-at::Tensor match_scores(const at::Tensor& match_logits) {
-  constexpr double kWrongToRightInTraining = 2;  // B right pairs, and B wrong ones by image and by text each
-  return match_logits.select(-1, 1) - match_logits.select(-1, 0) + std::log(kWrongToRightInTraining);
-}
-
 }  // namespace tessera::fusion

@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "core/regular_file.h"
 #include "data/image_transform.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
 
 namespace tessera::inference {
 

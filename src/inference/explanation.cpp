@@ -3,10 +3,14 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "inference/encode_inputs.h"
 #include "inference/word_spans.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
+#include "vision/encoder.h"
 
 namespace tessera::inference {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "inference/trained_model.h"
-#include "model/stage1_model.h"
+#include "model/features.h"
 
 namespace tessera::inference {
 

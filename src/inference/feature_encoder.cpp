@@ -4,12 +4,15 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/weights_file.h"
 #include "inference/image_features.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
+#include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"
 

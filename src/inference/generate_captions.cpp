@@ -5,7 +5,11 @@
 
 #include <utility>
 
+#include "core/config.h"
 #include "core/error.h"
+#include "language/decode_step.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
 
 namespace tessera::inference {
 

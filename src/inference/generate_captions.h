@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "fusion/fusion_tower.h"
+#include "fusion/fusion_inputs.h"
 #include "inference/trained_model.h"
 #include "language/search.h"
 

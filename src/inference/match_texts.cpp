@@ -6,9 +6,11 @@
 #include <algorithm>
 
 #include "core/finite.h"
-#include "fusion/match_head.h"
+#include "fusion/match_scores.h"
 #include "inference/encode_inputs.h"
+#include "language/tokenizer.h"
 #include "losses/maxsim.h"
+#include "model/stage1_model.h"
 
 namespace tessera::inference {
 

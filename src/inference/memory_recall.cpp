@@ -6,11 +6,15 @@
 #include <optional>
 #include <utility>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "inference/encode_inputs.h"
 #include "inference/generate_captions.h"
+#include "language/tokenizer.h"
+#include "memory/episodic_memory.h"
 #include "model/code_fingerprint.h"
+#include "model/stage1_model.h"
 
 namespace tessera::inference {
 

@@ -1,9 +1,16 @@
 #pragma once
 
-#include "core/config.h"
 #include "core/device.h"
-#include "language/tokenizer.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Config;
+}
+namespace tessera::language {
+class Tokenizer;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::inference {
 

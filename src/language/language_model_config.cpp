@@ -1,6 +1,7 @@
 #include "language/language_model_config.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json_file.h"

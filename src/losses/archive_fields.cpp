@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/ScalarType.h>
 
+#include "core/archive.h"
 #include "core/error.h"
 
 namespace tessera::losses {

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <string>
 
-#include "core/archive.h"
+namespace tessera {
+class Archive;
+}
 
 namespace tessera::losses {
 

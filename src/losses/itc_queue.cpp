@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/archive.h"
 #include "losses/archive_fields.h"
 
 namespace tessera::losses {

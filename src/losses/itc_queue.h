@@ -8,9 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include "core/archive.h"
 #include "core/collectives.h"
 #include "losses/queue_view.h"
+
+namespace tessera {
+class Archive;
+}
 
 namespace tessera::losses {
 

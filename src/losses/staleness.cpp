@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
+#include "core/archive.h"
 #include "core/error.h"
 #include "losses/archive_fields.h"
 

@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <utility>
 #include <vector>
 
-#include "core/archive.h"
+namespace tessera {
+class Archive;
+}
 
 namespace tessera::losses {
 

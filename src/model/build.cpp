@@ -6,14 +6,19 @@
 
 #include <set>
 
+#include "core/config.h"
 #include "core/config_schema.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
 #include "core/weights_file.h"
 #include "language/huggingface_export.h"
+#include "language/language_model.h"
+#include "model/stage1_model.h"
+#include "model/stage1_parts.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
+#include "vision/lora.h"
 #include "vision/peft_files.h"
 
 namespace tessera::model {

@@ -1,13 +1,26 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "core/config.h"
-#include "model/stage1_model.h"
+#include "vision/lora_options.h"
+
+namespace tessera {
+struct Config;
+}
+namespace tessera::language {
+class LanguageModel;
+}
+namespace tessera::model {
+class Stage1Model;
+}
+namespace tessera::vision {
+class VisionEncoder;
+}
 
 namespace tessera::model {
 

@@ -1,9 +1,13 @@
 #include "model/bundle.h"
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/publish_folder.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
+#include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
+#include "vision/lora.h"
 
 namespace tessera::model {
 

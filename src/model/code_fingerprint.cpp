@@ -2,10 +2,15 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <torch/nn/module.h>
 
 #include <string_view>
 
+#include "core/config.h"
 #include "core/sha1.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
+#include "vision/lora_options.h"
 
 namespace tessera::model {
 
@@ -52,7 +57,7 @@ std::string code_fingerprint(const Stage1Model& model, const Config& config,
   for (const NamedParameter& parameter : model.named_parts()) {
     if (codes_depend_on(parameter)) add_tensor(hash, parameter.name, parameter.tensor);
   }
-  for (const auto& buffer : model.named_buffers()) {
+  for (const auto& buffer : model.module().named_buffers()) {
     const bool of_codes = buffer.key().rfind("pair_code.", 0) == 0 || buffer.key().rfind("pixel_", 0) == 0;
     if (of_codes) add_tensor(hash, buffer.key(), buffer.value());
   }

@@ -2,9 +2,15 @@
 
 #include <string>
 
-#include "core/config.h"
-#include "language/tokenizer.h"
-#include "model/stage1_model.h"
+namespace tessera {
+struct Config;
+}
+namespace tessera::language {
+class Tokenizer;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::model {
 

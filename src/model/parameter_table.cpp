@@ -1,8 +1,10 @@
 #include "model/parameter_table.h"
 
+#include <fmt/format.h>
+
 #include <array>
 
-#include <fmt/format.h>
+#include "model/stage1_model.h"
 
 namespace tessera::model {
 

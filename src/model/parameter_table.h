@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <string>
 
-#include "model/stage1_model.h"
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::model {
 

@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
+#include <torch/nn/module.h>
 
 #include "fusion/fused_decode_step.h"
+#include "fusion/pooling.h"
+#include "model/stage1_parts.h"
+#include "vision/lora.h"
 
 namespace tessera::model {
 
@@ -56,34 +60,39 @@ const char* part_name(Part part) {
   return "unknown";
 }
 
-Stage1Model::Stage1Model(Stage1Parts parts) : trainable_(parts.trainable), lora_(std::move(parts.lora)) {
-  vision_ = register_module("vision", std::move(parts.vision));
-  compressor_ = register_module("compressor", std::move(parts.compressor));
-  language_ = register_module("language", std::move(parts.language));
-  fusion_ = register_module("fusion", std::move(parts.fusion));
-  poolers_ = register_module("poolers", std::move(parts.poolers));
-  token_projections_ = register_module("token_projections", std::move(parts.token_projections));
-  match_head_ = register_module("match_head", std::move(parts.match_head));
-  pair_code_ = register_module("pair_code", std::move(parts.pair_code));
-  memory_ = register_module("memory", std::move(parts.memory));
-  itc_temperature_ = register_module("itc_temperature", std::move(parts.itc_temperature));
-  maxsim_temperature_ = register_module("maxsim_temperature", std::move(parts.maxsim_temperature));
+Stage1Model::Stage1Model(Stage1Parts parts)
+    : parts_(std::make_unique<Stage1Parts>(std::move(parts))),
+      module_(std::make_shared<torch::nn::Module>()) {
+  module_->register_module("vision", parts_->vision);
+  module_->register_module("compressor", parts_->compressor);
+  module_->register_module("language", parts_->language);
+  module_->register_module("fusion", parts_->fusion);
+  module_->register_module("poolers", parts_->poolers);
+  module_->register_module("token_projections", parts_->token_projections);
+  module_->register_module("match_head", parts_->match_head);
+  module_->register_module("pair_code", parts_->pair_code);
+  module_->register_module("memory", parts_->memory);
+  module_->register_module("itc_temperature", parts_->itc_temperature);
+  module_->register_module("maxsim_temperature", parts_->maxsim_temperature);
 
-  const at::Tensor mean = at::tensor(parts.image_mean, at::kDouble);
-  const at::Tensor std = at::tensor(parts.image_std, at::kDouble);
-  pixel_scale_ = register_buffer("pixel_scale", (1.0 / (255.0 * std)).to(at::kFloat).view({1, 3, 1, 1}));
-  pixel_offset_ = register_buffer("pixel_offset", (-mean / std).to(at::kFloat).view({1, 3, 1, 1}));
+  const at::Tensor mean = at::tensor(parts_->image_mean, at::kDouble);
+  const at::Tensor std = at::tensor(parts_->image_std, at::kDouble);
+  pixel_scale_ =
+      module_->register_buffer("pixel_scale", (1.0 / (255.0 * std)).to(at::kFloat).view({1, 3, 1, 1}));
+  pixel_offset_ = module_->register_buffer("pixel_offset", (-mean / std).to(at::kFloat).view({1, 3, 1, 1}));
 
-  vision_->set_backbone_trainable(trainable_ == TrainableChoice::kFull);
-  if (lora_) {
-    for (const std::string& name : vision::parameters_beside_adapters(*vision_, *lora_))
+  parts_->vision->set_backbone_trainable(parts_->trainable == TrainableChoice::kFull);
+  if (parts_->lora) {
+    for (const std::string& name : vision::parameters_beside_adapters(*parts_->vision, *parts_->lora))
       beside_adapters_.insert("vision." + name);
   }
 }
 
+Stage1Model::~Stage1Model() = default;
+
 bool Stage1Model::encoder_needs_gradient() const {
   if (!at::GradMode::is_enabled()) return false;
-  for (const at::Tensor& parameter : vision_->parameters()) {
+  for (const at::Tensor& parameter : parts_->vision->parameters()) {
     if (parameter.requires_grad()) return true;
   }
   return false;
@@ -94,37 +103,38 @@ at::Tensor Stage1Model::encoder_tokens(const at::Tensor& pixels) {
   TORCH_CHECK(pixels.dim() == 4 && pixels.size(1) == 3 && pixels.scalar_type() == at::kByte,
               "encoder: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ", pixels.scalar_type());
   const at::AutoGradMode gradient(encoder_needs_gradient());
-  const at::Tensor tokens = vision_->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
-  const std::int64_t first_patch = vision_->first_patch();
+  const at::Tensor tokens =
+      parts_->vision->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
+  const std::int64_t first_patch = parts_->vision->first_patch();
   if (first_patch == 1) return tokens;
   return at::cat({tokens.slice(1, 0, 1), tokens.slice(1, first_patch)}, 1);
 }
 
 at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {
-  return compressor_->forward(encoder_tokens(pixels));
+  return parts_->compressor->forward(encoder_tokens(pixels));
 }
 
 ImageFeatures Stage1Model::image_features(const at::Tensor& tokens) {
-  at::Tensor attended = fusion_->attended_image(tokens);
-  std::vector<at::Tensor> states = fusion_->image_states(tokens, attended);
-  at::Tensor embedding = poolers_->image(states.back());
+  at::Tensor attended = parts_->fusion->attended_image(tokens);
+  std::vector<at::Tensor> states = parts_->fusion->image_states(tokens, attended);
+  at::Tensor embedding = parts_->poolers->image(states.back());
   return {tokens, std::move(attended), std::move(states), std::move(embedding)};
 }
 
 at::Tensor Stage1Model::lower_text(const language::TokenBatch& tokens) {
-  return fusion_->lower_text(language_, tokens.input_ids,
-                             language_->context(tokens.attention_mask, tokens.input_ids.size(1),
-                                                language::AttentionMode::kBidirectional));
+  return parts_->fusion->lower_text(parts_->language, tokens.input_ids,
+                                    parts_->language->context(tokens.attention_mask, tokens.input_ids.size(1),
+                                                              language::AttentionMode::kBidirectional));
 }
 
 TextFeatures Stage1Model::encode_text(const language::TokenBatch& tokens) {
-  const language::DecoderContext context = language_->context(tokens.attention_mask, tokens.input_ids.size(1),
-                                                              language::AttentionMode::kBidirectional);
+  const language::DecoderContext context = parts_->language->context(
+      tokens.attention_mask, tokens.input_ids.size(1), language::AttentionMode::kBidirectional);
   TextFeatures text{tokens.input_ids, tokens.attention_mask, {}, {}, {}, {}};
-  text.lower = fusion_->lower_text(language_, tokens.input_ids, context);
-  text.attended = fusion_->attended_text(language_, text.lower, context);
-  text.hidden_states = fusion_->upper_text(language_, text.attended, context);
-  text.embedding = poolers_->text(text.hidden_states, tokens.attention_mask);
+  text.lower = parts_->fusion->lower_text(parts_->language, tokens.input_ids, context);
+  text.attended = parts_->fusion->attended_text(parts_->language, text.lower, context);
+  text.hidden_states = parts_->fusion->upper_text(parts_->language, text.attended, context);
+  text.embedding = parts_->poolers->text(text.hidden_states, tokens.attention_mask);
   return text;
 }
 
@@ -132,41 +142,63 @@ at::Tensor Stage1Model::match_logits(const at::Tensor& image_tokens, const at::T
                                      const at::Tensor& attention_mask, const fusion::PairRows& pairs,
                                      const fusion::FirstAttention& attended) {
   const language::DecoderContext context =
-      language_->context(attention_mask, lower_text.size(1), language::AttentionMode::kBidirectional);
-  const fusion::FusedStates fused =
-      fusion_->fused(language_, image_tokens, lower_text, attention_mask, context, pairs, attended);
-  return match_head_->forward(
+      parts_->language->context(attention_mask, lower_text.size(1), language::AttentionMode::kBidirectional);
+  const fusion::FusedStates fused = parts_->fusion->fused(parts_->language, image_tokens, lower_text,
+                                                          attention_mask, context, pairs, attended);
+  return parts_->match_head->forward(
       fused.image, fused.text,
       pairs.text.defined() ? attention_mask.index_select(0, pairs.text) : attention_mask);
 }
 
 at::Tensor Stage1Model::unconditioned_text(const at::Tensor& input_ids) {
   const language::DecoderContext context =
-      language_->context({}, input_ids.size(1), language::AttentionMode::kCausal);
-  return fusion_->attended_text(language_, fusion_->lower_text(language_, input_ids, context), context);
+      parts_->language->context({}, input_ids.size(1), language::AttentionMode::kCausal);
+  return parts_->fusion->attended_text(
+      parts_->language, parts_->fusion->lower_text(parts_->language, input_ids, context), context);
 }
 
 at::Tensor Stage1Model::caption_logits(const at::Tensor& text, const fusion::CaptionCondition& condition) {
   TORCH_CHECK(condition.batch_size() == text.size(0), "caption pass: a condition for each of ", text.size(0),
               " captions expected, got ", condition.batch_size());
   const language::DecoderContext context =
-      language_->context({}, text.size(1), language::AttentionMode::kCausal);
-  return language_->logits(
-      fusion_->conditioned_text(language_, text, context, fusion_->caption_keys(condition)));
+      parts_->language->context({}, text.size(1), language::AttentionMode::kCausal);
+  return parts_->language->logits(parts_->fusion->conditioned_text(parts_->language, text, context,
+                                                                   parts_->fusion->caption_keys(condition)));
+}
+
+at::Tensor Stage1Model::patch_embeddings(const ImageFeatures& image) {
+  return parts_->token_projections->patches(image.states.back());
+}
+
+at::Tensor Stage1Model::token_embeddings(const TextFeatures& text) {
+  return parts_->token_projections->text_tokens(text.hidden_states);
 }
 
 std::unique_ptr<language::DecodeStep> Stage1Model::decoder(const fusion::CaptionCondition& condition) {
-  return std::make_unique<fusion::FusedDecodeStep>(language_, fusion_, condition);
+  return std::make_unique<fusion::FusedDecodeStep>(parts_->language, parts_->fusion, condition);
 }
 
-Stage1Model::PairVectors Stage1Model::pair_vectors(const ImageFeatures* image,
-                                                   const TextFeatures* text) const {
+PairVectors Stage1Model::pair_vectors(const ImageFeatures* image, const TextFeatures* text) const {
   const at::NoGradGuard no_grad;
   PairVectors pairs;
   if (image != nullptr) pairs.image = fusion::pooled_image_tokens(image->states.back());
   if (text != nullptr) pairs.text = fusion::masked_mean(text->hidden_states, text->attention_mask);
   return pairs;
 }
+
+at::Tensor Stage1Model::pair_codes(const PairVectors& pairs, const at::Tensor& has_image,
+                                   const at::Tensor& has_text) {
+  return parts_->pair_code->forward(pairs.image, pairs.text, has_image, has_text);
+}
+
+void Stage1Model::observe_pairs(const PairVectors& pairs) {
+  parts_->pair_code->observe(pairs.image, pairs.text);
+}
+
+memory::EpisodicMemory Stage1Model::memory() const { return parts_->memory; }
+
+at::Tensor Stage1Model::itc_temperature() { return parts_->itc_temperature->value(); }
+at::Tensor Stage1Model::maxsim_temperature() { return parts_->maxsim_temperature->value(); }
 
 void Stage1Model::freeze_unused(const LossesConfig& losses) {
   const bool matches = losses.itm.weight > 0;
@@ -175,52 +207,62 @@ void Stage1Model::freeze_unused(const LossesConfig& losses) {
     for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
   };
   if (losses.itc.weight == 0) {
-    freeze(*poolers_);
-    freeze(*itc_temperature_);
+    freeze(*parts_->poolers);
+    freeze(*parts_->itc_temperature);
   }
   if (losses.maxsim.weight == 0) {
-    freeze(*token_projections_);
-    freeze(*maxsim_temperature_);
+    freeze(*parts_->token_projections);
+    freeze(*parts_->maxsim_temperature);
   }
-  if (!matches) freeze(*match_head_);
+  if (!matches) freeze(*parts_->match_head);
   if (!decodes) {
     // A head of its own predicts tokens and nothing else; a tied one is the embedding.
-    if (const auto* head = language_->named_children().find("lm_head")) freeze(**head);
+    if (const auto* head = parts_->language->named_children().find("lm_head")) freeze(**head);
   }
   if (losses.memory.weight == 0) {
-    freeze(*pair_code_);
-    freeze(*memory_);
+    freeze(*parts_->pair_code);
+    freeze(*parts_->memory);
   }
-  fusion_->freeze_unused({.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0,
-                          .matches = matches,
-                          .decodes = decodes,
-                          .remembers = losses.memory.weight > 0});
+  parts_->fusion->freeze_unused({.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0,
+                                 .matches = matches,
+                                 .decodes = decodes,
+                                 .remembers = losses.memory.weight > 0});
 }
 
 Stage1Model::Gates Stage1Model::gates() const {
   std::vector<at::Tensor> text, image;
-  fusion::FusionTower tower = fusion_;  // a holder: the same tower
-  for (std::int64_t level = 0; level < fusion_->levels(); ++level) {
-    text.push_back(tower->text_cross_attention(level).gate.detach());
-    image.push_back(tower->image_block(level).cross_attention->gate.detach());
+  for (std::int64_t level = 0; level < parts_->fusion->levels(); ++level) {
+    text.push_back(parts_->fusion->text_cross_attention(level).gate.detach());
+    image.push_back(parts_->fusion->image_block(level).cross_attention->gate.detach());
   }
   return {at::cat(text), at::cat(image)};
 }
 
+bool Stage1Model::has_lora() const { return parts_->lora.has_value(); }
+
 void Stage1Model::set_lora_trainable(bool trainable) {
-  if (lora_) vision::set_lora_trainable(*vision_, *lora_, trainable);
+  if (parts_->lora) vision::set_lora_trainable(*parts_->vision, *parts_->lora, trainable);
 }
 
 void Stage1Model::set_training(bool training) {
-  train(training);
+  module_->train(training);
   bool encoder_trains = false;
-  for (const at::Tensor& parameter : vision_->parameters()) encoder_trains |= parameter.requires_grad();
-  if (!encoder_trains) vision_->eval();
+  for (const at::Tensor& parameter : parts_->vision->parameters())
+    encoder_trains |= parameter.requires_grad();
+  if (!encoder_trains) parts_->vision->eval();
 }
+
+bool Stage1Model::is_training() const { return module_->is_training(); }
+
+void Stage1Model::to(c10::Device device) { module_->to(device); }
+
+torch::nn::Module& Stage1Model::module() const { return *module_; }
+
+std::vector<at::Tensor> Stage1Model::parameters() const { return module_->parameters(); }
 
 std::vector<NamedParameter> Stage1Model::named_parts() const {
   std::vector<NamedParameter> list;
-  for (const auto& item : named_parameters()) {
+  for (const auto& item : module_->named_parameters()) {
     const bool is_lora = beside_adapters_.count(item.key()) != 0;
     list.push_back({item.key(), item.value(), is_lora ? Part::kLora : part_of(item.key())});
   }
@@ -229,10 +271,16 @@ std::vector<NamedParameter> Stage1Model::named_parts() const {
 
 std::int64_t Stage1Model::trainable_parameters() const {
   std::int64_t count = 0;
-  for (const at::Tensor& parameter : parameters()) {
+  for (const at::Tensor& parameter : module_->parameters()) {
     if (parameter.requires_grad()) count += parameter.numel();
   }
   return count;
 }
+
+vision::VisionEncoder& Stage1Model::vision() const { return *parts_->vision; }
+language::LanguageModel Stage1Model::language() const { return parts_->language; }
+fusion::FusionTower Stage1Model::fusion() const { return parts_->fusion; }
+const std::optional<vision::LoraOptions>& Stage1Model::lora() const { return parts_->lora; }
+TrainableChoice Stage1Model::trainable() const { return parts_->trainable; }
 
 }  // namespace tessera::model

@@ -1,8 +1,10 @@
 #pragma once
 
-#include <torch/nn/module.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <set>
@@ -10,20 +12,29 @@
 #include <vector>
 
 #include "core/config.h"
-#include "core/device.h"
-#include "fusion/fusion_tower.h"
-#include "fusion/itc_poolers.h"
-#include "fusion/match_head.h"
-#include "fusion/token_projections.h"
-#include "language/decode_step.h"
-#include "language/language_model.h"
+#include "fusion/fusion_inputs.h"
 #include "language/tokenizer.h"
-#include "losses/itc.h"
-#include "memory/episodic_memory.h"
-#include "memory/pair_code.h"
-#include "vision/compressor.h"
-#include "vision/encoder.h"
-#include "vision/lora.h"
+#include "model/features.h"
+
+// The modules stand in model/stage1_parts.h: most of what uses a model uses none of them, and their headers
+// take longer to compile than most sources.
+namespace torch::nn {
+class Module;
+}
+namespace tessera::fusion {
+class FusionTower;
+}
+namespace tessera::language {
+class DecodeStep;
+class LanguageModel;
+}  // namespace tessera::language
+namespace tessera::memory {
+class EpisodicMemory;
+}
+namespace tessera::vision {
+class VisionEncoder;
+struct LoraOptions;
+}  // namespace tessera::vision
 
 namespace tessera::model {
 
@@ -44,51 +55,17 @@ struct NamedParameter {
   Part part;
 };
 
-/// B images after the passes that no text takes part in.
-struct ImageFeatures {
-  at::Tensor tokens;    ///< [B, 1+P, D] compressed tokens, [CLS] first, registers left out
-  at::Tensor attended;  ///< [B, 1+P, D] these after the first level's self-attention
-  std::vector<at::Tensor>
-      states;            ///< M+1 of [B, 1+P, D]: what each level reads, then the image blocks' output
-  at::Tensor embedding;  ///< [B, E] float32, L2-normalised: ITC's
-};
-
-/// B texts after the passes that no image takes part in, bidirectional.
-struct TextFeatures {
-  at::Tensor input_ids;       ///< [B, T] int64
-  at::Tensor attention_mask;  ///< [B, T] bool
-  at::Tensor lower;           ///< [B, T, C] below the first fused layer
-  at::Tensor attended;        ///< [B, T, C] this after the first fused layer's self-attention
-  at::Tensor hidden_states;   ///< [B, T, C] after the final norm
-  at::Tensor embedding;       ///< [B, E] float32, L2-normalised: ITC's
-};
-
-/// The parts that a model is composed of; see model/build.h for making them from a configuration or a
-/// checkpoint.
-struct Stage1Parts {
-  std::shared_ptr<vision::VisionEncoder> vision;
-  vision::FeatureCompressor compressor{nullptr};
-  language::LanguageModel language{nullptr};
-  fusion::FusionTower fusion{nullptr};
-  fusion::ItcPoolers poolers{nullptr};
-  fusion::TokenProjections token_projections{nullptr};
-  fusion::MatchHead match_head{nullptr};
-  memory::PairCode pair_code{nullptr};
-  memory::EpisodicMemory memory{nullptr};
-  std::shared_ptr<losses::Temperature> itc_temperature;
-  std::shared_ptr<losses::Temperature> maxsim_temperature;
-  std::vector<double> image_mean;
-  std::vector<double> image_std;
-  TrainableChoice trainable = TrainableChoice::kLora;
-  std::optional<vision::LoraOptions> lora;  ///< set where the backbone carries adapters
-};
+struct Stage1Parts;
 
 /// The vision-language model: DINOv2 with LoRA → compressor → image blocks on one side, a language model on
 /// the other, joined by FIBER's gated cross-attention; heads for contrast, late interaction and matching; an
 /// episodic memory of pairs. One method a pass (docs/model.md). Depends on nothing of training.
-class Stage1Model : public torch::nn::Module {
+class Stage1Model {
  public:
   explicit Stage1Model(Stage1Parts parts);
+  ~Stage1Model();
+  Stage1Model(const Stage1Model&) = delete;
+  Stage1Model& operator=(const Stage1Model&) = delete;
 
   /// The encoder's tokens, [B, 1+P, width], [CLS] first, registers left out. @param pixels [B, 3, H, W] uint8
   /// RGB
@@ -107,12 +84,8 @@ class Stage1Model : public torch::nn::Module {
   at::Tensor lower_text(const language::TokenBatch& tokens);
 
   /// What MaxSim compares: [B, P, S] and [B, T, S] float32, rows of length 1.
-  at::Tensor patch_embeddings(const ImageFeatures& image) {
-    return token_projections_->patches(image.states.back());
-  }
-  at::Tensor token_embeddings(const TextFeatures& text) {
-    return token_projections_->text_tokens(text.hidden_states);
-  }
+  at::Tensor patch_embeddings(const ImageFeatures& image);
+  at::Tensor token_embeddings(const TextFeatures& text);
 
   /// The fused pass over N pairs of I images and J texts, and the matching head.
   /// @param image_tokens   [I, 1+P, D] compressed tokens
@@ -140,27 +113,21 @@ class Stage1Model : public torch::nn::Module {
   /// Token by token, with cached keys and values of both text and image.
   std::unique_ptr<language::DecodeStep> decoder(const fusion::CaptionCondition& condition);
 
-  /// What codes of pairs are made of: the pooled vectors of both sides, without gradient.
-  struct PairVectors {
-    at::Tensor image;  ///< [B, 2D], undefined where no row has one
-    at::Tensor text;   ///< [B, C], likewise
-  };
+  /// What codes of pairs are made of.
   /// @param image, text null where no row has one
   PairVectors pair_vectors(const ImageFeatures* image, const TextFeatures* text) const;
   /// Codes of B pairs for the episodic memory; rows may lack one of the two.
   /// @param has_image, has_text [B] bool; undefined: every row has what is given
   /// @return [B, code size]
   at::Tensor pair_codes(const PairVectors& pairs, const at::Tensor& has_image = {},
-                        const at::Tensor& has_text = {}) {
-    return pair_code_->forward(pairs.image, pairs.text, has_image, has_text);
-  }
+                        const at::Tensor& has_text = {});
   /// Takes pairs into the moments that codes are standardised by (memory/pair_code.h).
-  void observe_pairs(const PairVectors& pairs) { pair_code_->observe(pairs.image, pairs.text); }
-  memory::EpisodicMemory memory() const { return memory_; }
+  void observe_pairs(const PairVectors& pairs);
+  memory::EpisodicMemory memory() const;
 
   /// Softmax temperatures τ, 0-dim float32.
-  at::Tensor itc_temperature() { return itc_temperature_->value(); }
-  at::Tensor maxsim_temperature() { return maxsim_temperature_->value(); }
+  at::Tensor itc_temperature();
+  at::Tensor maxsim_temperature();
 
   /// Leaves without gradient what no loss with a weight above 0 reads, so that what counts as trainable does
   /// train. Hard negatives are drawn by ITC's embeddings; without ITC these stay as they were initialised.
@@ -168,12 +135,20 @@ class Stage1Model : public torch::nn::Module {
   /// Freezes or unfreezes the adapters. Frozen adapters get no gradient, and the encoder then runs without
   /// recording one.
   void set_lora_trainable(bool trainable);
-  bool has_lora() const { return lora_.has_value(); }
+  bool has_lora() const;
 
   /// Training mode with what is frozen in evaluation mode: no dropout runs inside a frozen encoder.
   void set_training(bool training);
+  bool is_training() const;
 
-  /// Every parameter once, in the order of registration, with its part.
+  /// Moves every parameter and buffer.
+  void to(c10::Device device);
+
+  /// The parts as one tree, whose parameters and buffers are named "PART.…".
+  torch::nn::Module& module() const;
+  /// Every parameter once, in the order of registration.
+  std::vector<at::Tensor> parameters() const;
+  /// The same with name and part.
   std::vector<NamedParameter> named_parts() const;
   /// Number of parameters that get a gradient.
   std::int64_t trainable_parameters() const;
@@ -184,30 +159,19 @@ class Stage1Model : public torch::nn::Module {
   };
   Gates gates() const;
 
-  vision::VisionEncoder& vision() const { return *vision_; }
-  language::LanguageModel language() const { return language_; }
-  fusion::FusionTower fusion() const { return fusion_; }
-  const std::optional<vision::LoraOptions>& lora() const { return lora_; }
-  TrainableChoice trainable() const { return trainable_; }
+  vision::VisionEncoder& vision() const;
+  language::LanguageModel language() const;
+  fusion::FusionTower fusion() const;
+  const std::optional<vision::LoraOptions>& lora() const;
+  TrainableChoice trainable() const;
 
  private:
   bool encoder_needs_gradient() const;
 
-  std::shared_ptr<vision::VisionEncoder> vision_;
-  vision::FeatureCompressor compressor_{nullptr};
-  language::LanguageModel language_{nullptr};
-  fusion::FusionTower fusion_{nullptr};
-  fusion::ItcPoolers poolers_{nullptr};
-  fusion::TokenProjections token_projections_{nullptr};
-  fusion::MatchHead match_head_{nullptr};
-  memory::PairCode pair_code_{nullptr};
-  memory::EpisodicMemory memory_{nullptr};
-  std::shared_ptr<losses::Temperature> itc_temperature_;
-  std::shared_ptr<losses::Temperature> maxsim_temperature_;
-  at::Tensor pixel_scale_;   ///< [1,3,1,1], 1 / (255 std)
-  at::Tensor pixel_offset_;  ///< [1,3,1,1], −mean / std
-  TrainableChoice trainable_;
-  std::optional<vision::LoraOptions> lora_;
+  std::unique_ptr<Stage1Parts> parts_;
+  std::shared_ptr<torch::nn::Module> module_;  ///< that the parts are registered with
+  at::Tensor pixel_scale_;                     ///< [1,3,1,1], 1 / (255 std)
+  at::Tensor pixel_offset_;                    ///< [1,3,1,1], −mean / std
   /// Biases and whole modules of the backbone that the adapter's options let train with it.
   std::set<std::string> beside_adapters_;
 };

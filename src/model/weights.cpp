@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/finite.h"
@@ -13,6 +15,8 @@
 #include "core/utf8.h"
 #include "core/weights_file.h"
 #include "language/huggingface_export.h"
+#include "language/language_model.h"
+#include "model/stage1_model.h"
 #include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
 #include "vision/peft_files.h"

@@ -6,7 +6,10 @@
 #include "core/config.h"
 #include "language/tokenizer.h"
 #include "model/build.h"
-#include "model/stage1_model.h"
+
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::vision {
 class Dinov2Model;

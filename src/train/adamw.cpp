@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "core/archive.h"
 #include "core/error.h"
 
 namespace tessera::train {

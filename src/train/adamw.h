@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "core/archive.h"
+namespace tessera {
+class Archive;
+}
 
 namespace tessera::train {
 

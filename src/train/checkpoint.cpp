@@ -3,9 +3,17 @@
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 
+#include <nlohmann/json.hpp>
+
 #include "core/archive.h"
+#include "core/config.h"
 #include "core/error.h"
+#include "language/tokenizer.h"
+#include "model/build.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
+#include "train/adamw.h"
+#include "train/training_step.h"
 
 namespace tessera::train {
 

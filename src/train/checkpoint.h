@@ -1,19 +1,28 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
+#include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
-#include "core/config.h"
-#include "core/device.h"
-#include "language/tokenizer.h"
-#include "model/build.h"
-#include "model/stage1_model.h"
-#include "train/adamw.h"
 #include "train/phase_schedule.h"
-#include "train/training_step.h"
 
+namespace tessera {
+struct Config;
+}
+namespace tessera::language {
+class Tokenizer;
+}
+namespace tessera::model {
+struct BackboneSource;
+class Stage1Model;
+}  // namespace tessera::model
 namespace tessera::train {
+
+class AdamW;
+class TrainingStep;
 
 /// The training data as a run counts through it: what tells whether a position in it still means the same.
 struct DataMark {

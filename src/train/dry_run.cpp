@@ -3,6 +3,7 @@
 #include "core/device.h"
 #include "model/build.h"
 #include "model/parameter_table.h"
+#include "model/stage1_model.h"
 #include "train/memory_estimate.h"
 #include "train/phase_schedule.h"
 #include "train/trainer.h"

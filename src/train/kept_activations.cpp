@@ -6,6 +6,10 @@
 #include <array>
 #include <string>
 
+#include "core/config.h"
+#include "fusion/fusion_tower.h"
+#include "language/language_model.h"
+#include "model/stage1_model.h"
 #include "ops/attention_kernel.h"
 #include "ops/feed_forward.h"
 #include "vision/dinov2.h"

@@ -1,8 +1,13 @@
 #pragma once
 
-#include "core/config.h"
 #include "core/device.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Config;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 

@@ -4,7 +4,13 @@
 
 #include <algorithm>
 
+#include "core/config.h"
+#include "core/device.h"
+#include "fusion/fusion_tower.h"
+#include "language/language_model.h"
+#include "model/stage1_model.h"
 #include "train/kept_activations.h"
+#include "vision/encoder.h"
 #include "vision/linear.h"
 
 namespace tessera::train {

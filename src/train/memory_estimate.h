@@ -1,8 +1,12 @@
 #pragma once
 
-#include "core/config.h"
-#include "core/device.h"
-#include "model/stage1_model.h"
+namespace tessera {
+struct Compute;
+struct Config;
+}  // namespace tessera
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 

@@ -3,7 +3,10 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
+#include "core/config.h"
 #include "core/random.h"
+#include "memory/episodic_memory.h"
+#include "model/stage1_model.h"
 
 namespace tessera::train {
 
@@ -42,7 +45,7 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 }
 
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
-                              const model::Stage1Model::PairVectors& pairs, const at::Tensor& image_ids) {
+                              const model::PairVectors& pairs, const at::Tensor& image_ids) {
   const c10::NoGradGuard no_grad;
   const std::int64_t episodes = pairs.image.size(0) / memory.episode;
   const auto in_episodes = [&](const at::Tensor& rows) {

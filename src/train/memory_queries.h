@@ -4,8 +4,14 @@
 
 #include <cstdint>
 
-#include "core/config.h"
-#include "model/stage1_model.h"
+#include "model/features.h"
+
+namespace tessera {
+struct MemoryConfig;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 
@@ -37,6 +43,6 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 /// @param image_ids [B] int64 on their device; a batch may hold an image several times
 /// @return [E, code_size], E the pairs in whole episodes
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
-                              const model::Stage1Model::PairVectors& pairs, const at::Tensor& image_ids);
+                              const model::PairVectors& pairs, const at::Tensor& image_ids);
 
 }  // namespace tessera::train

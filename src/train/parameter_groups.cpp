@@ -3,6 +3,9 @@
 #include <map>
 #include <utility>
 
+#include "core/config.h"
+#include "model/stage1_model.h"
+
 namespace tessera::train {
 
 double peak_learning_rate(model::Part part, const ScheduleConfig& schedule) {

@@ -2,9 +2,16 @@
 
 #include <vector>
 
-#include "core/config.h"
-#include "model/stage1_model.h"
 #include "train/adamw.h"
+
+namespace tessera {
+struct OptimizerConfig;
+struct ScheduleConfig;
+}  // namespace tessera
+namespace tessera::model {
+enum class Part;
+class Stage1Model;
+}  // namespace tessera::model
 
 namespace tessera::train {
 

@@ -1,6 +1,7 @@
 #include "train/rate_clock.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace tessera::train {
 

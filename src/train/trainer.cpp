@@ -3,9 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "model/parameter_table.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "train/loss_starts.h"
 #include "train/parameter_groups.h"

@@ -17,6 +17,7 @@
 #include "data/webdataset.h"
 #include "language/tokenizer.h"
 #include "model/build.h"
+#include "train/adamw.h"
 #include "train/checkpoint.h"
 #include "train/deferred_metrics.h"
 #include "train/observer.h"

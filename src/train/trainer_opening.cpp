@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "model/parameter_table.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "train/run_log.h"
 #include "train/trainer.h"

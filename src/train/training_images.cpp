@@ -4,8 +4,12 @@
 
 #include <set>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "data/image_transform.h"
+#include "data/webdataset.h"
+#include "model/stage1_model.h"
+#include "vision/encoder.h"
 
 namespace tessera::train {
 

@@ -1,15 +1,23 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "core/random.h"
-#include "data/webdataset.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Config;
+}
+namespace tessera::data {
+class WebDataset;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 

@@ -6,17 +6,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "core/archive.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "data/loader.h"
+#include "data/webdataset.h"
 #include "language/next_token_loss.h"
 #include "losses/itc.h"
 #include "losses/itm.h"
 #include "losses/maxsim_loss.h"
+#include "memory/episodic_memory.h"
 #include "memory/memory_losses.h"
+#include "model/stage1_model.h"
 #include "train/loss_starts.h"
 #include "train/memory_queries.h"
 #include "train/training_images.h"
+#include "vision/encoder.h"
 
 namespace tessera::train {
 

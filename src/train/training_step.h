@@ -3,26 +3,34 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "core/archive.h"
 #include "core/collectives.h"
 #include "core/config.h"
 #include "core/device.h"
-#include "core/logging.h"
-#include "data/loader.h"
-#include "data/webdataset.h"
+#include "fusion/fusion_inputs.h"
 #include "language/tokenizer.h"
 #include "losses/hard_negatives.h"
 #include "losses/itc_queue.h"
 #include "losses/itm.h"
 #include "losses/staleness.h"
-#include "model/stage1_model.h"
+#include "model/features.h"
 #include "train/memory_queries.h"
+
+namespace tessera {
+class Archive;
+}
+namespace tessera::data {
+struct Batch;
+class WebDataset;
+}  // namespace tessera::data
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 
@@ -76,7 +84,7 @@ class TrainingStep {
     model::TextFeatures text;  ///< undefined where captions are all that is trained on
     at::Tensor
         causal_text;  ///< unconditioned_text, for captions and memory; undefined where neither is trained
-    model::Stage1Model::PairVectors pair_vectors;  ///< undefined without the memory
+    model::PairVectors pair_vectors;  ///< undefined without the memory
     std::optional<losses::QueueView> queue;
 
     std::int64_t size() const { return image_ids.size(0); }
@@ -130,8 +138,8 @@ class TrainingStep {
   std::int64_t captions_cut_ = 0;  ///< to language.max_tokens, by this process
 
   // What the last batch leaves until its update is done.
-  losses::QueueEntries last_;                     ///< enters the queue
-  model::Stage1Model::PairVectors pair_vectors_;  ///< to be observed by the pair code after the update
+  losses::QueueEntries last_;        ///< enters the queue
+  model::PairVectors pair_vectors_;  ///< to be observed by the pair code after the update
 };
 
 }  // namespace tessera::train

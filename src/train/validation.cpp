@@ -1,9 +1,16 @@
 #include "train/validation.h"
 
+#include <nlohmann/json.hpp>
+
+#include "core/config.h"
+#include "core/device.h"
 #include "core/files.h"
 #include "data/loader.h"
+#include "data/webdataset.h"
 #include "eval/encode.h"
 #include "eval/retrieval.h"
+#include "language/tokenizer.h"
+#include "model/stage1_model.h"
 
 namespace tessera::train {
 

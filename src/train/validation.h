@@ -3,16 +3,25 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
-#include "core/config.h"
-#include "core/device.h"
 #include "core/logging.h"
-#include "data/webdataset.h"
-#include "language/tokenizer.h"
-#include "model/stage1_model.h"
+
+namespace tessera {
+struct Compute;
+struct Config;
+}  // namespace tessera
+namespace tessera::data {
+class WebDataset;
+}
+namespace tessera::language {
+class Tokenizer;
+}
+namespace tessera::model {
+class Stage1Model;
+}
 
 namespace tessera::train {
 

@@ -8,6 +8,7 @@
 
 #include <stdexcept>
 
+#include "core/config.h"
 #include "core/error.h"
 
 namespace tessera {

@@ -6,10 +6,14 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/logging.h"
+#include "data/loader.h"
+#include "data/webdataset.h"
 #include "eval/encode.h"
 #include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"

@@ -5,17 +5,24 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <nlohmann/json.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <set>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "data/loader.h"
 #include "data/scene_judge.h"
 #include "data/tar_writer.h"
+#include "data/webdataset.h"
+#include "eval/encode.h"
 #include "eval/pair_scores.h"
-#include "fusion/match_head.h"
+#include "eval/rerank.h"
+#include "fusion/match_scores.h"
 #include "inference/generate_captions.h"
 #include "losses/maxsim.h"
+#include "model/stage1_model.h"
 #include "tests/inference/open_model.h"
 
 namespace tessera::eval {

@@ -1,5 +1,6 @@
 #include "fusion/match_head.h"
 
+#include "fusion/match_scores.h"
 #include "tests/fusion/small_tower.h"
 
 namespace tessera::fusion {

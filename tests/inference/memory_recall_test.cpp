@@ -13,6 +13,7 @@
 #include "core/logging.h"
 #include "data/loader.h"
 #include "model/code_fingerprint.h"
+#include "model/stage1_model.h"
 #include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
 

@@ -5,8 +5,11 @@
 #include <memory>
 #include <string>
 
+#include "core/config.h"
 #include "inference/trained_model.h"
+#include "language/tokenizer.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "tests/train/small_run.h"
 
 namespace tessera::inference {

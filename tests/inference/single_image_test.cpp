@@ -8,13 +8,14 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "fusion/match_head.h"
+#include "fusion/match_scores.h"
 #include "inference/encode_inputs.h"
 #include "inference/explanation.h"
 #include "inference/generate_captions.h"
 #include "inference/match_texts.h"
 #include "inference/word_spans.h"
 #include "losses/maxsim.h"
+#include "model/stage1_model.h"
 #include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "core/archive.h"
 #include "core/error.h"
 #include "losses/itc_queue.h"
 #include "tests/losses/fake_ranks.h"

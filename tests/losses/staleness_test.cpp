@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "core/archive.h"
 #include "core/error.h"
 #include "losses/itc_queue.h"
 #include "tests/core/error_of.h"

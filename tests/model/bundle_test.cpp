@@ -7,15 +7,19 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "language/tokenizer_training.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/model/small_config.h"
+#include "vision/dinov2.h"
 #include "vision/dinov2_weights.h"
+#include "vision/lora.h"
 
 namespace tessera::model {
 namespace {

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "core/config.h"
 #include "core/error.h"
+#include "language/decode_step.h"
 #include "model/build.h"
 #include "model/parameter_table.h"
+#include "model/stage1_parts.h"
 #include "tests/model/small_config.h"
 
 namespace tessera::model {
@@ -77,8 +80,8 @@ TEST(Stage1Model, EveryParameterHasAPartAndTheSeedDecidesItsValue) {
   const auto other = build_model(other_config, std::nullopt).model;
   std::int64_t count = 0;
   bool differs = false;
-  const auto same = again->named_parameters();
-  const auto different = other->named_parameters();
+  const auto same = again->module().named_parameters();
+  const auto different = other->module().named_parameters();
   for (const NamedParameter& parameter : model->named_parts()) {
     count += parameter.tensor.numel();
     EXPECT_TRUE(torch::equal(parameter.tensor, same[parameter.name])) << parameter.name;
@@ -192,8 +195,8 @@ TEST(Stage1Model, AHeadOfItsOwnTrainsOnlyWhereTokensArePredicted) {
     const auto model =
         assemble_model(config, vision, built.model->lora(), language::LanguageModel(untied, 1));
     model->freeze_unused(config.losses);
-    EXPECT_EQ(model->named_parameters()["language.lm_head.weight"].requires_grad(), decodes);
-    EXPECT_TRUE(model->named_parameters()["language.model.embed_tokens.weight"].requires_grad());
+    EXPECT_EQ(model->module().named_parameters()["language.lm_head.weight"].requires_grad(), decodes);
+    EXPECT_TRUE(model->module().named_parameters()["language.model.embed_tokens.weight"].requires_grad());
   }
 }
 

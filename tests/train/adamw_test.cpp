@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/archive.h"
 #include "core/error.h"
 
 namespace tessera::train {

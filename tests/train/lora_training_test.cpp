@@ -4,6 +4,7 @@
 #include "core/files.h"
 #include "model/bundle.h"
 #include "model/parameter_table.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "tests/core/error_of.h"
 #include "tests/train/runs.h"

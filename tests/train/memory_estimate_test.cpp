@@ -9,8 +9,13 @@
 
 #include "core/archive.h"
 #include "core/collectives.h"
+#include "core/config.h"
+#include "core/device.h"
 #include "core/logging.h"
+#include "data/loader.h"
+#include "data/webdataset.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "tests/core/peak_bytes.h"
 #include "tests/train/small_run.h"
 #include "train/training_step.h"

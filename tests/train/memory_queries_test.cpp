@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "core/config.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "tests/model/small_config.h"
 
 namespace tessera::train {

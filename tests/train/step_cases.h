@@ -11,8 +11,13 @@
 #include <vector>
 
 #include "core/collectives.h"
+#include "core/config.h"
+#include "core/device.h"
 #include "data/loader.h"
+#include "data/webdataset.h"
+#include "language/tokenizer.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "train/training_step.h"
 
 namespace tessera::train {

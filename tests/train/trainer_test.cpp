@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
@@ -13,9 +14,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "model/parameter_table.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "tests/train/runs.h"
 #include "tests/train/small_run.h"
+#include "train/adamw.h"
 
 namespace tessera::train {
 namespace {
@@ -276,7 +279,7 @@ TEST_F(TrainerTest, ResumeKeepsTheWeightsAndTellsWhatHasChanged) {
   TrainerOptions options = kQuiet;
   options.resume = "latest";
   Trainer trainer(config, options);
-  const auto expected = before.model->named_parameters();
+  const auto expected = before.model->module().named_parameters();
   for (const auto& parameter : trainer.model().named_parts()) {
     EXPECT_TRUE(torch::equal(parameter.tensor, expected[parameter.name])) << parameter.name;
   }
@@ -292,7 +295,7 @@ TEST_F(TrainerTest, InitFromTakesOverAnotherRunsWeights) {
   config.init_from = (small_->run_folder("source") / "checkpoints" / "latest").string();
   Trainer trainer(config, kQuiet);
   const model::LoadedModel source = model::load_model(config.init_from);
-  const auto expected = source.model->named_parameters();
+  const auto expected = source.model->module().named_parameters();
   for (const auto& parameter : trainer.model().named_parts()) {
     EXPECT_TRUE(torch::equal(parameter.tensor, expected[parameter.name])) << parameter.name;
   }
@@ -311,8 +314,8 @@ TEST_F(TrainerTest, FullTrainingHasOnePhaseAndExportsItsBackbone) {
   EXPECT_EQ(train(next).steps, 24);
   // The trained backbone is in the checkpoint itself.
   const model::LoadedModel loaded = model::load_model(small_->run_folder("full") / "checkpoints" / "latest");
-  const auto trained = trainer.model().named_parameters();
-  for (const auto& item : loaded.model->named_parameters()) {
+  const auto trained = trainer.model().module().named_parameters();
+  for (const auto& item : loaded.model->module().named_parameters()) {
     EXPECT_TRUE(torch::equal(item.value(), trained[item.key()])) << item.key();
   }
 }

@@ -9,7 +9,9 @@
 #include <set>
 
 #include "language/next_token_loss.h"
+#include "memory/episodic_memory.h"
 #include "model/build.h"
+#include "model/stage1_model.h"
 #include "tests/train/small_run.h"
 #include "tests/train/step_cases.h"
 #include "tests/train/thread_ranks.h"
@@ -470,7 +472,7 @@ TEST_F(TrainingStepTest, Bfloat16WithAQueueStaysCloseAndFinite) {
         }
       }
       losses[dtype].push_back(output.loss.item<double>());
-      model->zero_grad();
+      model->module().zero_grad();
       output.loss.backward();
       const torch::NoGradGuard no_grad;
       for (at::Tensor& parameter : model->parameters()) {

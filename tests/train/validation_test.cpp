@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "model/stage1_model.h"
 #include "tests/core/error_of.h"
 #include "tests/train/broken_pictures.h"
 #include "tests/train/runs.h"
