@@ -13,7 +13,7 @@
 #include "core/files.h"
 #include "core/logging.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/open_source.h"
 #include "eval/encode.h"
 #include "eval/report.h"
 #include "eval/suites.h"
@@ -85,7 +85,7 @@ class Evaluation {
     if (config.data.validation.empty()) {
       throw ConfigError("the model's configuration names no data.validation; give shards with --data");
     }
-    const auto dataset = data::WebDataset::open(config.data.validation, logger_);
+    const auto dataset = data::open_source(config.data.validation, config.data, logger_);
     data::EvalLoader loader(dataset, eval::eval_loader_options(config), logger_);
     const eval::EncodedSet set =
         eval::encode_set(evaluated_.model, evaluated_.tokenizer, loader, evaluated_.compute,

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 #include "model/stage1_model.h"
 #include "train/parameter_groups.h"
 #include "train/training_images.h"
@@ -45,7 +46,7 @@ StepUnderTest::StepUnderTest(const Config& config, BenchPhase phase, std::int64_
       tokenizer_(language::Tokenizer::load(config.language.tokenizer)) {
   const Logger logger = make_logger({}, /*terminal=*/false);
   if (config_.data.train.empty()) throw ConfigError("data.train: no training data is named");
-  data_ = data::WebDataset::open(config_.data.train, logger);
+  data_ = data::open_source(config_.data.train, config_.data, logger);
   built_ = model::build_model(config_, tokenizer_.vocab_size());
   at::manual_seed(static_cast<std::uint64_t>(config_.run.seed));
   built_.model->to(compute_.device);

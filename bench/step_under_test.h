@@ -8,7 +8,7 @@
 #include "core/config.h"
 #include "core/device.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "language/tokenizer.h"
 #include "losses/itc_queue.h"
 #include "model/build.h"
@@ -59,7 +59,7 @@ class StepUnderTest {
   Compute compute_;
   SingleProcess collectives_;
   language::Tokenizer tokenizer_;
-  std::shared_ptr<const data::WebDataset> data_;
+  std::shared_ptr<const data::Source> data_;
   model::BuiltModel built_;
   std::unique_ptr<train::TrainingStep> training_step_;
   std::unique_ptr<train::AdamW> optimizer_;

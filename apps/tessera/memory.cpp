@@ -17,7 +17,7 @@
 #include "core/text_file.h"
 #include "core/utf8.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/open_source.h"
 #include "eval/distinct_images.h"
 #include "eval/encode.h"
 #include "inference/encode_inputs.h"
@@ -112,7 +112,7 @@ class PairWriter {
   /// Every image (image_id) once, with the first of its captions, under its sample's key.
   void add_shards(const Words& shards, std::int64_t limit) {
     const Logger logger = make_logger({});
-    data::EvalLoader loader(data::WebDataset::open(shards, logger),
+    data::EvalLoader loader(data::open_source(shards, evaluated_.config.data, logger),
                             eval::eval_loader_options(evaluated_.config), logger);
     eval::DistinctImages distinct;
     for (std::int64_t seen = 0; seen < limit;) {

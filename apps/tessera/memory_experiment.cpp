@@ -7,7 +7,7 @@
 #include "core/files.h"
 #include "core/logging.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/open_source.h"
 #include "eval/encode.h"
 #include "eval/memory_experiment.h"
 #include "model_tool.h"
@@ -49,7 +49,7 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
   const eval::MemoryExperimentOptions experiment{count_of(*values, "pairs", 2), count_of(*values, "draws", 1),
                                                  (*values)["seed"].as<std::uint64_t>()};
   const Logger logger = make_logger({});
-  const auto dataset = data::WebDataset::open(shards, logger);
+  const auto dataset = data::open_source(shards, config.data, logger);
   data::EvalLoader loader(dataset, eval::eval_loader_options(config), logger);
   nlohmann::json figures = eval::memory_experiment(model.evaluated(), *dataset, loader, experiment);
   figures["model"] = fs::canonical(model.folder).string();

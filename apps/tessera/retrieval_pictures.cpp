@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 #include "eval/encode.h"
 #include "inference/contact_sheet.h"
 #include "model_tool.h"
@@ -28,7 +29,7 @@ struct ShownSet {
 
 ShownSet read_set(const inference::TrainedModel& evaluated, std::size_t shown) {
   const Logger logger = make_logger({});
-  const auto dataset = data::WebDataset::open(evaluated.config.data.validation, logger);
+  const auto dataset = data::open_source(evaluated.config.data.validation, evaluated.config.data, logger);
   const data::EvalLoaderOptions loader_options = eval::eval_loader_options(evaluated.config);
   ShownSet set;
   data::EvalLoader loader(dataset, loader_options, logger);

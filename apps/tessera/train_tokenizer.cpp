@@ -6,7 +6,7 @@
 #include "core/logging.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
-#include "data/webdataset.h"
+#include "data/open_source.h"
 #include "language/tokenizer_training.h"
 #include "tessera/commands.h"
 
@@ -22,7 +22,7 @@ std::vector<std::string> words(const options::variables_map& values, const char*
 void add_captions(const std::vector<std::string>& patterns, std::vector<std::string>& sentences) {
   if (patterns.empty()) return;
   const Logger logger = make_logger({});
-  const auto dataset = data::WebDataset::open(patterns, logger);
+  const auto dataset = data::open_source(patterns, DataConfig{}, logger);
   std::int64_t broken = 0;
   for (std::int64_t i = 0; i < dataset->size(); ++i) {
     try {

@@ -16,15 +16,15 @@ constexpr std::size_t kKeysNamed = 5;
 
 }  // namespace
 
-BrokenSampleCount::BrokenSampleCount(const WebDataset& dataset, double max_fraction, Logger logger)
-    : dataset_size_(dataset.size() + dataset.damage().incomplete_samples),
-      incomplete_(dataset.damage().incomplete_samples),
+BrokenSampleCount::BrokenSampleCount(const Source& source, double max_fraction, Logger logger)
+    : source_size_(source.size() + source.damage().incomplete_samples),
+      incomplete_(source.damage().incomplete_samples),
       max_fraction_(max_fraction),
       logger_(std::move(logger)),
-      first_keys_(dataset.damage().first_keys) {
-  // The shards have been read to their ends, so what is incomplete is judged against all of them.
-  if (static_cast<double>(incomplete_) > max_fraction_ * static_cast<double>(dataset_size_)) {
-    fail("{} of {} samples are incomplete, {}", incomplete_, dataset_size_, more_than_allowed());
+      first_keys_(source.damage().first_keys) {
+  // The source has been looked through, so what is incomplete is judged against all of them.
+  if (static_cast<double>(incomplete_) > max_fraction_ * static_cast<double>(source_size_)) {
+    fail("{} of {} samples are incomplete, {}", incomplete_, source_size_, more_than_allowed());
   }
 }
 
@@ -49,15 +49,14 @@ void BrokenSampleCount::account(const std::vector<BatchRow>& rows) {
 
 void BrokenSampleCount::check() const {
   const auto broken = static_cast<std::int64_t>(indices_.size());
-  const std::int64_t judged_over = std::min(dataset_size_, std::max(seen_, kJudgedOver));
+  const std::int64_t judged_over = std::min(source_size_, std::max(seen_, kJudgedOver));
   if (static_cast<double>(broken) <= max_fraction_ * static_cast<double>(judged_over)) return;
-  fail("{} broken samples among the {} seen, {}", broken, std::min(seen_, dataset_size_),
-       more_than_allowed());
+  fail("{} broken samples among the {} seen, {}", broken, std::min(seen_, source_size_), more_than_allowed());
 }
 
 std::int64_t BrokenSampleCount::longest_search() const {
   const auto allowed =
-      static_cast<std::int64_t>(max_fraction_ * static_cast<double>(std::min(dataset_size_, kJudgedOver)));
+      static_cast<std::int64_t>(max_fraction_ * static_cast<double>(std::min(source_size_, kJudgedOver)));
   return std::max(kShortestSearch, allowed + 1);
 }
 

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/mapped_file.h"
 #include "core/text_file.h"
-#include "data/shard_pattern.h"
+#include "data/file_pattern.h"
 
 namespace tessera::data {
 namespace {
@@ -42,7 +42,7 @@ std::vector<std::byte> ImageList::read(std::int64_t index) const {
 
 void ImageList::add(const std::string& word) {
   if (lower_extension(word) == "tar") {
-    for (const fs::path& shard : expand_shards({word})) add_tar(shard.string());
+    for (const fs::path& shard : expand_patterns({word})) add_tar(shard.string());
   } else if (fs::is_directory(word)) {
     add_folder(word);
   } else if (fs::exists(word)) {

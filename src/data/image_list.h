@@ -19,7 +19,7 @@ class ImageList {
   ///   a file
   ///   a folder         its .jpg, .jpeg, .png and .webp files, also in folders below, sorted by path; hidden
   ///                    ones (file_names.h) are passed over
-  ///   a .tar           the same of its members, in its order; with braces as in shard_pattern.h
+  ///   a .tar           the same of its members, in its order; with braces as in file_pattern.h
   ///   @FILE            a line of FILE for each of the above; empty lines are passed over. Where there is no
   ///                    FILE, the one of these that has @ in its name
   /// @throws Error naming what is absent, or holds no image

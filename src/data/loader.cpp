@@ -15,9 +15,9 @@ namespace {
 
 /// The sample's row without captions chosen: key, ids, all captions; its image goes to `pixels`.
 template <typename Transform>
-BatchRow load_row(const WebDataset& dataset, std::int64_t index, const Transform& transform) {
-  Sample sample = dataset.read(index);
-  const std::string name = fmt::format("{}: {}", sample.shard, sample.key);
+BatchRow load_row(const Source& source, std::int64_t index, const Transform& transform) {
+  Sample sample = source.read(index);
+  const std::string name = fmt::format("{}: {}", sample.file, sample.key);
   transform(decode_image(sample.image, name), name);
   BatchRow row;
   row.filled = true;
@@ -30,7 +30,7 @@ BatchRow load_row(const WebDataset& dataset, std::int64_t index, const Transform
 
 /// What it takes to make a training row, shared by the workers of an epoch.
 struct TrainingRows {
-  std::shared_ptr<const WebDataset> dataset;
+  std::shared_ptr<const Source> source;
   std::shared_ptr<const std::vector<std::int64_t>> order;
   std::uint64_t epoch;
   std::uint64_t seed;
@@ -42,7 +42,7 @@ struct TrainingRows {
   }
 
   BatchRow load(std::int64_t index, const at::Tensor& pixels) const {
-    BatchRow row = load_row(*dataset, index, [&](const cv::Mat& image, const std::string& name) {
+    BatchRow row = load_row(*source, index, [&](const cv::Mat& image, const std::string& name) {
       if (!augmentation.random_resized_crop) return resize_and_centre_crop(image, pixels, name);
       CounterRandom draw = random(RandomPurpose::kAugmentation, index);
       resized_crop(image, random_crop_box(image.rows, image.cols, augmentation, draw), pixels);
@@ -64,7 +64,7 @@ struct TrainingRows {
         row.broken = std::move(broken);
         return row;
       } catch (const Error& error) {
-        broken.push_back({index, dataset->key(index), error.what()});
+        broken.push_back({index, source->key(index), error.what()});
       }
     }
     fail("{} broken samples one after another, no sound one to take their place; the first is '{}': {}",
@@ -79,19 +79,19 @@ at::Tensor image_ids_of(const std::vector<BatchRow>& rows) {
   return at::tensor(ids, at::kLong);
 }
 
-SamplerOptions sampler_options(const WebDataset& dataset, const LoaderOptions& options) {
-  return {dataset.size(), options.batch_size, options.drop_last,
-          options.seed,   options.rank,       options.world_size};
+SamplerOptions sampler_options(const Source& source, const LoaderOptions& options) {
+  return {source.size(), options.batch_size, options.drop_last,
+          options.seed,  options.rank,       options.world_size};
 }
 
 }  // namespace
 
-TrainLoader::TrainLoader(std::shared_ptr<const WebDataset> dataset, const LoaderOptions& options,
+TrainLoader::TrainLoader(std::shared_ptr<const Source> source, const LoaderOptions& options,
                          const Logger& logger)
-    : dataset_(std::move(dataset)),
+    : source_(std::move(source)),
       options_(options),
-      sampler_(sampler_options(*dataset_, options)),
-      broken_(*dataset_, options.max_broken_fraction, logger),
+      sampler_(sampler_options(*source_, options)),
+      broken_(*source_, options.max_broken_fraction, logger),
       pipeline_({options.image_size, options.workers, options.prefetch_batches}) {}
 
 void TrainLoader::start_epoch(std::int64_t epoch, std::int64_t first_batch) {
@@ -101,7 +101,7 @@ void TrainLoader::start_epoch(std::int64_t epoch, std::int64_t first_batch) {
   plan.first_batch = first_batch;
   plan.end_batch = batches_per_epoch();
   plan.positions = [sampler = sampler_](std::int64_t batch) { return sampler.positions(batch); };
-  plan.fill = TrainingRows{dataset_,      sampler_.order(epoch), static_cast<std::uint64_t>(epoch),
+  plan.fill = TrainingRows{source_,       sampler_.order(epoch), static_cast<std::uint64_t>(epoch),
                            options_.seed, options_.augmentation, broken_.longest_search()};
   pipeline_.start(std::move(plan));
 }
@@ -121,32 +121,32 @@ std::optional<Batch> TrainLoader::next() {
   return batch;
 }
 
-EvalLoader::EvalLoader(std::shared_ptr<const WebDataset> dataset, const EvalLoaderOptions& options,
+EvalLoader::EvalLoader(std::shared_ptr<const Source> source, const EvalLoaderOptions& options,
                        const Logger& logger)
-    : dataset_(std::move(dataset)),
+    : source_(std::move(source)),
       options_(options),
-      broken_(*dataset_, options.max_broken_fraction, logger),
+      broken_(*source_, options.max_broken_fraction, logger),
       pipeline_({options.image_size, options.workers, options.prefetch_batches}) {
   TORCH_CHECK(options.batch_size > 0, "batch_size must be positive, got ", options.batch_size);
   start();
 }
 
 void EvalLoader::start() {
-  const std::int64_t size = dataset_->size();
+  const std::int64_t size = source_->size();
   const std::int64_t batch_size = options_.batch_size;
   BatchPlan plan;
   plan.end_batch = (size + batch_size - 1) / batch_size;
   plan.positions = [size, batch_size](std::int64_t batch) {
     return PositionRange{batch * batch_size, std::min(batch_size, size - batch * batch_size)};
   };
-  plan.fill = [dataset = dataset_](std::int64_t index, const at::Tensor& pixels) {
+  plan.fill = [source = source_](std::int64_t index, const at::Tensor& pixels) {
     try {
-      return load_row(*dataset, index, [&](const cv::Mat& image, const std::string& name) {
+      return load_row(*source, index, [&](const cv::Mat& image, const std::string& name) {
         resize_and_centre_crop(image, pixels, name);
       });
     } catch (const Error& error) {
       BatchRow row;
-      row.broken.push_back({index, dataset->key(index), error.what()});
+      row.broken.push_back({index, source->key(index), error.what()});
       return row;
     }
   };

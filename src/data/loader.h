@@ -13,7 +13,7 @@
 #include "data/batch_pipeline.h"
 #include "data/broken_samples.h"
 #include "data/sampler.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 
 namespace tessera::data {
 
@@ -46,7 +46,7 @@ struct LoaderOptions {
 class TrainLoader {
  public:
   /// @throws Error where the dataset is too small for one batch, or too much of it is incomplete
-  TrainLoader(std::shared_ptr<const WebDataset> dataset, const LoaderOptions& options, const Logger& logger);
+  TrainLoader(std::shared_ptr<const Source> source, const LoaderOptions& options, const Logger& logger);
 
   /// Begins an epoch (counted from 0) at any of its batches; one under way is abandoned.
   void start_epoch(std::int64_t epoch, std::int64_t first_batch = 0);
@@ -61,7 +61,7 @@ class TrainLoader {
   std::int64_t broken() const { return broken_.count(); }
 
  private:
-  std::shared_ptr<const WebDataset> dataset_;
+  std::shared_ptr<const Source> source_;
   LoaderOptions options_;
   EpochSampler sampler_;
   BrokenSampleCount broken_;
@@ -89,8 +89,7 @@ struct EvalLoaderOptions {
 class EvalLoader {
  public:
   /// @throws Error where too much of the dataset is incomplete
-  EvalLoader(std::shared_ptr<const WebDataset> dataset, const EvalLoaderOptions& options,
-             const Logger& logger);
+  EvalLoader(std::shared_ptr<const Source> source, const EvalLoaderOptions& options, const Logger& logger);
 
   /// Begins (again) with the first sample.
   void start();
@@ -102,7 +101,7 @@ class EvalLoader {
   std::int64_t broken() const { return broken_.count(); }
 
  private:
-  std::shared_ptr<const WebDataset> dataset_;
+  std::shared_ptr<const Source> source_;
   EvalLoaderOptions options_;
   BrokenSampleCount broken_;
   BatchPipeline pipeline_;  // last: its threads end before anything that they read

@@ -10,7 +10,6 @@
 #include "core/error.h"
 #include "core/mapped_file.h"
 #include "data/captions.h"
-#include "data/shard_pattern.h"
 
 namespace tessera::data {
 namespace {
@@ -37,26 +36,10 @@ std::string qualified(std::size_t archive, std::string_view key) {
 
 }  // namespace
 
-std::int64_t image_id_number(std::string_view image_id) {
-  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, 64 bits
-  for (const char c : image_id) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 0x100000001b3u;
-  }
-  // FNV's high bits mix slowly for short ids; the shifts of MurmurHash3's finaliser spread them.
-  hash ^= hash >> 33;
-  hash *= 0xff51afd7ed558ccdu;
-  hash ^= hash >> 33;
-  hash *= 0xc4ceb9fe1a85ec53u;
-  hash ^= hash >> 33;
-  return static_cast<std::int64_t>(hash >> 1);
-}
-
-std::shared_ptr<const WebDataset> WebDataset::open(const std::vector<std::string>& patterns,
+std::shared_ptr<const WebDataset> WebDataset::open(const std::vector<std::filesystem::path>& shards,
                                                    const Logger& logger) {
-  if (patterns.empty()) fail("no shards: the list of patterns is empty");
   std::shared_ptr<WebDataset> dataset(new WebDataset());
-  for (const auto& path : expand_shards(patterns)) dataset->add_shard(path, logger);
+  for (const auto& path : shards) dataset->add_shard(path, logger);
   if (!dataset->not_used_.empty()) {
     logger->info("members of shards that are not used: {}", dataset->not_used_.text());
   }
@@ -123,7 +106,7 @@ void WebDataset::add_shard(const std::filesystem::path& path, const Logger& logg
   RegularFile file(path);
   const TarIndex index = index_tar(MappedFile(file));
   for (const auto& broken : index.breaks) {
-    ++damage_.tar_breaks;
+    ++damage_.breaks;
     logger->warn("{}: broken at byte {}: {}; {} bytes are left out; the samples that can be read are used",
                  path.string(), broken.offset, broken.what, broken.left_out);
   }
@@ -193,7 +176,7 @@ Sample WebDataset::read_captions(std::int64_t index) const {
   const Entry& entry = this->entry(index);
   Sample sample;
   sample.key = entry.key;
-  sample.shard = shards_[entry.shard].path().string();
+  sample.file = shards_[entry.shard].path().string();
   const std::string name = name_of(entry);
   CaptionRecord record;
   if (entry.json.present) record = captions_from_json(content(entry, entry.json), name + ".json");

@@ -5,27 +5,15 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "core/logging.h"
 #include "core/regular_file.h"
 #include "data/file_names.h"
+#include "data/source.h"
 #include "data/tar_index.h"
 
 namespace tessera::data {
-
-/// An image with its captions, as a shard holds it.
-struct Sample {
-  std::string key;                    ///< name of its members without what makes them a picture or captions
-  std::string shard;                  ///< path of the tar
-  std::string image_id;               ///< samples of one image share it; the key where none is given
-  std::vector<std::string> captions;  ///< at least one; none is empty; UTF-8
-  std::vector<std::byte> image;       ///< encoded
-};
-
-/// A stable 63-bit number for an image id, the same on every machine and in every run.
-std::int64_t image_id_number(std::string_view image_id);
 
 /// The samples of WebDataset shards: members of a tar that share a key form a sample, an image (.jpg, .jpeg,
 /// .png, .webp) and its captions: .json with `captions` (list) or `caption` (string) and optionally
@@ -39,37 +27,25 @@ std::int64_t image_id_number(std::string_view image_id);
 ///
 /// What is left out (hidden files, other kinds, further extensions, links) is counted in a line of the log,
 /// the first incomplete samples of a shard are named. The tars are indexed once, and stay open.
-class WebDataset {
+class WebDataset : public Source {
  public:
-  /// What was wrong with the shards. Samples whose content is broken show only when they are read.
-  struct Damage {
-    /// Without image, without captions, or with a member twice; left out.
-    std::int64_t incomplete_samples = 0;
-    std::int64_t tar_breaks = 0;          ///< places where a tar can't be read
-    std::vector<std::string> first_keys;  ///< of the first incomplete samples, "SHARD: KEY"
-  };
-
   /// Every damage is logged with its file and key or position.
-  /// @param patterns  shard files, with braces (shard_pattern.h)
-  /// @throws Error naming the pattern or shard: absent, no tar, or without a single sample
-  static std::shared_ptr<const WebDataset> open(const std::vector<std::string>& patterns,
+  /// @throws Error naming the shard: absent, no tar, or without a single sample
+  static std::shared_ptr<const WebDataset> open(const std::vector<std::filesystem::path>& shards,
                                                 const Logger& logger);
 
-  std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
-  const std::string& key(std::int64_t index) const;
-  const Damage& damage() const { return damage_; }
+  std::int64_t size() const override { return static_cast<std::int64_t>(entries_.size()); }
+  const std::string& key(std::int64_t index) const override;
+  const Damage& damage() const override { return damage_; }
 
-  /// Thread-safe.
+  /// The key is the name of its members without what makes them a picture or captions.
   /// @throws Error naming shard and key where the captions are broken or empty, or the shard has become
   /// shorter
-  Sample read(std::int64_t index) const;
-  /// The same without its image.
-  Sample read_captions(std::int64_t index) const;
-
-  /// The whole of the sample's .json, for evaluation that needs more of it than captions; null where it has
-  /// none. Thread-safe.
+  Sample read(std::int64_t index) const override;
+  Sample read_captions(std::int64_t index) const override;
+  /// The whole of the sample's .json; null where it has none.
   /// @throws Error naming shard and key where it is no JSON object
-  nlohmann::json read_json(std::int64_t index) const;
+  nlohmann::json read_json(std::int64_t index) const override;
 
  private:
   struct Extent {

@@ -83,7 +83,7 @@ void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
 }  // namespace
 
 nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
-                              const data::WebDataset& dataset, const CaptionsSuiteOptions& options) {
+                              const data::Source& dataset, const CaptionsSuiteOptions& options) {
   if (evaluated.config.losses.caption.weight == 0) {
     fail("captions: the model was trained without them (losses.caption.weight is 0)");
   }

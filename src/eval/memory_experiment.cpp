@@ -54,7 +54,7 @@ struct Pairs {
 };
 
 /// One pair an image: what an image recalls can't be told apart by which of its captions was written.
-Pairs read_pairs(const inference::TrainedModel& evaluated, const data::WebDataset& dataset,
+Pairs read_pairs(const inference::TrainedModel& evaluated, const data::Source& dataset,
                  data::EvalLoader& loader) {
   Pairs pairs;
   DistinctImages distinct;
@@ -251,7 +251,7 @@ void run_draw(std::int64_t draw, const Pairs& all, const std::vector<std::int64_
 
 }  // namespace
 
-nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::WebDataset& dataset,
+nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::Source& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options) {
   const memory::MemoryStore empty = inference::new_memory(evaluated);
   const Pairs all = read_pairs(evaluated, dataset, loader);

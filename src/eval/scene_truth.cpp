@@ -55,7 +55,7 @@ SceneTruth truth_against(const std::vector<std::string>& captions,
 
 }  // namespace
 
-std::optional<std::vector<data::SceneDescription>> scenes_of(const data::WebDataset& dataset,
+std::optional<std::vector<data::SceneDescription>> scenes_of(const data::Source& dataset,
                                                              const std::vector<std::int64_t>& indices) {
   std::vector<data::SceneDescription> scenes;
   for (const std::int64_t index : indices) {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/shapes_scene.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 
 namespace tessera::eval {
 
@@ -23,7 +23,7 @@ struct SceneTruth {
 
 /// The scenes of a dataset's samples, or nothing where not every one has a scene.
 /// @param indices  of the samples
-std::optional<std::vector<data::SceneDescription>> scenes_of(const data::WebDataset& dataset,
+std::optional<std::vector<data::SceneDescription>> scenes_of(const data::Source& dataset,
                                                              const std::vector<std::int64_t>& indices);
 
 /// @param captions  one a scene, at least one

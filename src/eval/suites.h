@@ -8,7 +8,7 @@
 #include "core/logging.h"
 
 namespace tessera::data {
-class WebDataset;
+class Source;
 }
 namespace tessera::inference {
 struct TrainedModel;
@@ -48,7 +48,7 @@ struct CaptionsSuiteOptions {
 /// @param set  encoded with EncodeDetail::kTokens from `dataset`
 /// @throws Error where the model was not trained to caption
 nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
-                              const data::WebDataset& dataset, const CaptionsSuiteOptions& options);
+                              const data::Source& dataset, const CaptionsSuiteOptions& options);
 
 struct ZeroShotSuiteOptions {
   std::filesystem::path images;          ///< FOLDER/CLASS/IMAGE

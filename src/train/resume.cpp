@@ -116,7 +116,7 @@ Position position_now(const Resumption& resumption, std::vector<std::string>& no
   return position;
 }
 
-std::string keys_hash(const data::WebDataset& data) {
+std::string keys_hash(const data::Source& data) {
   Sha1 hash;
   for (std::int64_t i = 0; i < data.size(); ++i) {
     const std::string& key = data.key(i);

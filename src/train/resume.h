@@ -7,7 +7,7 @@
 
 #include "core/config.h"
 #include "data/sampler.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "train/checkpoint.h"
 
 namespace tessera::train {
@@ -59,7 +59,7 @@ std::vector<std::string> check_resumption(const Resumption& resumption);
 Position position_now(const Resumption& resumption, std::vector<std::string>& notes);
 
 /// SHA-1 over the keys of a data set in their order.
-std::string keys_hash(const data::WebDataset& data);
+std::string keys_hash(const data::Source& data);
 
 /// How the configuration divides an epoch into batches.
 data::SamplerOptions sampler_options(const Config& config, std::int64_t samples, std::int64_t rank,

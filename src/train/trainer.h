@@ -14,7 +14,7 @@
 #include "core/logging.h"
 #include "core/stop_signal.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "language/tokenizer.h"
 #include "model/build.h"
 #include "train/adamw.h"
@@ -121,8 +121,8 @@ class Trainer {
   std::vector<std::unique_ptr<Observer>> observers_;
 
   language::Tokenizer tokenizer_;
-  std::shared_ptr<const data::WebDataset> training_data_;
-  std::shared_ptr<const data::WebDataset> validation_data_;
+  std::shared_ptr<const data::Source> training_data_;
+  std::shared_ptr<const data::Source> validation_data_;
   std::string validation_mark_;  ///< keys_hash of the validation data; empty without
   std::unique_ptr<data::TrainLoader> loader_;
 

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "data/open_source.h"
 #include "model/parameter_table.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
@@ -90,10 +91,10 @@ Trainer::~Trainer() = default;
 
 void Trainer::open_data() {
   if (config_.data.train.empty()) throw ConfigError("data.train: no training data is named");
-  training_data_ = data::WebDataset::open(config_.data.train, logger_);
+  training_data_ = data::open_source(config_.data.train, config_.data, logger_);
   position_.data = {training_data_->size(), keys_hash(*training_data_)};
   if (config_.data.validation.empty()) return;
-  validation_data_ = data::WebDataset::open(config_.data.validation, logger_);
+  validation_data_ = data::open_source(config_.data.validation, config_.data, logger_);
   validation_mark_ = keys_hash(*validation_data_);
 }
 

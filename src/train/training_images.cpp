@@ -13,7 +13,7 @@
 
 namespace tessera::train {
 
-TrainingImages read_training_images(const data::WebDataset& data, const Config& config, RandomPurpose purpose,
+TrainingImages read_training_images(const data::Source& data, const Config& config, RandomPurpose purpose,
                                     std::int64_t count) {
   std::vector<at::Tensor> pixels;
   TrainingImages images;
@@ -36,7 +36,7 @@ TrainingImages read_training_images(const data::WebDataset& data, const Config& 
   return images;
 }
 
-void standardise_encoder(model::Stage1Model& model, const data::WebDataset& data, const Config& config,
+void standardise_encoder(model::Stage1Model& model, const data::Source& data, const Config& config,
                          c10::Device device) {
   constexpr std::int64_t kImages = 256;
   constexpr double kSmallestDeviation = 1e-4;

@@ -29,7 +29,7 @@ namespace tessera::train {
 
 TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::Tokenizer tokenizer,
                            const Config& config, const Compute& compute, Collectives& collectives,
-                           const data::WebDataset& training_data)
+                           const data::Source& training_data)
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       config_(config),
@@ -54,7 +54,7 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
   staleness_ = std::make_unique<losses::StalenessProbe>(options, [this] { return encode_probe(); });
 }
 
-void TrainingStep::read_probe(const data::WebDataset& training_data) {
+void TrainingStep::read_probe(const data::Source& training_data) {
   const TrainingImages images = read_training_images(training_data, config_, RandomPurpose::kProbe,
                                                      config_.losses.itc.queue.probe_pairs);
   probe_ = {images.pixels.to(compute_.device), tokens_of(images.captions)};

@@ -26,7 +26,7 @@ class Archive;
 }
 namespace tessera::data {
 struct Batch;
-class WebDataset;
+class Source;
 }  // namespace tessera::data
 namespace tessera::model {
 class Stage1Model;
@@ -49,7 +49,7 @@ class TrainingStep {
  public:
   /// Reads and prepares the probe's pairs from the training data (a choice of the seed alone).
   TrainingStep(std::shared_ptr<model::Stage1Model> model, language::Tokenizer tokenizer, const Config& config,
-               const Compute& compute, Collectives& collectives, const data::WebDataset& training_data);
+               const Compute& compute, Collectives& collectives, const data::Source& training_data);
 
   /// Leaves out the losses that begin later (losses.NAME.from_epoch). Until it is called all are in.
   /// @param epoch  counted from 0
@@ -121,7 +121,7 @@ class TrainingStep {
   StepRows rows_of(const Encoded& encoded) const;
   void add_gates(StepOutput& output) const;
 
-  void read_probe(const data::WebDataset& training_data);
+  void read_probe(const data::Source& training_data);
   language::TokenBatch tokens_of(const std::vector<std::string>& captions) const;
   std::pair<at::Tensor, at::Tensor> encode_probe();
 

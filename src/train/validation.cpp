@@ -41,7 +41,7 @@ eval::ScoreRows with_call(eval::ScoreRows rows, const std::function<void()>& bet
 }  // namespace
 
 nlohmann::json measure_validation(model::Stage1Model& model, const language::Tokenizer& tokenizer,
-                                  const std::shared_ptr<const data::WebDataset>& data, const Config& config,
+                                  const std::shared_ptr<const data::Source>& data, const Config& config,
                                   const Compute& compute, const Logger& logger,
                                   const std::function<void()>& between) {
   const EvaluationMode mode(model);

@@ -14,7 +14,7 @@ struct Compute;
 struct Config;
 }  // namespace tessera
 namespace tessera::data {
-class WebDataset;
+class Source;
 }
 namespace tessera::language {
 class Tokenizer;
@@ -30,7 +30,7 @@ namespace tessera::train {
 /// @param between  called again and again while it lasts; what it throws ends the validation
 /// @throws Error where too much of the set is broken, or a score is not finite
 nlohmann::json measure_validation(model::Stage1Model& model, const language::Tokenizer& tokenizer,
-                                  const std::shared_ptr<const data::WebDataset>& data, const Config& config,
+                                  const std::shared_ptr<const data::Source>& data, const Config& config,
                                   const Compute& compute, const Logger& logger,
                                   const std::function<void()>& between);
 

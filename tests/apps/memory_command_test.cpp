@@ -12,8 +12,8 @@
 #include <string>
 
 #include "core/files.h"
+#include "data/open_source.h"
 #include "data/tar_writer.h"
-#include "data/webdataset.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"
 #include "train/trainer.h"
@@ -37,7 +37,7 @@ class MemoryCommand : public testing::Test {
       config.eval.every_epochs = 0;
       train::Trainer(config, {.log_to_terminal = false}).run();
     }
-    const auto dataset = data::WebDataset::open({shards()}, null_logger());
+    const auto dataset = data::open_source({shards()}, {}, null_logger());
     const data::Sample sample = dataset->read(0);
     std::ofstream(picture(), std::ios::binary)
         .write(reinterpret_cast<const char*>(sample.image.data()),

@@ -15,7 +15,7 @@
 
 #include "core/files.h"
 #include "core/safetensors.h"
-#include "data/webdataset.h"
+#include "data/open_source.h"
 #include "inference/encode_inputs.h"
 #include "model/weights.h"
 #include "tests/apps/run_to_end.h"
@@ -44,7 +44,7 @@ class ModelTools : public testing::Test {
     config.eval.every_epochs = 0;
     train::Trainer(config, {.log_to_terminal = false}).run();
     const auto dataset =
-        data::WebDataset::open({(small_->root() / "shapes" / "val-000000.tar").string()}, null_logger());
+        data::open_source({(small_->root() / "shapes" / "val-000000.tar").string()}, {}, null_logger());
     for (const int number : {0, 1}) {
       const data::Sample sample = dataset->read(number);
       write_file_atomically(picture(number),

@@ -6,6 +6,7 @@
 
 #include "core/logging.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 
 namespace tessera::data {
 namespace {
@@ -20,9 +21,9 @@ std::filesystem::path data_folder() {
 TEST(Flickr8k, ValidationPhotographsLoadWithFiveCaptionsEach) {
   const auto shard = data_folder() / "flickr8k" / "val-000000.tar";
   if (!std::filesystem::exists(shard)) GTEST_SKIP() << "no " << shard << "; set TESSERA_DATA_DIR";
-  const auto dataset = WebDataset::open({shard.string()}, null_logger());
+  const auto dataset = open_source({shard.string()}, {}, null_logger());
   EXPECT_EQ(dataset->size(), 1000);
-  EXPECT_EQ(dataset->damage().tar_breaks, 0);
+  EXPECT_EQ(dataset->damage().breaks, 0);
   EXPECT_EQ(dataset->damage().incomplete_samples, 0);
   EvalLoaderOptions options;
   options.image_size = 112;
@@ -49,7 +50,7 @@ TEST(Flickr8k, TrainingShardsGiveAnEpochOfDifferentPhotographs) {
   if (!std::filesystem::exists(folder / "train-000000.tar")) {
     GTEST_SKIP() << "no " << folder << "; set TESSERA_DATA_DIR";
   }
-  const auto dataset = WebDataset::open({(folder / "train-{000000..000005}.tar").string()}, null_logger());
+  const auto dataset = open_source({(folder / "train-{000000..000005}.tar").string()}, {}, null_logger());
   EXPECT_EQ(dataset->size(), 6000);
   LoaderOptions options;
   options.image_size = 64;

@@ -74,10 +74,6 @@ ShapesOptions small_set(const TemporaryFolder& folder) {
   return options;
 }
 
-std::vector<std::string> as_strings(const std::vector<std::filesystem::path>& paths) {
-  return {paths.begin(), paths.end()};
-}
-
 TEST(ShapesScene, EveryCaptionOfEveryDescriptionIsTrue) {
   const auto descriptions = canonical_descriptions();
   EXPECT_EQ(descriptions.size(), 2448u);
@@ -188,8 +184,8 @@ TEST(Shapes, HeldOutScenesAreNeverDescribedInTraining) {
   ASSERT_EQ(files.train.size(), 3u);
   ASSERT_EQ(files.held_out.size(), 1u);
   EXPECT_EQ(files.train[2].filename(), "train-000002.tar");
-  const auto train = WebDataset::open(as_strings(files.train), null_logger());
-  const auto held_out = WebDataset::open(as_strings(files.held_out), null_logger());
+  const auto train = WebDataset::open(files.train, null_logger());
+  const auto held_out = WebDataset::open(files.held_out, null_logger());
   ASSERT_EQ(train->size(), options.train_count);
   ASSERT_EQ(held_out->size(), options.held_out_count);
   std::set<std::string> scenes;
@@ -215,8 +211,8 @@ TEST(Shapes, ALargeTrainingPartDrawsItsDescriptionsAgainUnderOneImageId) {
   options.shard_size = 5000;
   options.image_size = 32;
   const ShapesFiles files = make_shapes(options);
-  const auto train = WebDataset::open(as_strings(files.train), null_logger());
-  const auto held_out = WebDataset::open(as_strings(files.held_out), null_logger());
+  const auto train = WebDataset::open(files.train, null_logger());
+  const auto held_out = WebDataset::open(files.held_out, null_logger());
   std::map<std::string, std::string> id_of_scene;
   std::map<std::string, std::vector<std::string>> pictures;
   for (std::int64_t i = 0; i < train->size(); ++i) {

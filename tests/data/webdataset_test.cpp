@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "data/file_pattern.h"
 #include "tests/data/fixtures.h"
 
 namespace tessera::data {
@@ -34,7 +35,7 @@ Opened open(const std::string& pattern) {
   std::ostringstream log;
   const auto logger =
       std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log));
-  Opened result{WebDataset::open({pattern}, logger), {}};
+  Opened result{WebDataset::open(expand_patterns({pattern}), logger), {}};
   logger->flush();
   result.log = log.str();
   return result;
@@ -63,7 +64,7 @@ TEST(WebDataset, ReadsImagesAndEveryFormOfCaptions) {
   EXPECT_THAT(log, HasSubstr("not used: 1 hidden (such as '._list.jpg'), 1 of other kinds (.cls 1)"));
   const Sample list = dataset->read(0);
   EXPECT_EQ(list.key, "list");
-  EXPECT_EQ(list.shard, path);
+  EXPECT_EQ(list.file, path);
   EXPECT_EQ(list.image_id, "17");
   EXPECT_THAT(list.captions, ElementsAre("one", "two"));
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(list.image.data()), list.image.size()), jpeg);
@@ -155,7 +156,7 @@ TEST(WebDataset, LeavesOutIncompleteSamplesAndSaysSo) {
   const auto [dataset, log] = open(write_tar(folder.file("a.tar"), members));
   EXPECT_EQ(dataset->size(), 3);
   EXPECT_EQ(dataset->damage().incomplete_samples, 3);
-  EXPECT_EQ(dataset->damage().tar_breaks, 0);
+  EXPECT_EQ(dataset->damage().breaks, 0);
   for (const char* key : {"no-captions", "no-image", "two"})
     EXPECT_THAT(log, HasSubstr(std::string("a.tar: ") + key));
 }
@@ -230,7 +231,7 @@ TEST(WebDataset, ATruncatedTarGivesWhatCanBeRead) {
     sizes.insert(dataset->size());
     const bool only_padding_lost = dataset->size() == 6;
     if (!only_padding_lost) {
-      EXPECT_GE(dataset->damage().tar_breaks, 1) << length;
+      EXPECT_GE(dataset->damage().breaks, 1) << length;
       EXPECT_THAT(log, HasSubstr("cut.tar: broken at byte")) << length;
     }
   }
@@ -248,7 +249,7 @@ TEST(WebDataset, ATarCutBetweenTwoMembersIsNoticed) {
   testing::write_bytes(folder.file("cut.tar"), whole.substr(0, length));
   const auto [dataset, log] = open(folder.file("cut.tar"));
   EXPECT_EQ(dataset->size(), 2);
-  EXPECT_EQ(dataset->damage().tar_breaks, 1);
+  EXPECT_EQ(dataset->damage().breaks, 1);
   EXPECT_THAT(log, HasSubstr("end-of-archive"));
 }
 
@@ -256,11 +257,11 @@ TEST(WebDataset, ATarThatZerosFillUpWasNotWhole) {
   const TemporaryFolder folder;
   std::string tar = testing::read_bytes(write_tar(folder.file("whole.tar"), sound_samples(3)));
   testing::write_bytes(folder.file("padded.tar"), tar + std::string(1 << 20, '\0'));
-  EXPECT_EQ(open(folder.file("padded.tar")).dataset->damage().tar_breaks, 0);
+  EXPECT_EQ(open(folder.file("padded.tar")).dataset->damage().breaks, 0);
   testing::write_bytes(folder.file("filled.tar"), tar + std::string(5 << 20, '\0'));
   const auto [dataset, log] = open(folder.file("filled.tar"));
   EXPECT_EQ(dataset->size(), 3);
-  EXPECT_EQ(dataset->damage().tar_breaks, 1);
+  EXPECT_EQ(dataset->damage().breaks, 1);
   EXPECT_THAT(log, HasSubstr("was its download or copy ended early?"));
   testing::write_bytes(folder.file("zeros.tar"), std::string(5 << 20, '\0'));
   EXPECT_THAT(error_of([&] { open(folder.file("zeros.tar")); }), HasSubstr("ended early?"));
@@ -288,7 +289,7 @@ TEST(WebDataset, FindsItsWayAfterAGarbledHeader) {
   testing::write_bytes(folder.file("a.tar"), bytes);
   const auto [dataset, log] = open(folder.file("a.tar"));
   EXPECT_EQ(dataset->size(), 4);
-  EXPECT_EQ(dataset->damage().tar_breaks, 1);
+  EXPECT_EQ(dataset->damage().breaks, 1);
   EXPECT_EQ(dataset->damage().incomplete_samples, 1);
   EXPECT_THAT(log, HasSubstr(fmt::format("a.tar: broken at byte {}", header)));
   EXPECT_THAT(log, HasSubstr("a.tar: s01"));

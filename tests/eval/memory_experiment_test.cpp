@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 #include "data/webdataset.h"
 #include "eval/encode.h"
 #include "tests/core/error_of.h"
@@ -30,8 +31,8 @@ class MemoryExperiment : public testing::Test {
   static void TearDownTestSuite() { shared_.reset(); }
 
   struct Shared : inference::OpenModel {
-    std::shared_ptr<const data::WebDataset> dataset =
-        data::WebDataset::open(config.data.validation, null_logger());
+    std::shared_ptr<const data::Source> dataset =
+        data::open_source(config.data.validation, config.data, null_logger());
 
     Shared() : OpenModel("memory-experiment") {}
 
@@ -89,7 +90,7 @@ TEST_F(MemoryExperiment, TooFewImagesAreNamed) {
   const std::filesystem::path shard = shared_->config.data.validation.front();
   const std::filesystem::path copy = shared_->small.root() / "copy.tar";
   std::filesystem::copy_file(shard, copy);
-  const auto twice = data::WebDataset::open({shard.string(), copy.string()}, null_logger());
+  const auto twice = data::open_source({shard.string(), copy.string()}, {}, null_logger());
   data::EvalLoader of_twice(twice, eval_loader_options(shared_->config), null_logger());
   EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *twice, of_twice, {.pairs = 7}); }),
               HasSubstr("at least 14 images, found 12"));

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 #include "data/scene_judge.h"
 #include "data/tar_writer.h"
 #include "data/webdataset.h"
@@ -35,8 +36,8 @@ class SuitesTest : public testing::Test {
   static void TearDownTestSuite() { shared_.reset(); }
 
   struct Shared : inference::OpenModel {
-    std::shared_ptr<const data::WebDataset> dataset =
-        data::WebDataset::open(config.data.validation, null_logger());
+    std::shared_ptr<const data::Source> dataset =
+        data::open_source(config.data.validation, config.data, null_logger());
     EncodedSet set;
 
     Shared() : inference::OpenModel("suites") {
@@ -44,7 +45,7 @@ class SuitesTest : public testing::Test {
       set = encoded(dataset);
     }
 
-    EncodedSet encoded(const std::shared_ptr<const data::WebDataset>& samples) const {
+    EncodedSet encoded(const std::shared_ptr<const data::Source>& samples) const {
       data::EvalLoader loader(samples, eval_loader_options(config), null_logger());
       return encode_set(*model, tokenizer, loader, Compute{}, config.language.max_tokens,
                         EncodeDetail::kTokens);
@@ -89,8 +90,8 @@ TEST_F(SuitesTest, TheSetHoldsEveryCaptionAtItsLength) {
 
 /// The same images with a sample a caption: first those with each image's first caption, then, in reverse,
 /// those with its second one.
-std::shared_ptr<const data::WebDataset> one_sample_a_caption(const data::WebDataset& dataset,
-                                                             const std::filesystem::path& file) {
+std::shared_ptr<const data::Source> one_sample_a_caption(const data::Source& dataset,
+                                                         const std::filesystem::path& file) {
   data::TarWriter tar(file);
   for (std::int64_t sample = 0; sample < 2 * dataset.size(); ++sample) {
     const bool again = sample >= dataset.size();
@@ -103,7 +104,7 @@ std::shared_ptr<const data::WebDataset> one_sample_a_caption(const data::WebData
     tar.add(key + ".json", record.dump());
   }
   tar.finish();
-  return data::WebDataset::open({file.string()}, null_logger());
+  return data::open_source({file.string()}, {}, null_logger());
 }
 
 TEST_F(SuitesTest, SamplesOfOneImageIdAreOneImageWithAllItsCaptions) {

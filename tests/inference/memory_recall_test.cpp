@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"
+#include "data/open_source.h"
 #include "model/code_fingerprint.h"
 #include "model/stage1_model.h"
 #include "tests/core/error_of.h"
@@ -33,7 +34,7 @@ class MemoryRecall : public testing::Test {
 
     Shared() : OpenModel("memory-recall") {
       const data::EvalLoaderOptions options{.image_size = config.data.image_size, .batch_size = 12};
-      const auto dataset = data::WebDataset::open(config.data.validation, null_logger());
+      const auto dataset = data::open_source(config.data.validation, config.data, null_logger());
       batch = *data::EvalLoader(dataset, options, null_logger()).next();
     }
   };

@@ -30,7 +30,7 @@ class MemoryEstimateTest : public ::testing::Test {
   static void SetUpTestSuite() {
     at::set_num_threads(1);
     small_ = new SmallRun("tessera-memory-estimate");
-    data_ = data::WebDataset::open(small_->config("any").data.train, null_logger());
+    data_ = small_->training_data();
   }
   static void TearDownTestSuite() {
     data_.reset();
@@ -98,12 +98,12 @@ class MemoryEstimateTest : public ::testing::Test {
   }
 
   static SmallRun* small_;
-  static std::shared_ptr<const data::WebDataset> data_;
+  static std::shared_ptr<const data::Source> data_;
   static SingleProcess collectives_;
 };
 
 SmallRun* MemoryEstimateTest::small_ = nullptr;
-std::shared_ptr<const data::WebDataset> MemoryEstimateTest::data_;
+std::shared_ptr<const data::Source> MemoryEstimateTest::data_;
 SingleProcess MemoryEstimateTest::collectives_;
 
 /// The losses, so that any of them can be switched off.

@@ -3,9 +3,12 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "core/config.h"
+#include "core/logging.h"
+#include "data/open_source.h"
 #include "data/shapes.h"
 #include "language/tokenizer_training.h"
 
@@ -31,6 +34,10 @@ class SmallRun {
   ~SmallRun() { std::filesystem::remove_all(root_); }
   SmallRun(const SmallRun&) = delete;
   SmallRun& operator=(const SmallRun&) = delete;
+
+  std::shared_ptr<const data::Source> training_data() const {
+    return data::open_source(config("any").data.train, {}, null_logger());
+  }
 
   /// 44 scenes in batches of 8, the last one short: 6 steps an epoch, 4 epochs, LoRA from the third on.
   Config config(const std::string& name) const {

@@ -37,7 +37,7 @@ inline std::shared_ptr<model::Stage1Model> open_model(const Config& config) {
 }
 
 inline TrainingStep make_step(const std::shared_ptr<model::Stage1Model>& model, const Config& config,
-                              Collectives& collectives, const data::WebDataset& data,
+                              Collectives& collectives, const data::Source& data,
                               const Compute& compute = {}) {
   return TrainingStep(model, language::Tokenizer::load(config.language.tokenizer), config, compute,
                       collectives, data);

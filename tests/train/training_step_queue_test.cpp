@@ -20,7 +20,7 @@ class TrainingStepQueueTest : public ::testing::Test {
   static void SetUpTestSuite() {
     at::set_num_threads(1);
     small_ = new SmallRun("tessera-training-step-queue");
-    data_ = data::WebDataset::open(small_->config("any").data.train, null_logger());
+    data_ = small_->training_data();
   }
   static void TearDownTestSuite() {
     data_.reset();
@@ -74,11 +74,11 @@ class TrainingStepQueueTest : public ::testing::Test {
   }
 
   static SmallRun* small_;
-  static std::shared_ptr<const data::WebDataset> data_;
+  static std::shared_ptr<const data::Source> data_;
 };
 
 SmallRun* TrainingStepQueueTest::small_ = nullptr;
-std::shared_ptr<const data::WebDataset> TrainingStepQueueTest::data_;
+std::shared_ptr<const data::Source> TrainingStepQueueTest::data_;
 
 TEST_F(TrainingStepQueueTest, NumbersDoNotDependOnThePaddingOfTexts) {
   const auto tokenizer = language::Tokenizer::load(small_->config("any").language.tokenizer);

@@ -26,7 +26,7 @@ class TrainingStepTest : public ::testing::Test {
   static void SetUpTestSuite() {
     at::set_num_threads(1);
     small_ = new SmallRun("tessera-training-step");
-    data_ = data::WebDataset::open(small_->config("any").data.train, null_logger());
+    data_ = small_->training_data();
   }
   static void TearDownTestSuite() {
     data_.reset();
@@ -49,11 +49,11 @@ class TrainingStepTest : public ::testing::Test {
   }
 
   static SmallRun* small_;
-  static std::shared_ptr<const data::WebDataset> data_;
+  static std::shared_ptr<const data::Source> data_;
 };
 
 SmallRun* TrainingStepTest::small_ = nullptr;
-std::shared_ptr<const data::WebDataset> TrainingStepTest::data_;
+std::shared_ptr<const data::Source> TrainingStepTest::data_;
 
 Names names_of(const StepOutput& output) {
   Names names;
@@ -398,7 +398,7 @@ struct RanksResult {
   std::map<std::string, at::Tensor> gradients;
 };
 
-RanksResult run_ranks(std::int64_t ranks, Config config, const data::WebDataset& data) {
+RanksResult run_ranks(std::int64_t ranks, Config config, const data::Source& data) {
   config.data.batch_size = 8 / ranks;
   std::vector<std::shared_ptr<model::Stage1Model>> models;
   for (std::int64_t rank = 0; rank < ranks; ++rank) models.push_back(open_model(config));

@@ -14,10 +14,10 @@ namespace tessera::data {
 ///         than a million results
 std::vector<std::string> expand_braces(const std::string& pattern);
 
-/// The files that the patterns name, in order. What is there under a name with braces is meant by it: the
-/// whole pattern, or its folders up to a '/', behind which it goes on as a pattern.
-/// @throws Error naming the pattern that is malformed, or the file that is absent, no regular file, or named
+/// The files and folders that the patterns name, in order. What is there under a name with braces is meant by
+/// it: the whole pattern, or its folders up to a '/', behind which it goes on as a pattern.
+/// @throws Error naming the pattern that is malformed, or the file that is absent, a device or pipe, or named
 /// twice
-std::vector<std::filesystem::path> expand_shards(const std::vector<std::string>& patterns);
+std::vector<std::filesystem::path> expand_patterns(const std::vector<std::string>& patterns);
 
 }  // namespace tessera::data

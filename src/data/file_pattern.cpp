@@ -1,4 +1,4 @@
-#include "data/shard_pattern.h"
+#include "data/file_pattern.h"
 
 #include <algorithm>
 #include <charconv>
@@ -76,7 +76,7 @@ class Expander {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    fail("shard pattern '{}': {}; a brace that is part of a name has a backslash in front", whole_, what);
+    fail("pattern '{}': {}; a brace that is part of a name has a backslash in front", whole_, what);
   }
 
   std::size_t matching_brace(std::string_view text, std::size_t open) const {
@@ -125,7 +125,7 @@ class Expander {
     const auto last = parse_number(inner.substr(dots + 2));
     if (!first || !last) return std::nullopt;
     if (last->value < first->value) {
-      fail("shard pattern '{}': the range {{{}}} runs backwards", whole_, inner);
+      fail("pattern '{}': the range {{{}}} runs backwards", whole_, inner);
     }
     const auto count = static_cast<std::uint64_t>(last->value - first->value) + 1;
     check_count(count, 1);
@@ -139,7 +139,7 @@ class Expander {
 
   void check_count(std::uint64_t left, std::uint64_t right) const {
     if (left * right > kMaxExpansion || left > kMaxExpansion) {
-      fail("shard pattern '{}': names more than {} files", whole_, kMaxExpansion);
+      fail("pattern '{}': names more than {} files", whole_, kMaxExpansion);
     }
   }
 
@@ -163,8 +163,8 @@ std::vector<std::string> expand_braces(const std::string& pattern) {
   return Expander(pattern).expand(pattern);
 }
 
-std::vector<std::filesystem::path> expand_shards(const std::vector<std::string>& patterns) {
-  std::vector<std::filesystem::path> shards;
+std::vector<std::filesystem::path> expand_patterns(const std::vector<std::string>& patterns) {
+  std::vector<std::filesystem::path> paths;
   std::set<std::filesystem::path> seen;
   for (const auto& pattern : patterns) {
     const std::size_t named = size_of_name(pattern);
@@ -174,16 +174,14 @@ std::vector<std::filesystem::path> expand_shards(const std::vector<std::string>&
       std::error_code error;
       const auto status = std::filesystem::status(path, error);
       const std::string origin = name == pattern ? "" : fmt::format(" (from the pattern '{}')", pattern);
-      if (!std::filesystem::exists(status)) fail("shard '{}'{}: no such file", name, origin);
-      if (!std::filesystem::is_regular_file(status))
-        fail("shard '{}'{}: expected a tar file, found {}", name, origin,
-             std::filesystem::is_directory(status) ? "a folder" : "a device or pipe");
-      if (!seen.insert(std::filesystem::canonical(path)).second)
-        fail("shard '{}'{}: named twice", name, origin);
-      shards.push_back(path);
+      if (!std::filesystem::exists(status)) fail("'{}'{}: no such file", name, origin);
+      if (!std::filesystem::is_regular_file(status) && !std::filesystem::is_directory(status))
+        fail("'{}'{}: expected a file, found a device or pipe", name, origin);
+      if (!seen.insert(std::filesystem::canonical(path)).second) fail("'{}'{}: named twice", name, origin);
+      paths.push_back(path);
     }
   }
-  return shards;
+  return paths;
 }
 
 }  // namespace tessera::data
