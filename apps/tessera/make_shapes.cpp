@@ -2,7 +2,7 @@
 #include <iostream>
 
 #include "command_line.h"
-#include "data/shapes.h"
+#include "shapes/make_shapes.h"
 #include "tessera/commands.h"
 
 namespace options = boost::program_options;
@@ -10,7 +10,7 @@ namespace options = boost::program_options;
 namespace tessera::apps {
 
 int make_shapes_command(const std::vector<std::string>& arguments) {
-  const data::ShapesOptions defaults;
+  const shapes::ShapesOptions defaults;
   options::options_description description("Options");
   // clang-format off
   description.add_options()
@@ -28,17 +28,17 @@ int make_shapes_command(const std::vector<std::string>& arguments) {
       description, arguments);
   if (!values) return kDone;
 
-  data::ShapesOptions shapes;
-  shapes.output = (*values)["output"].as<std::string>();
-  shapes.train_count = (*values)["train-scenes"].as<std::int64_t>();
-  shapes.held_out_count = (*values)["held-out-scenes"].as<std::int64_t>();
-  shapes.image_size = (*values)["image-size"].as<std::int64_t>();
-  shapes.shard_size = (*values)["shard-size"].as<std::int64_t>();
-  shapes.seed = (*values)["seed"].as<std::uint64_t>();
-  const data::ShapesFiles files = data::make_shapes(shapes);
-  std::cout << shapes.train_count << " scenes in " << files.train.size() << " training shards, "
-            << shapes.held_out_count << " held out in " << files.held_out.size() << ", in "
-            << shapes.output.string() << "\n";
+  shapes::ShapesOptions set;
+  set.output = (*values)["output"].as<std::string>();
+  set.train_count = (*values)["train-scenes"].as<std::int64_t>();
+  set.held_out_count = (*values)["held-out-scenes"].as<std::int64_t>();
+  set.image_size = (*values)["image-size"].as<std::int64_t>();
+  set.shard_size = (*values)["shard-size"].as<std::int64_t>();
+  set.seed = (*values)["seed"].as<std::uint64_t>();
+  const shapes::ShapesFiles files = shapes::make_shapes(set);
+  std::cout << set.train_count << " scenes in " << files.train.size() << " training shards, "
+            << set.held_out_count << " held out in " << files.held_out.size() << ", in "
+            << set.output.string() << "\n";
   return kDone;
 }
 

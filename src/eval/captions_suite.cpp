@@ -4,14 +4,14 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "data/scene_judge.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "eval/caption_scores.h"
 #include "eval/encode.h"
 #include "eval/scene_truth.h"
 #include "eval/suites.h"
 #include "inference/generate_captions.h"
 #include "inference/trained_model.h"
+#include "shapes/scene_judge.h"
 
 namespace tessera::eval {
 
@@ -56,10 +56,10 @@ void add_health(nlohmann::json& json, const std::vector<inference::GeneratedCapt
 }
 
 /// A set drawn with another wording would be judged false throughout, its own captions too.
-void check_wording(const EncodedSet& set, const std::vector<data::SceneDescription>& scenes) {
+void check_wording(const EncodedSet& set, const std::vector<shapes::SceneDescription>& scenes) {
   for (std::size_t i = 0; i < scenes.size(); ++i) {
     for (const std::string& caption : set.captions[i]) {
-      if (data::judge_caption(caption, scenes[i]).wholly_true) continue;
+      if (shapes::judge_caption(caption, scenes[i]).wholly_true) continue;
       fail(
           "captions: {}: the image's own caption '{}' does not tell its scene as the judge reads it "
           "(docs/evaluation.md); draw the set anew with tessera make-shapes",
@@ -69,12 +69,12 @@ void check_wording(const EncodedSet& set, const std::vector<data::SceneDescripti
 }
 
 void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
-               const std::vector<data::SceneDescription>& scenes) {
+               const std::vector<shapes::SceneDescription>& scenes) {
   add_to_json(json, scene_truth(captions, scenes), "");
   add_to_json(json, chance_scene_truth(scenes), "_chance");
   if (scenes.size() > 1) add_to_json(json, swapped_scene_truth(captions, scenes), "_swapped");
   for (std::size_t i = 0; i < captions.size(); ++i) {
-    const data::CaptionJudgement judgement = data::judge_caption(captions[i], scenes[i]);
+    const shapes::CaptionJudgement judgement = shapes::judge_caption(captions[i], scenes[i]);
     json["generated_captions"][i]["facts_true"] = judgement.facts_true;
     json["generated_captions"][i]["wholly_true"] = judgement.wholly_true;
   }

@@ -15,14 +15,14 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "data/loader.h"
-#include "data/scene_judge.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "eval/caption_scores.h"
 #include "eval/distinct_images.h"
 #include "eval/matching.h"
 #include "eval/scene_truth.h"
 #include "inference/memory_recall.h"
 #include "inference/trained_model.h"
+#include "shapes/scene_judge.h"
 
 namespace tessera::eval {
 
@@ -36,7 +36,7 @@ struct Pairs {
   at::Tensor queries;  ///< [N, C] of the image alone
   std::vector<std::string> keys;
   std::vector<std::string> captions;
-  std::vector<data::SceneDescription> scenes;  ///< empty where the set has none
+  std::vector<shapes::SceneDescription> scenes;  ///< empty where the set has none
 
   std::int64_t size() const { return static_cast<std::int64_t>(keys.size()); }
 
@@ -165,7 +165,7 @@ class Groups {
                             at::tensor(groups_.at(lower).confidence, at::kDouble));
   }
 
-  const std::vector<data::SceneDescription>& scenes(const std::string& name) const {
+  const std::vector<shapes::SceneDescription>& scenes(const std::string& name) const {
     return groups_.at(name).scenes;
   }
 
@@ -174,7 +174,7 @@ class Groups {
  private:
   struct Group {
     std::vector<std::string> answers, captions;
-    std::vector<data::SceneDescription> scenes;
+    std::vector<shapes::SceneDescription> scenes;
     std::vector<double> confidence, found, similarity;
   };
 
@@ -208,7 +208,7 @@ class Groups {
                 {"answer", answers[i]}};
       if (!readings.confidence.empty()) line["confidence"] = readings.confidence[i];
       if (!pairs.scenes.empty()) {
-        const data::CaptionJudgement judgement = data::judge_caption(answers[i], pairs.scenes[i]);
+        const shapes::CaptionJudgement judgement = shapes::judge_caption(answers[i], pairs.scenes[i]);
         line["facts_true"] = judgement.facts_true;
         line["wholly_true"] = judgement.wholly_true;
       }

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/scene_judge.h"
 #include "eval/swapped_images.h"
+#include "shapes/scene_judge.h"
 
 namespace tessera::eval {
 
@@ -14,7 +14,7 @@ namespace {
 /// Mean over judgements.
 class TruthMean {
  public:
-  void add(const data::CaptionJudgement& judgement) {
+  void add(const shapes::CaptionJudgement& judgement) {
     ++count_;
     wholly_true_ += judgement.wholly_true ? 1 : 0;
     facts_ += judgement.facts_true;
@@ -29,7 +29,7 @@ class TruthMean {
       return static_cast<double>(correct) / (static_cast<double>(count_) * of_a_caption);
     };
     return {.caption_truth = share(wholly_true_, 1),
-            .caption_facts = share(facts_, data::kSceneFacts),
+            .caption_facts = share(facts_, shapes::kSceneFacts),
             .size_facts = share(size_, 2),
             .color_facts = share(color_, 2),
             .shape_facts = share(shape_, 2),
@@ -43,36 +43,36 @@ class TruthMean {
 /// @param partner  of caption i, the scene that it is held against
 template <typename Partner>
 SceneTruth truth_against(const std::vector<std::string>& captions,
-                         const std::vector<data::SceneDescription>& scenes, const Partner& partner) {
+                         const std::vector<shapes::SceneDescription>& scenes, const Partner& partner) {
   TORCH_CHECK(!captions.empty() && captions.size() == scenes.size(),
               "scene truth: a caption a scene expected, got ", captions.size(), " captions and ",
               scenes.size(), " scenes");
   TruthMean mean;
   for (std::size_t i = 0; i < captions.size(); ++i)
-    mean.add(data::judge_caption(captions[i], scenes[partner(i)]));
+    mean.add(shapes::judge_caption(captions[i], scenes[partner(i)]));
   return mean.mean();
 }
 
 }  // namespace
 
-std::optional<std::vector<data::SceneDescription>> scenes_of(const data::Source& dataset,
-                                                             const std::vector<std::int64_t>& indices) {
-  std::vector<data::SceneDescription> scenes;
+std::optional<std::vector<shapes::SceneDescription>> scenes_of(const data::Source& dataset,
+                                                               const std::vector<std::int64_t>& indices) {
+  std::vector<shapes::SceneDescription> scenes;
   for (const std::int64_t index : indices) {
     const nlohmann::json record = dataset.read_json(index);
     if (!record.is_object() || !record.contains("scene")) return std::nullopt;
-    scenes.push_back(data::scene_from_json(record.at("scene"), dataset.key(index) + ".json: scene"));
+    scenes.push_back(shapes::scene_from_json(record.at("scene"), dataset.key(index) + ".json: scene"));
   }
   return scenes;
 }
 
 SceneTruth scene_truth(const std::vector<std::string>& captions,
-                       const std::vector<data::SceneDescription>& scenes) {
+                       const std::vector<shapes::SceneDescription>& scenes) {
   return truth_against(captions, scenes, [](std::size_t i) { return i; });
 }
 
 SceneTruth swapped_scene_truth(const std::vector<std::string>& captions,
-                               const std::vector<data::SceneDescription>& scenes) {
+                               const std::vector<shapes::SceneDescription>& scenes) {
   TORCH_CHECK(scenes.size() > 1, "scene truth: at least two scenes expected");
   const auto count = static_cast<std::int64_t>(scenes.size());
   return truth_against(captions, scenes, [&](std::size_t i) {
@@ -80,13 +80,13 @@ SceneTruth swapped_scene_truth(const std::vector<std::string>& captions,
   });
 }
 
-SceneTruth chance_scene_truth(const std::vector<data::SceneDescription>& scenes) {
+SceneTruth chance_scene_truth(const std::vector<shapes::SceneDescription>& scenes) {
   TORCH_CHECK(!scenes.empty(), "scene truth: at least one scene expected");
   TruthMean mean;
-  for (const data::SceneDescription& description : data::canonical_descriptions()) {
+  for (const shapes::SceneDescription& description : shapes::canonical_descriptions()) {
     // All captions of a description say the same.
-    const data::SaidScene said = data::parse_scene_caption(data::scene_captions(description).front());
-    for (const data::SceneDescription& scene : scenes) mean.add(data::judge(said, scene));
+    const shapes::SaidScene said = shapes::parse_scene_caption(shapes::scene_captions(description).front());
+    for (const shapes::SceneDescription& scene : scenes) mean.add(shapes::judge(said, scene));
   }
   return mean.mean();
 }

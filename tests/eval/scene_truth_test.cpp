@@ -5,24 +5,24 @@
 #include <nlohmann/json.hpp>
 
 #include "core/random.h"
-#include "data/scene_judge.h"
 #include "eval/swapped_images.h"
+#include "shapes/scene_judge.h"
 
 namespace tessera::eval {
 namespace {
 
-std::vector<data::SceneDescription> some_scenes(std::size_t count, std::uint64_t seed) {
-  const auto all = data::canonical_descriptions();
+std::vector<shapes::SceneDescription> some_scenes(std::size_t count, std::uint64_t seed) {
+  const auto all = shapes::canonical_descriptions();
   CounterRandom random(seed, RandomPurpose::kShapes, 3, 0);
-  std::vector<data::SceneDescription> scenes;
+  std::vector<shapes::SceneDescription> scenes;
   for (std::size_t i = 0; i < count; ++i) scenes.push_back(all[random.below(all.size())]);
   return scenes;
 }
 
-std::vector<std::string> captions_of(const std::vector<data::SceneDescription>& scenes) {
+std::vector<std::string> captions_of(const std::vector<shapes::SceneDescription>& scenes) {
   std::vector<std::string> captions;
   for (std::size_t i = 0; i < scenes.size(); ++i) {
-    const auto wordings = data::scene_captions(scenes[i]);
+    const auto wordings = shapes::scene_captions(scenes[i]);
     captions.push_back(wordings[i % wordings.size()]);
   }
   return captions;
@@ -68,7 +68,8 @@ TEST(SceneTruth, ChanceIsWhatBlindCaptionsScore) {
   EXPECT_NEAR(chance.caption_facts, facts, 0.015);
   EXPECT_NEAR(chance.caption_truth, truth, 0.003);
   // One description of all, which each scene is once, is drawn.
-  EXPECT_NEAR(chance.caption_truth, 1.0 / static_cast<double>(data::canonical_descriptions().size()), 1e-12);
+  EXPECT_NEAR(chance.caption_truth, 1.0 / static_cast<double>(shapes::canonical_descriptions().size()),
+              1e-12);
 }
 
 TEST(SceneTruth, ACaptionWithoutContentScoresNothing) {

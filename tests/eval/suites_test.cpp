@@ -14,7 +14,6 @@
 #include "core/files.h"
 #include "data/loader.h"
 #include "data/open_source.h"
-#include "data/scene_judge.h"
 #include "data/tar_writer.h"
 #include "data/webdataset.h"
 #include "eval/encode.h"
@@ -24,6 +23,7 @@
 #include "inference/generate_captions.h"
 #include "losses/maxsim.h"
 #include "model/stage1_model.h"
+#include "shapes/scene_judge.h"
 #include "tests/inference/open_model.h"
 
 namespace tessera::eval {
@@ -247,8 +247,8 @@ TEST_F(SuitesTest, CaptionsAreJudgedByReferencesAndByTheScene) {
     EXPECT_EQ(list[i].at("key"), set().keys[i]);
     EXPECT_EQ(list[i].at("references"), set().captions[i]);
     const auto scene =
-        data::scene_from_json(shared_->dataset->read_json(set().indices[i]).at("scene"), "scene");
-    const auto judgement = data::judge_caption(list[i].at("caption").get<std::string>(), scene);
+        shapes::scene_from_json(shared_->dataset->read_json(set().indices[i]).at("scene"), "scene");
+    const auto judgement = shapes::judge_caption(list[i].at("caption").get<std::string>(), scene);
     EXPECT_EQ(list[i].at("facts_true"), judgement.facts_true);
     facts += judgement.facts_true;
   }

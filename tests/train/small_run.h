@@ -9,8 +9,8 @@
 #include "core/config.h"
 #include "core/logging.h"
 #include "data/open_source.h"
-#include "data/shapes.h"
 #include "language/tokenizer_training.h"
+#include "shapes/make_shapes.h"
 
 namespace tessera::train {
 
@@ -21,12 +21,12 @@ class SmallRun {
   explicit SmallRun(const std::string& name)
       : root_(std::filesystem::temp_directory_path() / (name + "-" + std::to_string(getpid()))) {
     std::filesystem::remove_all(root_);
-    data::make_shapes({.output = root_ / "shapes",
-                       .train_count = 44,
-                       .held_out_count = 12,
-                       .image_size = 42,
-                       .shard_size = 30,
-                       .seed = 5});
+    shapes::make_shapes({.output = root_ / "shapes",
+                         .train_count = 44,
+                         .held_out_count = 12,
+                         .image_size = 42,
+                         .shard_size = 30,
+                         .seed = 5});
     language::train_tokenizer(
         {"a small red circle is left of a large blue square", "above below right of green"},
         root_ / "tokenizer.model", {.vocab_size = 300, .hard_vocab_limit = false});

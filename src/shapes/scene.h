@@ -8,7 +8,7 @@
 
 #include "core/random.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 
 /// One coloured shape of a scene, as indices into the tables of words below.
 struct SceneObject {
@@ -67,4 +67,4 @@ nlohmann::json scene_json(const SceneDescription& scene);
 /// leave the image.
 cv::Mat draw_scene(const SceneDescription& scene, std::int64_t image_size, CounterRandom& random);
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

@@ -1,4 +1,4 @@
-#include "data/shapes.h"
+#include "shapes/make_shapes.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -8,10 +8,10 @@
 
 #include "core/error.h"
 #include "core/random.h"
-#include "data/shapes_scene.h"
 #include "data/tar_writer.h"
+#include "shapes/scene.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 namespace {
 
 // Steps of the generator's key: what is drawn with RandomPurpose::kShapes. Later rounds through the
@@ -65,7 +65,7 @@ std::string encoded_png(const cv::Mat& image, const std::string& key) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-void add_scene(TarWriter& tar, const std::string& key, const std::string& image_id,
+void add_scene(data::TarWriter& tar, const std::string& key, const std::string& image_id,
                const SceneDescription& scene, const ShapesOptions& options, CounterRandom& random) {
   tar.add(key + ".png", encoded_png(draw_scene(scene, options.image_size, random), key));
   const nlohmann::json record = {
@@ -80,7 +80,7 @@ std::vector<std::filesystem::path> write_part(const ShapesOptions& options, cons
   std::vector<std::filesystem::path> paths;
   for (std::int64_t shard = 0; shard < shard_count(options, static_cast<std::int64_t>(scenes.size()));
        ++shard) {
-    TarWriter tar(shard_path(options, part, shard));
+    data::TarWriter tar(shard_path(options, part, shard));
     const auto begin = static_cast<std::size_t>(shard * options.shard_size);
     const std::size_t end = std::min(scenes.size(), begin + static_cast<std::size_t>(options.shard_size));
     for (std::size_t i = begin; i < end; ++i) {
@@ -133,4 +133,4 @@ ShapesFiles make_shapes(const ShapesOptions& options) {
   return files;
 }
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

@@ -5,15 +5,15 @@
 #include <string_view>
 #include <vector>
 
-#include "data/shapes_scene.h"
+#include "shapes/scene.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 
 /// What a caption says of one kind of fact.
 constexpr int kUnsaid = -1;       ///< nothing
 constexpr int kConflicting = -2;  ///< two different things, such as "small large"; true of no scene
 
-/// What a caption says, as indices into the tables of shapes_scene.h, kUnsaid or kConflicting.
+/// What a caption says, as indices into the tables of scene.h, kUnsaid or kConflicting.
 struct SaidObject {
   int size = kUnsaid;
   int color = kUnsaid;
@@ -75,4 +75,4 @@ CaptionJudgement judge_caption(std::string_view caption, const SceneDescription&
 /// @throws Error naming the key and what was found, where it is no such scene
 SceneDescription scene_from_json(const nlohmann::json& scene, const std::string& name);
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

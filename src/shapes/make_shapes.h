@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <vector>
 
-namespace tessera::data {
+namespace tessera::shapes {
 
 struct ShapesOptions {
   std::filesystem::path output;  ///< folder; made where absent
@@ -34,4 +34,4 @@ struct ShapesFiles {
 ///         set (a pattern over the folder would mix them in)
 ShapesFiles make_shapes(const ShapesOptions& options);
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

@@ -1,4 +1,4 @@
-#include "data/scene_judge.h"
+#include "shapes/scene_judge.h"
 
 #include <algorithm>
 #include <cctype>
@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -166,4 +166,4 @@ SceneDescription scene_from_json(const nlohmann::json& scene, const std::string&
           Relation(index_from_json(scene, "relation", scene_relations(), name))};
 }
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

@@ -1,16 +1,16 @@
-#include "data/scene_judge.h"
+#include "shapes/scene_judge.h"
 
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>
 
-#include "data/shapes_scene.h"
+#include "shapes/scene.h"
 #include "tests/data/fixtures.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 namespace {
 
-using testing::error_of;
+using data::testing::error_of;
 using ::testing::HasSubstr;
 
 /// An object in the tables' words, whatever these are.
@@ -187,4 +187,4 @@ TEST(SceneJudge, RefusesWhatIsNoScene) {
 }
 
 }  // namespace
-}  // namespace tessera::data
+}  // namespace tessera::shapes

@@ -1,4 +1,4 @@
-#include "data/shapes_scene.h"
+#include "shapes/scene.h"
 
 #include <c10/util/Exception.h>
 
@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 namespace {
 
 // Lengths are fractions of the image's edge. The largest outline reaches kRadius[1] · (1 + kSizeJitter) =
@@ -200,4 +200,4 @@ cv::Mat draw_scene(const SceneDescription& scene, std::int64_t image_size, Count
   return image;
 }
 
-}  // namespace tessera::data
+}  // namespace tessera::shapes

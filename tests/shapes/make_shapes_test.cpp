@@ -1,4 +1,4 @@
-#include "data/shapes.h"
+#include "shapes/make_shapes.h"
 
 #include <gmock/gmock.h>
 
@@ -12,16 +12,16 @@
 
 #include "core/logging.h"
 #include "data/image_transform.h"
-#include "data/shapes_scene.h"
 #include "data/webdataset.h"
+#include "shapes/scene.h"
 #include "tests/data/fixtures.h"
 
-namespace tessera::data {
+namespace tessera::shapes {
 namespace {
 
-using testing::error_of;
+using data::testing::error_of;
+using data::testing::TemporaryFolder;
 using ::testing::HasSubstr;
-using testing::TemporaryFolder;
 
 int index_of(const std::vector<std::string>& words, const std::string& word) {
   const auto found = std::find(words.begin(), words.end(), word);
@@ -184,8 +184,8 @@ TEST(Shapes, HeldOutScenesAreNeverDescribedInTraining) {
   ASSERT_EQ(files.train.size(), 3u);
   ASSERT_EQ(files.held_out.size(), 1u);
   EXPECT_EQ(files.train[2].filename(), "train-000002.tar");
-  const auto train = WebDataset::open(files.train, null_logger());
-  const auto held_out = WebDataset::open(files.held_out, null_logger());
+  const auto train = data::WebDataset::open(files.train, null_logger());
+  const auto held_out = data::WebDataset::open(files.held_out, null_logger());
   ASSERT_EQ(train->size(), options.train_count);
   ASSERT_EQ(held_out->size(), options.held_out_count);
   std::set<std::string> scenes;
@@ -193,12 +193,12 @@ TEST(Shapes, HeldOutScenesAreNeverDescribedInTraining) {
   std::set<std::string> ids;
   for (const auto& part : {train, held_out}) {
     for (std::int64_t i = 0; i < part->size(); ++i) {
-      const Sample sample = part->read(i);
+      const data::Sample sample = part->read(i);
       ASSERT_EQ(sample.captions.size(), 2u);
       EXPECT_TRUE(ids.insert(sample.image_id).second);
       EXPECT_TRUE(scenes.insert(canonical(parse_caption(sample.captions[0]))).second) << sample.captions[0];
       for (const auto& caption : sample.captions) EXPECT_TRUE(captions.insert(caption).second) << caption;
-      const cv::Mat image = decode_image(sample.image, sample.key);
+      const cv::Mat image = data::decode_image(sample.image, sample.key);
       EXPECT_EQ(image.cols, 40);
     }
   }
@@ -211,12 +211,12 @@ TEST(Shapes, ALargeTrainingPartDrawsItsDescriptionsAgainUnderOneImageId) {
   options.shard_size = 5000;
   options.image_size = 32;
   const ShapesFiles files = make_shapes(options);
-  const auto train = WebDataset::open(files.train, null_logger());
-  const auto held_out = WebDataset::open(files.held_out, null_logger());
+  const auto train = data::WebDataset::open(files.train, null_logger());
+  const auto held_out = data::WebDataset::open(files.held_out, null_logger());
   std::map<std::string, std::string> id_of_scene;
   std::map<std::string, std::vector<std::string>> pictures;
   for (std::int64_t i = 0; i < train->size(); ++i) {
-    const Sample sample = train->read(i);
+    const data::Sample sample = train->read(i);
     const auto [known, is_new] =
         id_of_scene.emplace(canonical(parse_caption(sample.captions[0])), sample.image_id);
     EXPECT_EQ(known->second, sample.image_id);
@@ -240,7 +240,7 @@ TEST(Shapes, ALargeTrainingPartDrawsItsDescriptionsAgainUnderOneImageId) {
 TEST(Shapes, TheRecordHoldsTheSceneForLaterJudgement) {
   const TemporaryFolder folder;
   const ShapesFiles files = make_shapes(small_set(folder));
-  const std::string tar = testing::read_bytes(files.held_out[0].string());
+  const std::string tar = data::testing::read_bytes(files.held_out[0].string());
   std::size_t records = 0;
   for (std::size_t at = tar.find("{\"captions\""); at != std::string::npos;
        at = tar.find("{\"captions\"", at + 1)) {
@@ -257,16 +257,17 @@ TEST(Shapes, AreAFunctionOfTheOptionsBitForBit) {
   const TemporaryFolder second;
   ShapesOptions options = small_set(first);
   const ShapesFiles a = make_shapes(options);
-  const std::string before = testing::read_bytes(a.train[1].string());
+  const std::string before = data::testing::read_bytes(a.train[1].string());
   options.output = second.path();
   const ShapesFiles b = make_shapes(options);
   for (std::size_t i = 0; i < a.train.size(); ++i) {
-    EXPECT_EQ(testing::read_bytes(a.train[i].string()), testing::read_bytes(b.train[i].string()));
+    EXPECT_EQ(data::testing::read_bytes(a.train[i].string()), data::testing::read_bytes(b.train[i].string()));
   }
-  EXPECT_EQ(testing::read_bytes(a.held_out[0].string()), testing::read_bytes(b.held_out[0].string()));
+  EXPECT_EQ(data::testing::read_bytes(a.held_out[0].string()),
+            data::testing::read_bytes(b.held_out[0].string()));
   options.seed = 4;
   make_shapes(options);
-  EXPECT_NE(testing::read_bytes(b.train[1].string()), before);
+  EXPECT_NE(data::testing::read_bytes(b.train[1].string()), before);
 }
 
 TEST(Shapes, BadOptionsAreErrors) {
@@ -289,4 +290,4 @@ TEST(Shapes, BadOptionsAreErrors) {
 }
 
 }  // namespace
-}  // namespace tessera::data
+}  // namespace tessera::shapes
