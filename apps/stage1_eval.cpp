@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/logging.h"
+#include "core/loss_abilities.h"
 #include "data/loader.h"
 #include "data/open_source.h"
 #include "eval/encode.h"
@@ -93,10 +94,10 @@ class Evaluation {
     if (suite_ == "retrieval" || suite_ == "all") {
       figures_.update(eval::retrieval_suite(evaluated_, set, {count_of(values_, "rerank-top-k", 0)}));
     }
-    if (suite_ == "matching" || (suite_ == "all" && config.losses.itm.weight > 0)) {
+    if (suite_ == "matching" || (suite_ == "all" && trains(config.losses, Ability::kMatching))) {
       figures_.update(eval::matching_suite(evaluated_, set));
     }
-    if (suite_ == "captions" || (suite_ == "all" && config.losses.caption.weight > 0)) {
+    if (suite_ == "captions" || (suite_ == "all" && trains(config.losses, Ability::kCaptions))) {
       figures_.update(eval::captions_suite(evaluated_, set, *dataset, {count_of(values_, "beams", 1)}));
     }
     figures_["data"] = config.data.validation;

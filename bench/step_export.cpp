@@ -13,6 +13,7 @@
 #include "core/safetensors.h"
 #include "losses/hard_negatives.h"
 #include "model/stage1_model.h"
+#include "objectives/memory_queries.h"
 #include "train/memory_queries.h"
 
 namespace tessera::bench {
@@ -96,11 +97,11 @@ TensorMap batch_tensors(StepUnderTest& step, const data::Batch& batch,
   tensors["negative_text"] = negatives.text_index;
   tensors["negative_image"] = negatives.image_index;
 
-  const train::StepRows rows{seed, step.step(), 0, pairs};
-  const train::QuerySides sides = train::draw_query_sides(config.memory, rows);
+  const objectives::StepRows rows{seed, step.step(), 0, pairs};
+  const objectives::QuerySides sides = objectives::draw_query_sides(config.memory, rows);
   tensors["query_keeps_image"] = sides.keeps_image;
   tensors["query_keeps_text"] = sides.keeps_text;
-  tensors["caption_sees_memory"] = train::draw_captions_with_memory(config.memory, rows);
+  tensors["caption_sees_memory"] = objectives::draw_captions_with_memory(config.memory, rows);
   return tensors;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "core/loss_abilities.h"
 
 namespace options = boost::program_options;
 
@@ -60,8 +61,7 @@ inference::CaptionOptions caption_options(const options::variables_map& values) 
 }
 
 void check_captions(const ModelTool& tool) {
-  if (tool.loaded.config.losses.caption.weight > 0) return;
-  fail("{}: the model was trained without captions (losses.caption.weight is 0)", tool.folder);
+  require_trained(tool.loaded.config.losses, Ability::kCaptions, tool.folder);
 }
 
 inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,

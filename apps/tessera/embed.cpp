@@ -8,6 +8,7 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/finite.h"
+#include "core/loss_abilities.h"
 #include "core/safetensors.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
@@ -118,10 +119,8 @@ std::vector<std::string> texts_in(const std::string& path) {
 
 void check_trained(const ModelTool& tool, bool with_tokens) {
   const LossesConfig& losses = tool.loaded.config.losses;
-  if (losses.itc.weight == 0)
-    fail("{}: the model was trained without ITC (losses.itc.weight is 0)", tool.folder);
-  if (with_tokens && losses.maxsim.weight == 0)
-    fail("{}: --tokens: the model was trained without MaxSim (losses.maxsim.weight is 0)", tool.folder);
+  require_trained(losses, Ability::kEmbeddings, tool.folder);
+  if (with_tokens) require_trained(losses, Ability::kTokenEmbeddings, tool.folder + ": --tokens");
 }
 
 }  // namespace

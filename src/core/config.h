@@ -246,6 +246,26 @@ struct LossesConfig {
   bool operator==(const LossesConfig&) const = default;
 };
 
+/// What a loss teaches a model, which may then be asked for it. Several losses may teach the same.
+enum class Ability {
+  kEmbeddings,       ///< one vector an image and one a text: retrieval, zero-shot classification
+  kTokenEmbeddings,  ///< one vector a patch and one a token: late interaction, heat maps
+  kMatching,         ///< judging pairs: re-ranking
+  kCaptions,         ///< writing captions
+  kMemory,           ///< writing pairs into the episodic memory, and recalling them
+};
+
+/// Calls visit(name, part, ability) for each loss: its name under `losses` in a configuration, its own part
+/// of a LossesConfig, which has at least a weight and a from_epoch, and what it teaches.
+template <typename Losses, typename Visit>
+void for_each_loss(Losses& losses, const Visit& visit) {
+  visit("itc", losses.itc, Ability::kEmbeddings);
+  visit("itm", losses.itm, Ability::kMatching);
+  visit("maxsim", losses.maxsim, Ability::kTokenEmbeddings);
+  visit("caption", losses.caption, Ability::kCaptions);
+  visit("memory", losses.memory, Ability::kMemory);
+}
+
 /// Factors on schedule.learning_rate by parameter group.
 struct LearningRateMultipliers {
   double language = 1.0;

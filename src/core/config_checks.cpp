@@ -1,10 +1,11 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <string_view>
+#include <string>
+#include <vector>
 
 #include "core/config_reader.h"
-#include "core/each_loss.h"
 #include "core/error.h"
+#include "core/loss_abilities.h"
 
 namespace tessera {
 namespace {
@@ -24,7 +25,7 @@ class Checks {
     require(value % divisor == 0, key, "expected a multiple of {} ({}), found {}", of, divisor, value);
   }
 
-  void at_least(const std::string& key, double value, const char* other, double bound) const {
+  void at_least(const std::string& key, double value, const std::string& other, double bound) const {
     require(value >= bound, key, "expected at least {} ({}), found {}", other, bound, value);
   }
 
@@ -105,30 +106,32 @@ void check_memory(const Checks& checks, const Config& config) {
 
 void check_training(const Checks& checks, const Config& config) {
   const LossesConfig& losses = config.losses;
-  const bool trains_features =
-      losses.itc.weight > 0 || losses.itm.weight > 0 || losses.maxsim.weight > 0 || losses.caption.weight > 0;
-  checks.require(trains_features || losses.memory.weight > 0, "losses.itc.weight",
-                 "every loss has weight 0, expected one above it");
-  checks.require(trains_features, "losses.memory.weight",
-                 "the memory keeps what other losses make of images and texts: expected one of them with a "
-                 "weight above 0");
-  bool features_from_the_first = false;
-  for_each_loss(losses, [&](const char* name, const auto& loss) {
+  std::vector<std::string> features;  // names of the losses that train them
+  bool trains_features = false, features_from_the_first = false;
+  for_each_loss(losses, [&](const char* name, const auto& loss, Ability ability) {
+    if (ability != Ability::kMemory) features.emplace_back(name);
     if (loss.weight == 0) return;
     checks.require(loss.from_epoch <= config.schedule.epochs, fmt::format("losses.{}.from_epoch", name),
                    "expected at most schedule.epochs ({}), found {}: it would never be trained",
                    config.schedule.epochs, loss.from_epoch);
-    if (std::string_view(name) != "memory" && loss.from_epoch == 1) features_from_the_first = true;
+    if constexpr (requires { loss.temperature_min; }) {
+      checks.at_least(fmt::format("losses.{}.temperature", name), loss.temperature,
+                      fmt::format("losses.{}.temperature_min", name), loss.temperature_min);
+    }
+    if (ability == Ability::kMemory) return;
+    trains_features = true;
+    if (loss.from_epoch == 1) features_from_the_first = true;
   });
-  checks.require(!trains_features || features_from_the_first, "losses.itc.from_epoch",
-                 "no loss but the memory's begins in epoch 1: expected one of losses.itc, itm, maxsim and "
-                 "caption with a weight above 0 and from_epoch 1");
-  const auto& itc = config.losses.itc;
-  checks.at_least("losses.itc.temperature", itc.temperature, "losses.itc.temperature_min",
-                  itc.temperature_min);
-  const auto& maxsim = config.losses.maxsim;
-  checks.at_least("losses.maxsim.temperature", maxsim.temperature, "losses.maxsim.temperature_min",
-                  maxsim.temperature_min);
+  checks.require(trains_features || trains(losses, Ability::kMemory), "losses.itc.weight",
+                 "every loss has weight 0, expected one above it");
+  checks.require(trains_features, "losses.memory.weight",
+                 "the memory keeps what other losses make of images and texts: expected one of them with a "
+                 "weight above 0");
+  checks.require(
+      features_from_the_first, "losses.itc.from_epoch",
+      "no loss but the memory's begins in epoch 1: expected one of losses.{} with a weight above 0 "
+      "and from_epoch 1",
+      fmt::join(features, ", "));
   if (config.vision.trainable == TrainableChoice::kLora) {
     const auto& schedule = config.schedule;
     checks.require(schedule.lora_warmup_epochs <= schedule.epochs, "schedule.lora_warmup_epochs",

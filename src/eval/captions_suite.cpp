@@ -4,6 +4,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/loss_abilities.h"
 #include "data/source.h"
 #include "eval/caption_scores.h"
 #include "eval/encode.h"
@@ -84,9 +85,7 @@ void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
 
 nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
                               const data::Source& dataset, const CaptionsSuiteOptions& options) {
-  if (evaluated.config.losses.caption.weight == 0) {
-    fail("captions: the model was trained without them (losses.caption.weight is 0)");
-  }
+  require_trained(evaluated.config.losses, Ability::kCaptions, "captions");
   const auto scenes = scenes_of(dataset, set.indices);
   if (scenes) check_wording(set, *scenes);
   const std::vector<inference::GeneratedCaption> generated =

@@ -2,6 +2,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/loss_abilities.h"
 #include "eval/encode.h"
 #include "eval/matching.h"
 #include "eval/pair_scores.h"
@@ -11,9 +12,7 @@
 namespace tessera::eval {
 
 nlohmann::json matching_suite(const inference::TrainedModel& evaluated, const EncodedSet& set) {
-  if (evaluated.config.losses.itm.weight == 0) {
-    fail("matching: the model was trained without it (losses.itm.weight is 0)");
-  }
+  require_trained(evaluated.config.losses, Ability::kMatching, "matching");
   if (set.images() < 2) fail("matching: expected at least two images, found {}", set.images());
   return matching_figures(set.image, set.text, set.caption_image,
                           match_scorer(evaluated.model, set.tokens, evaluated.compute),

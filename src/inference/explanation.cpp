@@ -6,6 +6,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/finite.h"
+#include "core/loss_abilities.h"
 #include "inference/encode_inputs.h"
 #include "inference/word_spans.h"
 #include "language/tokenizer.h"
@@ -76,9 +77,7 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 
 std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words) {
-  if (evaluated.config.losses.maxsim.weight == 0) {
-    fail("heat maps: the model was trained without MaxSim (losses.maxsim.weight is 0)");
-  }
+  require_trained(evaluated.config.losses, Ability::kTokenEmbeddings, "heat maps");
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   const PatchGrid grid(evaluated, image);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/finite.h"
+#include "core/loss_abilities.h"
 #include "fusion/match_scores.h"
 #include "inference/encode_inputs.h"
 #include "language/tokenizer.h"
@@ -34,16 +35,16 @@ std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::Ima
   const model::TextFeatures text = encode_texts(evaluated, texts);
   std::vector<TextMatch> matches;
   for (const std::string& one : texts) matches.push_back({.text = one});
-  if (losses.itc.weight > 0) {
+  if (trains(losses, Ability::kEmbeddings)) {
     set_scores(matches, &TextMatch::itc, at::matmul(text.embedding, image.embedding.t()));
   }
-  if (losses.maxsim.weight > 0) {
+  if (trains(losses, Ability::kTokenEmbeddings)) {
     const losses::MaxSimScores scores =
         losses::maxsim(model.patch_embeddings(image), model.token_embeddings(text), text.attention_mask);
     set_scores(matches, &TextMatch::maxsim_image_to_text, scores.image_to_text);
     set_scores(matches, &TextMatch::maxsim_text_to_image, scores.text_to_image);
   }
-  if (losses.itm.weight > 0) {
+  if (trains(losses, Ability::kMatching)) {
     const at::Tensor image_tokens = image.tokens.expand({text.lower.size(0), -1, -1});
     const at::Tensor logits = model.match_logits(image_tokens, text.lower, text.attention_mask);
     // Of two logits, the softmax of one is the sigmoid of their difference.

@@ -9,6 +9,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/finite.h"
+#include "core/loss_abilities.h"
 #include "inference/encode_inputs.h"
 #include "inference/generate_captions.h"
 #include "language/tokenizer.h"
@@ -21,9 +22,7 @@ namespace tessera::inference {
 namespace {
 
 std::string fingerprint_of(const TrainedModel& evaluated) {
-  if (evaluated.config.losses.memory.weight == 0) {
-    fail("memory: the model was trained without it (losses.memory.weight is 0)");
-  }
+  require_trained(evaluated.config.losses, Ability::kMemory, "memory");
   return model::code_fingerprint(evaluated.model, evaluated.config, evaluated.tokenizer);
 }
 

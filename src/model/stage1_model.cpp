@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/nn/module.h>
 
+#include "core/loss_abilities.h"
 #include "fusion/fused_decode_step.h"
 #include "fusion/pooling.h"
 #include "model/stage1_parts.h"
@@ -12,29 +13,7 @@
 
 namespace tessera::model {
 
-namespace {
-
-Part part_of(const std::string& name) {
-  const auto starts_with = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
-  if (starts_with("vision.")) return name.find(".lora_") != std::string::npos ? Part::kLora : Part::kBackbone;
-  if (starts_with("compressor.")) return Part::kCompressor;
-  if (starts_with("language.")) return Part::kLanguage;
-  if (starts_with("fusion.")) {
-    return name.size() >= 5 && name.compare(name.size() - 5, 5, ".gate") == 0 ? Part::kGates : Part::kFusion;
-  }
-  for (const char* head : {"poolers.", "token_projections.", "match_head."}) {
-    if (starts_with(head)) return Part::kHeads;
-  }
-  for (const char* part : {"pair_code.", "memory."}) {
-    if (starts_with(part)) return Part::kMemory;
-  }
-  for (const char* temperature : {"itc_temperature.", "maxsim_temperature."}) {
-    if (starts_with(temperature)) return Part::kTemperature;
-  }
-  TORCH_CHECK(false, "parameter '", name, "' belongs to no part");
-}
-
-}  // namespace
+namespace {}  // namespace
 
 const char* part_name(Part part) {
   switch (part) {
@@ -63,17 +42,23 @@ const char* part_name(Part part) {
 Stage1Model::Stage1Model(Stage1Parts parts)
     : parts_(std::make_unique<Stage1Parts>(std::move(parts))),
       module_(std::make_shared<torch::nn::Module>()) {
-  module_->register_module("vision", parts_->vision);
-  module_->register_module("compressor", parts_->compressor);
-  module_->register_module("language", parts_->language);
-  module_->register_module("fusion", parts_->fusion);
-  module_->register_module("poolers", parts_->poolers);
-  module_->register_module("token_projections", parts_->token_projections);
-  module_->register_module("match_head", parts_->match_head);
-  module_->register_module("pair_code", parts_->pair_code);
-  module_->register_module("memory", parts_->memory);
-  module_->register_module("itc_temperature", parts_->itc_temperature);
-  module_->register_module("maxsim_temperature", parts_->maxsim_temperature);
+  const auto add = [&](const std::string& name, Part part, const std::shared_ptr<torch::nn::Module>& module) {
+    module_->register_module(name, module);
+    part_of_module_[name] = part;
+  };
+  add("vision", Part::kBackbone, parts_->vision);
+  add("compressor", Part::kCompressor, parts_->compressor.ptr());
+  add("language", Part::kLanguage, parts_->language.ptr());
+  add("fusion", Part::kFusion, parts_->fusion.ptr());
+  add("poolers", Part::kHeads, parts_->poolers.ptr());
+  add("token_projections", Part::kHeads, parts_->token_projections.ptr());
+  add("match_head", Part::kHeads, parts_->match_head.ptr());
+  add("pair_code", Part::kMemory, parts_->pair_code.ptr());
+  add("memory", Part::kMemory, parts_->memory.ptr());
+  add("itc_temperature", Part::kTemperature, parts_->itc_temperature);
+  add("maxsim_temperature", Part::kTemperature, parts_->maxsim_temperature);
+  for (const ObjectivePart& objective : parts_->objectives)
+    add(objective.name, objective.part, objective.module);
 
   const at::Tensor mean = at::tensor(parts_->image_mean, at::kDouble);
   const at::Tensor std = at::tensor(parts_->image_std, at::kDouble);
@@ -201,16 +186,17 @@ at::Tensor Stage1Model::itc_temperature() { return parts_->itc_temperature->valu
 at::Tensor Stage1Model::maxsim_temperature() { return parts_->maxsim_temperature->value(); }
 
 void Stage1Model::freeze_unused(const LossesConfig& losses) {
-  const bool matches = losses.itm.weight > 0;
-  const bool decodes = losses.caption.weight > 0 || losses.memory.weight > 0;
+  const bool matches = trains(losses, Ability::kMatching);
+  const bool remembers = trains(losses, Ability::kMemory);
+  const bool decodes = trains(losses, Ability::kCaptions) || remembers;
+  const bool embeds = trains(losses, Ability::kEmbeddings);
+  const bool embeds_tokens = trains(losses, Ability::kTokenEmbeddings);
   const auto freeze = [](torch::nn::Module& module) {
     for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
   };
-  if (losses.itc.weight == 0) {
-    freeze(*parts_->poolers);
-    freeze(*parts_->itc_temperature);
-  }
-  if (losses.maxsim.weight == 0) {
+  if (!embeds) freeze(*parts_->poolers);
+  if (losses.itc.weight == 0) freeze(*parts_->itc_temperature);
+  if (!embeds_tokens) {
     freeze(*parts_->token_projections);
     freeze(*parts_->maxsim_temperature);
   }
@@ -219,14 +205,12 @@ void Stage1Model::freeze_unused(const LossesConfig& losses) {
     // A head of its own predicts tokens and nothing else; a tied one is the embedding.
     if (const auto* head = parts_->language->named_children().find("lm_head")) freeze(**head);
   }
-  if (losses.memory.weight == 0) {
+  if (!remembers) {
     freeze(*parts_->pair_code);
     freeze(*parts_->memory);
   }
-  parts_->fusion->freeze_unused({.encodes = losses.itc.weight > 0 || losses.maxsim.weight > 0,
-                                 .matches = matches,
-                                 .decodes = decodes,
-                                 .remembers = losses.memory.weight > 0});
+  parts_->fusion->freeze_unused(
+      {.encodes = embeds || embeds_tokens, .matches = matches, .decodes = decodes, .remembers = remembers});
 }
 
 Stage1Model::Gates Stage1Model::gates() const {
@@ -260,11 +244,25 @@ torch::nn::Module& Stage1Model::module() const { return *module_; }
 
 std::vector<at::Tensor> Stage1Model::parameters() const { return module_->parameters(); }
 
+torch::nn::Module& Stage1Model::objective_module(const std::string& name) const {
+  for (const ObjectivePart& objective : parts_->objectives) {
+    if (objective.name == name) return *objective.module;
+  }
+  TORCH_CHECK(false, "the model has no module of the objective '", name, "'");
+}
+
+Part Stage1Model::part_of(const std::string& parameter) const {
+  if (beside_adapters_.count(parameter) != 0) return Part::kLora;
+  const Part part = part_of_module_.at(parameter.substr(0, parameter.find('.')));
+  if (part == Part::kBackbone && vision::is_lora_parameter(parameter)) return Part::kLora;
+  if (part == Part::kFusion && parameter.ends_with(".gate")) return Part::kGates;
+  return part;
+}
+
 std::vector<NamedParameter> Stage1Model::named_parts() const {
   std::vector<NamedParameter> list;
   for (const auto& item : module_->named_parameters()) {
-    const bool is_lora = beside_adapters_.count(item.key()) != 0;
-    list.push_back({item.key(), item.value(), is_lora ? Part::kLora : part_of(item.key())});
+    list.push_back({item.key(), item.value(), part_of(item.key())});
   }
   return list;
 }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -165,13 +166,18 @@ class Stage1Model {
   const std::optional<vision::LoraOptions>& lora() const;
   TrainableChoice trainable() const;
 
+  /// The module that an objective of weight above 0 has for itself (Stage1Parts::objectives).
+  torch::nn::Module& objective_module(const std::string& name) const;
+
  private:
   bool encoder_needs_gradient() const;
+  Part part_of(const std::string& parameter) const;
 
   std::unique_ptr<Stage1Parts> parts_;
-  std::shared_ptr<torch::nn::Module> module_;  ///< that the parts are registered with
-  at::Tensor pixel_scale_;                     ///< [1,3,1,1], 1 / (255 std)
-  at::Tensor pixel_offset_;                    ///< [1,3,1,1], −mean / std
+  std::shared_ptr<torch::nn::Module> module_;   ///< that the parts are registered with
+  std::map<std::string, Part> part_of_module_;  ///< by the names that they are registered under
+  at::Tensor pixel_scale_;                      ///< [1,3,1,1], 1 / (255 std)
+  at::Tensor pixel_offset_;                     ///< [1,3,1,1], −mean / std
   /// Biases and whole modules of the backbone that the adapter's options let train with it.
   std::set<std::string> beside_adapters_;
 };

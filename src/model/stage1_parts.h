@@ -13,11 +13,19 @@
 #include "losses/temperature.h"
 #include "memory/episodic_memory.h"
 #include "memory/pair_code.h"
+#include "model/stage1_model.h"
 #include "vision/compressor.h"
 #include "vision/encoder.h"
 #include "vision/lora_options.h"
 
 namespace tessera::model {
+
+/// Parameters that an objective alone has, beside the poolers and heads.
+struct ObjectivePart {
+  std::string name;  ///< of the objective, and of the module in the model
+  Part part;
+  std::shared_ptr<torch::nn::Module> module;
+};
 
 /// The parts that a model is composed of; see model/build.h for making them from a configuration or a
 /// checkpoint.
@@ -33,6 +41,7 @@ struct Stage1Parts {
   memory::EpisodicMemory memory{nullptr};
   std::shared_ptr<losses::Temperature> itc_temperature;
   std::shared_ptr<losses::Temperature> maxsim_temperature;
+  std::vector<ObjectivePart> objectives;  ///< of those of weight above 0 that have one
   std::vector<double> image_mean;
   std::vector<double> image_std;
   TrainableChoice trainable = TrainableChoice::kLora;

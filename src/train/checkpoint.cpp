@@ -3,17 +3,8 @@
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/archive.h"
-#include "core/config.h"
 #include "core/error.h"
-#include "language/tokenizer.h"
-#include "model/build.h"
-#include "model/stage1_model.h"
-#include "model/weights.h"
-#include "train/adamw.h"
-#include "train/training_step.h"
 
 namespace tessera::train {
 
@@ -37,11 +28,9 @@ void set_generator_state(c10::Device device, const at::Tensor& state) {
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Model& model,
-                      const Config& config, const language::Tokenizer& tokenizer,
-                      const model::BackboneSource& backbone, const AdamW& optimizer,
-                      const TrainingStep& training_step, const Position& position, c10::Device device) {
-  model::save_weights(folder, model, config, tokenizer, backbone);
+void write_checkpoint(const std::filesystem::path& folder, const Task& task, const AdamW& optimizer,
+                      const Position& position, c10::Device device) {
+  task.save(folder);
 
   Archive moments;
   optimizer.save(moments);
@@ -58,7 +47,7 @@ void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Mo
   if (position.best_metric) state.json()["position"]["best_metric"] = *position.best_metric;
   state.put("random.cpu", generator_state(c10::kCPU));
   if (!device.is_cpu()) state.put("random.device", generator_state(device));
-  training_step.save(state);
+  task.save_state(state);
   state.write(folder / "state", kStateKind);
 }
 
@@ -88,9 +77,8 @@ Position read_position(const std::filesystem::path& folder) {
   }
 }
 
-void read_checkpoint(const std::filesystem::path& folder, model::Stage1Model& model, AdamW& optimizer,
-                     TrainingStep& training_step, c10::Device device) {
-  model::load_weights(folder, model);
+void read_checkpoint(const std::filesystem::path& folder, Task& task, AdamW& optimizer, c10::Device device) {
+  task.load(folder);
   const Archive moments = Archive::read(folder / "optimizer", kOptimizerKind);
   std::size_t parameters = 0;
   for (const ParameterGroup& group : optimizer.groups()) parameters += group.names.size();
@@ -100,7 +88,7 @@ void read_checkpoint(const std::filesystem::path& folder, model::Stage1Model& mo
          (folder / "optimizer").string(), taken, parameters);
   }
   const Archive state = Archive::read(folder / "state", kStateKind);
-  training_step.load(state);
+  task.load_state(state);
   set_generator_state(c10::kCPU, state.get("random.cpu"));
   if (!device.is_cpu()) {
     if (!state.contains("random.device")) {

@@ -2,63 +2,25 @@
 
 #include <c10/core/Device.h>
 
-#include <cstdint>
 #include <filesystem>
-#include <optional>
-#include <string>
 
-#include "train/phase_schedule.h"
+#include "train/adamw.h"
+#include "train/position.h"
+#include "train/task.h"
 
-namespace tessera {
-struct Config;
-}
-namespace tessera::language {
-class Tokenizer;
-}
-namespace tessera::model {
-struct BackboneSource;
-class Stage1Model;
-}  // namespace tessera::model
 namespace tessera::train {
 
-class AdamW;
-class TrainingStep;
-
-/// The training data as a run counts through it: what tells whether a position in it still means the same.
-struct DataMark {
-  std::int64_t samples = 0;  ///< 0: a checkpoint from before this was written down
-  std::string keys;          ///< SHA-1 of the samples' keys in their order (keys_hash)
-};
-
-/// Where a run stands: everything that decides which sample comes next and how.
-struct Position {
-  std::int64_t epoch = 0;       ///< from 0
-  std::int64_t next_batch = 0;  ///< in that epoch
-  std::int64_t step = 0;        ///< updates done
-  /// The same by the schedule's count, whose epochs have as many steps as the present batch size makes of
-  /// them: differs from `step` where the batch size was changed on the way.
-  std::int64_t schedule_step = 0;
-  Phase phase = Phase::kOnly;         ///< that the optimizer was built for
-  std::optional<double> best_metric;  ///< before the validation that this checkpoint's own file tells of
-  DataMark data;
-
-  /// The one that the run is in counts from its first batch on.
-  std::int64_t epochs_begun() const { return next_batch > 0 ? epoch + 1 : epoch; }
-};
-
-/// Writes the state of a run into an empty folder: the weights (model/weights.h), `optimizer` and `state`.
-void write_checkpoint(const std::filesystem::path& folder, const model::Stage1Model& model,
-                      const Config& config, const language::Tokenizer& tokenizer,
-                      const model::BackboneSource& backbone, const AdamW& optimizer,
-                      const TrainingStep& training_step, const Position& position, c10::Device device);
+/// Writes the state of a run into an empty folder: what the task saves (for a model, model/weights.h),
+/// `optimizer` and `state`.
+void write_checkpoint(const std::filesystem::path& folder, const Task& task, const AdamW& optimizer,
+                      const Position& position, c10::Device device);
 
 /// Reads the position alone, so that the optimizer of its phase can be built before the rest is read.
 /// @throws Error naming the file where the folder is no checkpoint, or of a later format
 Position read_position(const std::filesystem::path& folder);
 
-/// Reads weights, optimizer, queue and random state into the objects of a run; after this the run goes on as
-/// if it had not stopped.
-void read_checkpoint(const std::filesystem::path& folder, model::Stage1Model& model, AdamW& optimizer,
-                     TrainingStep& training_step, c10::Device device);
+/// Reads weights, optimizer, the task's and the random state into the objects of a run; after this the run
+/// goes on as if it had not stopped.
+void read_checkpoint(const std::filesystem::path& folder, Task& task, AdamW& optimizer, c10::Device device);
 
 }  // namespace tessera::train

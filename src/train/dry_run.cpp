@@ -4,9 +4,9 @@
 #include "model/build.h"
 #include "model/parameter_table.h"
 #include "model/stage1_model.h"
+#include "train/loop.h"
 #include "train/memory_estimate.h"
 #include "train/phase_schedule.h"
-#include "train/trainer.h"
 
 namespace tessera::train {
 

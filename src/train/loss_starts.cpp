@@ -4,13 +4,11 @@
 
 #include <map>
 
-#include "core/each_loss.h"
-
 namespace tessera::train {
 
 LossesConfig losses_in_epoch(const LossesConfig& losses, std::int64_t epoch) {
   LossesConfig now = losses;
-  for_each_loss(now, [&](const char*, auto& loss) {
+  for_each_loss(now, [&](const char*, auto& loss, Ability) {
     if (epoch + 1 < loss.from_epoch) loss.weight = 0;
   });
   return now;
@@ -18,7 +16,7 @@ LossesConfig losses_in_epoch(const LossesConfig& losses, std::int64_t epoch) {
 
 std::vector<std::string> losses_from_epoch(const LossesConfig& losses, std::int64_t epoch) {
   std::vector<std::string> names;
-  for_each_loss(losses, [&](const char* name, const auto& loss) {
+  for_each_loss(losses, [&](const char* name, const auto& loss, Ability) {
     if (loss.weight > 0 && loss.from_epoch == epoch + 1) names.emplace_back(name);
   });
   return names;
@@ -26,7 +24,7 @@ std::vector<std::string> losses_from_epoch(const LossesConfig& losses, std::int6
 
 std::string loss_plan(const LossesConfig& losses) {
   std::map<std::int64_t, std::vector<std::string>> by_epoch;
-  for_each_loss(losses, [&](const char* name, const auto& loss) {
+  for_each_loss(losses, [&](const char* name, const auto& loss, Ability) {
     if (loss.weight > 0) by_epoch[loss.from_epoch].emplace_back(name);
   });
   if (by_epoch.rbegin()->first == 1) return {};

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "core/config.h"
+#include "data/open_source.h"
 #include "data/sampler.h"
-#include "data/source.h"
-#include "train/checkpoint.h"
+#include "train/position.h"
 
 namespace tessera::train {
 

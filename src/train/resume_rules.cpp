@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/config_schema.h"
-#include "core/each_loss.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
@@ -27,7 +26,7 @@ const std::vector<std::string> kScheduleShape = {
 std::vector<std::string> keys_of_losses(const char* field) {
   std::vector<std::string> keys;
   const LossesConfig losses;
-  for_each_loss(losses, [&](const char* name, const auto&) {
+  for_each_loss(losses, [&](const char* name, const auto&, Ability) {
     keys.push_back(fmt::format("losses.{}.{}", name, field));
   });
   return keys;
@@ -148,9 +147,9 @@ std::string refuse_bent_schedule(const Resumption& resumption) {
 std::string refuse_switched_losses(const Resumption& resumption) {
   std::map<std::string, double> before;
   for_each_loss(resumption.then.losses,
-                [&](const char* name, const auto& loss) { before[name] = loss.weight; });
+                [&](const char* name, const auto& loss, Ability) { before[name] = loss.weight; });
   std::string refusal;
-  for_each_loss(resumption.now.losses, [&](const char* name, const auto& loss) {
+  for_each_loss(resumption.now.losses, [&](const char* name, const auto& loss, Ability) {
     if (!refusal.empty() || (before.at(name) == 0) == (loss.weight == 0)) return;
     refusal = fmt::format(
         "losses.{}.weight: {}, was {} (what only this loss trains would have no state in the checkpoint, or "

@@ -7,7 +7,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "data/image_transform.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "model/stage1_model.h"
 #include "vision/encoder.h"
 

@@ -6,7 +6,7 @@
 #include "core/device.h"
 #include "core/files.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "eval/encode.h"
 #include "eval/retrieval.h"
 #include "language/tokenizer.h"

@@ -13,7 +13,7 @@
 #include "core/device.h"
 #include "core/logging.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "tests/core/peak_bytes.h"

@@ -12,6 +12,7 @@
 #include "tests/train/broken_pictures.h"
 #include "tests/train/runs.h"
 #include "tests/train/small_run.h"
+#include "train/checkpoint.h"
 #include "train/trainer.h"
 #include "train/validation.h"
 

@@ -14,7 +14,7 @@
 #include "core/config.h"
 #include "core/device.h"
 #include "data/loader.h"
-#include "data/webdataset.h"
+#include "data/source.h"
 #include "language/tokenizer.h"
 #include "model/build.h"
 #include "model/stage1_model.h"

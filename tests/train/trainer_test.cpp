@@ -56,7 +56,7 @@ TEST_F(TrainerTest, LossesJoinInTheirEpochAlsoAfterAResumption) {
   }
   const std::string log = read_file(small_->run_folder("late") / "training.log");
   EXPECT_NE(log.find("losses begin: caption in epoch 1; itc, itm, maxsim in epoch 2; memory in epoch 3 (no "
-                     "validation before ITC)"),
+                     "validation before embeddings are trained)"),
             std::string::npos)
       << log;
   EXPECT_EQ(log.find("validation epoch 1/4"), std::string::npos) << log;

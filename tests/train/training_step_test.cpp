@@ -6,8 +6,10 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <set>
 
+#include "language/language_model.h"
 #include "language/next_token_loss.h"
 #include "memory/episodic_memory.h"
 #include "model/build.h"

@@ -15,6 +15,7 @@
 #include "tests/train/broken_pictures.h"
 #include "tests/train/runs.h"
 #include "tests/train/small_run.h"
+#include "train/checkpoint.h"
 
 namespace tessera::train {
 namespace {

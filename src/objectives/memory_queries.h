@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "model/features.h"
+#include "objectives/objective.h"
 
 namespace tessera {
 struct MemoryConfig;
@@ -13,7 +14,7 @@ namespace tessera::model {
 class Stage1Model;
 }
 
-namespace tessera::train {
+namespace tessera::objectives {
 
 /// Which pairs of a step a draw is for. Draws are a function of (seed, step, global row) alone: one rank and
 /// several draw the same.
@@ -23,6 +24,9 @@ struct StepRows {
   std::int64_t first_global_row = 0;  ///< of this rank's pairs among all of the step
   std::int64_t rows = 0;
 };
+
+/// The batch's, as this rank has them.
+StepRows rows_of(const StepContext& context, const Encoded& encoded);
 
 /// What the memory's queries keep of their pairs: [B] bool each. No row lacks both.
 struct QuerySides {
@@ -45,4 +49,4 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
                               const model::PairVectors& pairs, const at::Tensor& image_ids);
 
-}  // namespace tessera::train
+}  // namespace tessera::objectives

@@ -1,4 +1,4 @@
-#include "train/memory_queries.h"
+#include "objectives/memory_queries.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -8,7 +8,7 @@
 #include "model/stage1_model.h"
 #include "tests/model/small_config.h"
 
-namespace tessera::train {
+namespace tessera::objectives {
 namespace {
 
 constexpr StepRows kEight{.seed = 3, .step = 7, .first_global_row = 0, .rows = 8};
@@ -98,4 +98,4 @@ TEST(RecallFromOthers, DependsOnNoCaptionOfTheSameImage) {
 }
 
 }  // namespace
-}  // namespace tessera::train
+}  // namespace tessera::objectives

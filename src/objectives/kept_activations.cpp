@@ -1,4 +1,4 @@
-#include "train/kept_activations.h"
+#include "objectives/kept_activations.h"
 
 #include <ATen/ATen.h>
 
@@ -15,7 +15,7 @@
 #include "vision/dinov2.h"
 #include "vision/linear.h"
 
-namespace tessera::train {
+namespace tessera::objectives {
 
 namespace {
 
@@ -266,4 +266,4 @@ double KeptActivations::fused_backward() const {
                   text_.tokens * (2 * text_.stream * text_.width + narrow_ * text));
 }
 
-}  // namespace tessera::train
+}  // namespace tessera::objectives

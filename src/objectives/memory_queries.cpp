@@ -1,4 +1,4 @@
-#include "train/memory_queries.h"
+#include "objectives/memory_queries.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
@@ -8,7 +8,7 @@
 #include "memory/episodic_memory.h"
 #include "model/stage1_model.h"
 
-namespace tessera::train {
+namespace tessera::objectives {
 
 namespace {
 
@@ -22,6 +22,13 @@ double uniform(const StepRows& rows, std::int64_t row, Use use) {
 }
 
 }  // namespace
+
+StepRows rows_of(const StepContext& context, const Encoded& encoded) {
+  return {.seed = static_cast<std::uint64_t>(context.config.run.seed),
+          .step = encoded.step,
+          .first_global_row = context.collectives.rank() * encoded.size(),
+          .rows = encoded.size()};
+}
 
 QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows) {
   QuerySides sides{at::empty({rows.rows}, at::kBool), at::empty({rows.rows}, at::kBool)};
@@ -56,4 +63,4 @@ at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& mo
   return model.memory()->read_without_own(written, queries, in_episodes(image_ids)).codes.flatten(0, 1);
 }
 
-}  // namespace tessera::train
+}  // namespace tessera::objectives

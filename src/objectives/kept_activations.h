@@ -9,7 +9,7 @@ namespace tessera::model {
 class Stage1Model;
 }
 
-namespace tessera::train {
+namespace tessera::objectives {
 
 /// What the image encoder keeps of an image for its backward pass, in bytes, as its modules and adapters are.
 struct EncoderActivations {
@@ -90,4 +90,4 @@ class KeptActivations {
   Side image_{}, text_{};
 };
 
-}  // namespace tessera::train
+}  // namespace tessera::objectives
