@@ -105,7 +105,8 @@ using ConfigValue =
 struct ConfigKey {
   std::string path;  ///< "losses.itc.queue.size"
   ConfigValue value;
-  std::string meaning;  ///< one line, no full stop
+  std::string meaning;      ///< one line, no full stop
+  bool is_learned = false;  ///< what training begins with, and then learns
 };
 
 struct ConfigSection {

@@ -32,6 +32,14 @@ std::vector<std::string> keys_of_losses(const char* field) {
   return keys;
 }
 
+std::vector<std::string> learned_keys() {
+  std::vector<std::string> keys;
+  for (const ConfigKey& key : config_keys()) {
+    if (key.is_learned) keys.push_back(key.path);
+  }
+  return keys;
+}
+
 const std::vector<std::string> kLossStarts = keys_of_losses("from_epoch");
 
 /// "KEY: new, was old" of those of the keys that differ.
@@ -228,9 +236,7 @@ const std::vector<ResumeRule>& resume_rules() {
        "from here on, but neither from 0 nor to 0: what only one loss trains has no state without it",
        refuse_switched_losses},
       {kLossStarts, kSometimes, "where neither the old nor the new epoch has begun", refuse_moved_starts},
-      {{"losses.itc.temperature", "losses.maxsim.temperature"},
-       kNoEffect,
-       "where the learned temperature begins"},
+      {learned_keys(), kNoEffect, "where what is learned begins"},
       {{"losses.itc.queue.size", "losses.itc.queue.probe_pairs"},
        kFixed,
        "the checkpoint holds a queue and a probe of that size"},
