@@ -1,4 +1,5 @@
-"""Golden cases of the losses (itc): float64 transcriptions of the formulas, rounded to float32.
+"""Golden cases of the losses (itc, siglip): float64 transcriptions of the formulas, rounded to float32, and what
+transformers computes.
 
     python scripts/golden/make_losses.py [FOLDER]        (default: tests/golden)
 """
@@ -88,6 +89,71 @@ def itc_case(folder, name, ids, queue_ids, temperature=0.07, width=16, queued_sa
     )
 
 
+def siglip(image, text, ids, temperature, bias):
+    """-1/B sum_ij log sigmoid(z_ij (x_i y_j / t + b)), z = 1 for pairs of one id, else -1 (Zhai et al. 2023, eq. 2)."""
+    total = 0
+    for i in range(len(ids)):
+        for j in range(len(ids)):
+            sign = 1 if int(ids[i]) == int(ids[j]) else -1
+            total = total - torch.nn.functional.logsigmoid(sign * ((image[i] * text[j]).sum() / temperature + bias))
+    return total / len(ids)
+
+
+def siglip_of_transformers(pairs, seed):
+    """Embeddings of a small random SiglipModel with the loss that it computes of them, all in float64."""
+    from transformers import SiglipConfig, SiglipModel
+
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    model = SiglipModel(
+        SiglipConfig(
+            text_config={**shape, "vocab_size": 40, "max_position_embeddings": 8, "projection_size": 16, "bos_token_id": 1, "eos_token_id": 2},
+            vision_config={**shape, "image_size": 16, "patch_size": 8},
+        )
+    ).double()
+    torch.nn.init.constant_(model.logit_scale, 1.5)
+    torch.nn.init.constant_(model.logit_bias, -2.0)
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.randint(3, 40, (pairs, 8)),
+            pixel_values=torch.randn(pairs, 3, 16, 16, dtype=torch.float64),
+            return_loss=True,
+        )
+    return output, model.logit_scale.detach().neg().exp().item(), model.logit_bias.item()
+
+
+def siglip_case(folder, name, ids, temperature, bias, image, text, loss_of_transformers=None):
+    inputs = {"image": image.float(), "text": text.float(), "ids": torch.tensor(ids, dtype=torch.int64)}
+    image = inputs["image"].double().requires_grad_()
+    text = inputs["text"].double().requires_grad_()
+    bias = torch.tensor(bias, dtype=torch.float64, requires_grad=True)
+    loss = siglip(image, text, inputs["ids"], temperature, bias)
+    loss.backward()
+    expected = loss.detach()
+    if loss_of_transformers is not None:
+        torch.testing.assert_close(expected, loss_of_transformers, rtol=1e-6, atol=1e-6)
+        expected = loss_of_transformers
+    write_case(
+        folder / f"siglip_{name}.safetensors",
+        "siglip",
+        {"temperature": temperature},
+        inputs={**inputs, "bias": bias.detach().float()},
+        outputs={"loss": expected.float()},
+        grads={"in.image": image.grad.float(), "in.text": text.grad.float(), "in.bias": bias.grad.float()},
+    )
+
+
+def siglip_cases(folder):
+    output, temperature, bias = siglip_of_transformers(pairs=6, seed=21)
+    siglip_case(
+        folder, "transformers", list(range(6)), temperature, bias, output.image_embeds, output.text_embeds, output.loss
+    )
+    generator = torch.Generator().manual_seed(22)
+    repeated = [7, 3, 7, 5, 3, 7]
+    image, text = (embeddings(len(repeated), 16, generator, True) for _ in range(2))
+    siglip_case(folder, "repeated_images", repeated, 0.1, -10.0, image, text)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden")
     distinct = [7, 3, 11, 5, 2]
@@ -106,6 +172,7 @@ def main():
     itc_case(folder, "low_temperature", repeated, queue, temperature=0.01, seed=10)
     itc_case(folder, "not_normalised", repeated, queue, temperature=0.5, normalised=False, seed=11)
     itc_case(folder, "wide", list(range(24)), list(range(12, 60)), temperature=0.05, width=128, seed=12)
+    siglip_cases(folder)
 
 
 if __name__ == "__main__":

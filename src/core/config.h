@@ -203,6 +203,17 @@ struct ItcConfig {
   bool operator==(const ItcConfig&) const = default;
 };
 
+/// Off unless it is given a weight.
+struct SiglipConfig {
+  double weight = 0.0;
+  std::int64_t from_epoch = 1;
+  double temperature = 0.1;
+  double temperature_min = 0.01;
+  double bias = -10.0;
+
+  bool operator==(const SiglipConfig&) const = default;
+};
+
 struct ItmConfig {
   double weight = 1.0;
   std::int64_t from_epoch = 1;
@@ -238,6 +249,7 @@ struct MemoryLossConfig {
 
 struct LossesConfig {
   ItcConfig itc;
+  SiglipConfig siglip;
   ItmConfig itm;
   MaxSimConfig maxsim;
   CaptionConfig caption;
@@ -260,6 +272,7 @@ enum class Ability {
 template <typename Losses, typename Visit>
 void for_each_loss(Losses& losses, const Visit& visit) {
   visit("itc", losses.itc, Ability::kEmbeddings);
+  visit("siglip", losses.siglip, Ability::kEmbeddings);
   visit("itm", losses.itm, Ability::kMatching);
   visit("maxsim", losses.maxsim, Ability::kTokenEmbeddings);
   visit("caption", losses.caption, Ability::kCaptions);

@@ -209,6 +209,7 @@ const std::vector<ConfigSection>& config_sections() {
       {"losses", "What is minimised"},
       {"losses.itc", "Image-text contrast"},
       {"losses.itc.queue", "Negatives from past batches"},
+      {"losses.siglip", "Image-text contrast by sigmoids, pair by pair (SigLIP)"},
       {"losses.itm", "Image-text matching"},
       {"losses.maxsim", "Contrast by late interaction"},
       {"losses.caption", "Next-token loss of captions that see the image"},

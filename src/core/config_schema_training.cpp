@@ -69,6 +69,17 @@ std::vector<ConfigKey> losses_keys() {
       TESSERA_KEY(integer, losses.itc.queue.probe_pairs, {2, 4096},
                   "Pairs that are encoded again and again to measure that shift"),
       TESSERA_KEY(integer, losses.itc.queue.probe_every, {1, 1 << 20}, "Steps between two such measurements"),
+      TESSERA_KEY(
+          number, losses.siglip.weight, kNonNegative,
+          "Factor on the sigmoid loss of image-text pairs (SigLIP), beside ITC or in its place; 0: left out"),
+      TESSERA_KEY(from_epoch, losses.siglip.from_epoch),
+      learned(TESSERA_KEY(number, losses.siglip.temperature, {.minimum = 0.001, .maximum = 10},
+                          "Initial temperature of the sigmoid loss; it is learned")),
+      TESSERA_KEY(number, losses.siglip.temperature_min, {.minimum = 0.001, .maximum = 10},
+                  "Floor of that temperature"),
+      learned(
+          TESSERA_KEY(number, losses.siglip.bias, {.minimum = -100, .maximum = 100},
+                      "Initial bias on its logits, far below 0 since most pairs are none; it is learned")),
       TESSERA_KEY(number, losses.itm.weight, kNonNegative,
                   "Weight of image-text matching with hard negatives; 0: left out, with its passes"),
       TESSERA_KEY(from_epoch, losses.itm.from_epoch),

@@ -14,6 +14,7 @@
 #include "core/weights_file.h"
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
+#include "losses/siglip.h"
 #include "model/stage1_model.h"
 #include "model/stage1_parts.h"
 #include "vision/dinov2.h"
@@ -85,6 +86,17 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
                                 config.data.image_size, backbone.patch_size()));
 }
 
+/// What objectives have of their own.
+std::vector<ObjectivePart> objective_parts(const LossesConfig& losses) {
+  std::vector<ObjectivePart> parts;
+  if (losses.siglip.weight > 0) {
+    parts.push_back({"siglip", Part::kTemperature,
+                     std::make_shared<losses::SigmoidScale>(
+                         losses.siglip.temperature, losses.siglip.temperature_min, losses.siglip.bias)});
+  }
+  return parts;
+}
+
 }  // namespace
 
 std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_file(path)); }
@@ -152,6 +164,7 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
       memory::EpisodicMemoryOptions::from_config(config.memory, part_seed(config, kMemoryPart)));
   parts.maxsim_temperature = std::make_shared<losses::Temperature>(config.losses.maxsim.temperature,
                                                                    config.losses.maxsim.temperature_min);
+  parts.objectives = objective_parts(config.losses);
   parts.language = std::move(language);
   parts.itc_temperature =
       std::make_shared<losses::Temperature>(config.losses.itc.temperature, config.losses.itc.temperature_min);

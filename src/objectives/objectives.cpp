@@ -8,14 +8,16 @@ namespace tessera::objectives {
 
 // One a file.
 ObjectiveEntry itc_objective();      ///< image-text contrast with a queue (losses/itc.h)
+ObjectiveEntry siglip_objective();   ///< image-text contrast by sigmoids (losses/siglip.h)
 ObjectiveEntry maxsim_objective();   ///< contrast by late interaction (losses/maxsim_loss.h)
 ObjectiveEntry itm_objective();      ///< matching with hard negatives (losses/itm.h)
 ObjectiveEntry caption_objective();  ///< next-token loss of captions under an image
 ObjectiveEntry memory_objective();   ///< episodes written into the memory and read (memory/memory_losses.h)
 
 const std::vector<ObjectiveEntry>& all_objectives() {
-  static const std::vector<ObjectiveEntry> kObjectives = {
-      itc_objective(), maxsim_objective(), itm_objective(), caption_objective(), memory_objective()};
+  static const std::vector<ObjectiveEntry> kObjectives = {itc_objective(),     siglip_objective(),
+                                                          maxsim_objective(),  itm_objective(),
+                                                          caption_objective(), memory_objective()};
   return kObjectives;
 }
 

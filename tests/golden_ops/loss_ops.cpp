@@ -7,6 +7,7 @@
 #include "losses/itc.h"
 #include "losses/maxsim.h"
 #include "losses/maxsim_loss.h"
+#include "losses/siglip.h"
 #include "tests/golden_ops/golden_case.h"
 
 namespace tessera::golden {
@@ -77,6 +78,16 @@ GoldenResult itc(const GoldenCase& golden) {
   return result;
 }
 
+GoldenResult siglip(const GoldenCase& golden) {
+  GoldenResult result;
+  const at::Tensor image = leaf(golden, "image", result), text = leaf(golden, "text", result);
+  const at::Tensor bias = leaf(golden, "bias", result);
+  SingleProcess single;
+  result.outputs["loss"] =
+      losses::siglip_loss(image, text, ids(golden, "ids"), temperature_tensor(golden), bias, single).mean();
+  return result;
+}
+
 GoldenResult itm_weights(const GoldenCase& golden) {
   SingleProcess single;
   const losses::NegativeWeights weights =
@@ -108,6 +119,7 @@ GoldenResult maxsim_loss(const GoldenCase& golden) {
 
 void add_loss_ops(GoldenOps& ops) {
   ops["itc"] = itc;
+  ops["siglip"] = siglip;
   ops["itm_weights"] = itm_weights;
   ops["maxsim"] = maxsim;
   ops["maxsim_loss"] = maxsim_loss;

@@ -110,6 +110,7 @@ SingleProcess MemoryEstimateTest::collectives_;
 using Weight = double& (*)(LossesConfig&);
 constexpr std::pair<const char*, Weight> kWeights[] = {
     {"itc", [](LossesConfig& losses) -> double& { return losses.itc.weight; }},
+    {"siglip", [](LossesConfig& losses) -> double& { return losses.siglip.weight; }},
     {"maxsim", [](LossesConfig& losses) -> double& { return losses.maxsim.weight; }},
     {"itm", [](LossesConfig& losses) -> double& { return losses.itm.weight; }},
     {"caption", [](LossesConfig& losses) -> double& { return losses.caption.weight; }},

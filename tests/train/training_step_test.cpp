@@ -92,20 +92,20 @@ thread_local Names Scopes::seen_;
 TEST_F(TrainingStepTest, EveryCombinationOfLossesTrainsWhatItReadsAndNothingElse) {
   const std::map<std::string, Names> metrics_of = {
       {"itc", {"loss_itc", "itc_loss_excess", "itc_temperature"}},
+      {"siglip", {"loss_siglip", "siglip_temperature", "siglip_bias"}},
       {"maxsim", {"loss_maxsim", "maxsim_temperature"}},
       {"itm",
        {"loss_itm", "itm_accuracy_positive", "itm_accuracy_image_from_batch", "itm_accuracy_text_from_batch",
         "itm_negative_similarity"}},
       {"caption", {"loss_caption"}},
       {"memory", {"loss_memory", "memory_read_error", "memory_address_kl"}}};
-  for (int bits = 1; bits < 32; ++bits) {
-    if (bits == 16) continue;  // the memory alone is refused by the configuration
+  for (int bits = 1; bits < 64; ++bits) {
+    if (bits == 32) continue;  // the memory alone is refused by the configuration
     Config config = exact_config();
-    const std::vector<std::pair<std::string, double*>> weights = {{"itc", &config.losses.itc.weight},
-                                                                  {"maxsim", &config.losses.maxsim.weight},
-                                                                  {"itm", &config.losses.itm.weight},
-                                                                  {"caption", &config.losses.caption.weight},
-                                                                  {"memory", &config.losses.memory.weight}};
+    const std::vector<std::pair<std::string, double*>> weights = {
+        {"itc", &config.losses.itc.weight},         {"siglip", &config.losses.siglip.weight},
+        {"maxsim", &config.losses.maxsim.weight},   {"itm", &config.losses.itm.weight},
+        {"caption", &config.losses.caption.weight}, {"memory", &config.losses.memory.weight}};
     Names expected_metrics = {"gate_text_reads_image_0", "gate_text_reads_image_1", "gate_image_reads_text_0",
                               "gate_image_reads_text_1"};
     Names expected_scopes = {"image", "encoder"};
