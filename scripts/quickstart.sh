@@ -47,7 +47,7 @@ run_stage() {
 # What the picture set follows from: if any of it changes, the set is made anew.
 shapes_stamp() {
   printf '%s\n' "${shapes_options[*]}"
-  find src/data -type f -name '*shapes*' -print0 | sort -z | xargs -0 cat | sha256sum
+  find src/shapes -type f -name '*shapes*' -print0 | sort -z | xargs -0 cat | sha256sum
 }
 
 make_data() {
