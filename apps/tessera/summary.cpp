@@ -1,7 +1,6 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <sstream>
 
 #include "command_line.h"
@@ -33,17 +32,16 @@ nlohmann::json parse_seconds(const std::string& text) {
   return seconds;
 }
 
-/// The counts of the log's phase lines; the last run's where the log holds several.
-nlohmann::json trainable_parameters(const fs::path& log) {
-  const std::regex line(R"(Phase (\d): LoRA adapters \w+ \| Trainable params: ([\d,]+))");
-  const std::string text = read_file(log);
+/// Of each phase that the run's metrics tell of.
+nlohmann::json trainable_parameters(const fs::path& metrics) {
   nlohmann::json counts = nlohmann::json::object();
-  for (std::sregex_iterator match(text.begin(), text.end(), line), end; match != end; ++match) {
-    std::string digits = (*match)[2];
-    std::erase(digits, ',');
-    counts["phase" + (*match)[1].str()] = std::stoll(digits);
+  std::istringstream lines(read_file(metrics));
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json record = parse_json(line, metrics.string());
+    if (!record.contains("trainable_parameters")) continue;
+    counts[fmt::format("phase{}", record.at("phase").get<int>())] = record.at("trainable_parameters");
   }
-  if (counts.empty()) fail("{}: holds no phase line", log.string());
+  if (counts.empty()) fail("{}: holds no logged step that counts trainable_parameters", metrics.string());
   return counts;
 }
 
@@ -106,7 +104,7 @@ int summary_command(const std::vector<std::string>& arguments) {
     summary["memory"] = memory_figures(memory);
   }
   summary["seconds"] = parse_seconds((*values)["seconds"].as<std::string>());
-  summary["trainable_parameters"] = trainable_parameters(run / "training.log");
+  summary["trainable_parameters"] = trainable_parameters(run / "metrics.jsonl");
   const fs::path output = (*values)["output"].as<std::string>();
   write_file_atomically(output, dumped(summary));
   for (const std::string phase : {"phase1", "phase2"}) print_phase(phase, summary[phase]);

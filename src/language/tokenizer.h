@@ -75,7 +75,6 @@ class Tokenizer {
   std::int64_t unk_id() const { return kUnkId; }
   std::int64_t bos_id() const { return kBosId; }
   std::int64_t eos_id() const { return kEosId; }
-  std::int64_t mask_id() const { return kMaskId; }
 
   /// The model file's content, for writing it into a checkpoint or an export.
   const std::string& model_bytes() const;

@@ -234,6 +234,7 @@ nlohmann::json Loop::host_record(const std::vector<double>& learning_rates) {
   record["epoch"] = position_.epoch + 1;
   record["epochs"] = schedule_.epochs();
   record["phase"] = static_cast<int>(position_.phase);
+  record["trainable_parameters"] = task_.trainable_parameters();
   record["batch_size"] = task_.batch().samples;
   record.update(task_.host_metrics());
   for (std::size_t g = 0; g < learning_rates.size(); ++g) {
