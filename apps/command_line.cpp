@@ -101,6 +101,30 @@ std::vector<std::string> join_optional_values(const std::vector<std::string>& ar
   return joined;
 }
 
+void add_table_option(boost::program_options::options_description& description) {
+  description.add_options()("table", boost::program_options::value<std::vector<std::string>>()->composing(),
+                            "KEY=VALUE of a CSV or TSV table: image, caption or image_id and a column's "
+                            "name, or folder and where its pictures are; default: a model's data.table");
+}
+
+void apply_table_option(const boost::program_options::variables_map& values, TableConfig& table) {
+  if (values.count("table") == 0) return;
+  for (const std::string& word : values["table"].as<std::vector<std::string>>()) {
+    const std::size_t equals = word.find('=');
+    const std::string key = word.substr(0, equals);
+    std::string* const place = key == "image"      ? &table.image
+                               : key == "caption"  ? &table.caption
+                               : key == "image_id" ? &table.image_id
+                               : key == "folder"   ? &table.folder
+                                                   : nullptr;
+    if (place == nullptr || equals == std::string::npos) {
+      throw ConfigError(fmt::format(
+          "--table: expected image=, caption=, image_id= or folder= and a value, found '{}'", word));
+    }
+    *place = word.substr(equals + 1);
+  }
+}
+
 const char* version_line() { return "tessera " TESSERA_VERSION; }
 
 }  // namespace tessera::apps

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/config.h"
+
 namespace tessera::apps {
 
 /// What a program ends with: 0 done, 1 a failure, 2 a mistake in the configuration or on the command line.
@@ -28,6 +30,12 @@ std::optional<boost::program_options::variables_map> parse_options(
 /// --option VALUE, for the options named.
 std::vector<std::string> join_optional_values(const std::vector<std::string>& arguments,
                                               const std::vector<std::string>& names);
+
+/// --table KEY=VALUE, for what reads images with captions.
+void add_table_option(boost::program_options::options_description& description);
+/// Puts its values where those of data.table stand.
+/// @throws ConfigError naming the word that is none, with the keys that there are
+void apply_table_option(const boost::program_options::variables_map& values, TableConfig& table);
 
 /// "tessera 0.1.0".
 const char* version_line();

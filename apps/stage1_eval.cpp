@@ -34,8 +34,8 @@ options::options_description described_options() {
       ("suite", options::value<std::string>()->default_value("retrieval"),
        "what to evaluate: retrieval, matching, captions, zero-shot, or all that the model was trained for")
       ("data", options::value<std::vector<std::string>>()->composing(),
-       "WebDataset shards to evaluate on, braces allowed; default: the configuration's data.validation")
-      ("split", options::value<std::string>(), "name of the split, for the report; default: validation, or the shards' names")
+       "WebDataset shards or CSV or TSV tables to evaluate on, braces allowed; default: the configuration's data.validation")
+      ("split", options::value<std::string>(), "name of the split, for the report; default: validation, or the names of --data")
       ("output,o", options::value<std::string>(), "write the figures as JSON to this file")
       ("batch-size", options::value<std::int64_t>(), "images a batch; default: eval.batch_size")
       ("rerank-top-k", options::value<std::int64_t>()->default_value(16),
@@ -47,6 +47,7 @@ options::options_description described_options() {
       ("templates-file", options::value<std::string>()->default_value(""),
        "zero-shot: sentences with {} in place of the class, one a line");
   // clang-format on
+  add_table_option(description);
   add_broken_fraction_option(description);
   add_model_tool_options(description);
   return description;
@@ -62,6 +63,7 @@ std::string joined(const std::vector<std::string>& parts) {
 void apply_options(const options::variables_map& values, Config& config) {
   if (values.count("batch-size") != 0) config.eval.batch_size = count_of(values, "batch-size", 1);
   if (values.count("data") != 0) config.data.validation = words_of(values, "data");
+  apply_table_option(values, config.data.table);
   apply_broken_fraction(values, config);
 }
 
@@ -84,7 +86,7 @@ class Evaluation {
   void run_on_captioned_images() {
     const Config& config = evaluated_.config;
     if (config.data.validation.empty()) {
-      throw ConfigError("the model's configuration names no data.validation; give shards with --data");
+      throw ConfigError("the model's configuration names no data.validation; name some with --data");
     }
     const auto dataset = data::open_source(config.data.validation, config.data, logger_);
     data::EvalLoader loader(dataset, eval::eval_loader_options(config), logger_);
@@ -150,7 +152,7 @@ void check_options(const options::variables_map& values, const std::string& suit
 
 constexpr const char* kUsageText =
     "Evaluates a checkpoint or a bundle.\n\n"
-    "Usage: stage1_eval --suite SUITE --model FOLDER [--data SHARDS]... [--output FILE]\n";
+    "Usage: stage1_eval --suite SUITE --model FOLDER [--data FILES]... [--output FILE]\n";
 
 int body(int argc, char** argv) {
   const auto parsed = parse_options(kUsageText, described_options(), {argv + 1, argv + argc});

@@ -57,6 +57,12 @@ find_package(Boost REQUIRED COMPONENTS program_options)
 find_package(nlohmann_json REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(LibArchive REQUIRED)
+find_path(TESSERA_CSV_INCLUDE csv.h REQUIRED)
+find_library(TESSERA_CSV_LIBRARY csv REQUIRED)
+add_library(Csv::Csv UNKNOWN IMPORTED)
+set_target_properties(Csv::Csv PROPERTIES
+  IMPORTED_LOCATION "${TESSERA_CSV_LIBRARY}"
+  INTERFACE_INCLUDE_DIRECTORIES "${TESSERA_CSV_INCLUDE}")
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)

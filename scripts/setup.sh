@@ -29,7 +29,7 @@ apt_packages=(
   python3 ca-certificates                                  # source checks; downloads
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
   libsentencepiece-dev libyaml-cpp-dev libboost-program-options-dev libpcre2-dev
-  nlohmann-json3-dev libspdlog-dev libarchive-dev
+  nlohmann-json3-dev libspdlog-dev libarchive-dev libcsv-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 

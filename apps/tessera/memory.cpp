@@ -185,6 +185,7 @@ int write_action(const Words& arguments) {
   options::options_description description("Options");
   add_model_tool_options(description);
   add_memory_option(description);
+  add_table_option(description);
   add_broken_fraction_option(description);
   // clang-format off
   description.add_options()
@@ -194,7 +195,7 @@ int write_action(const Words& arguments) {
       ("tsv", options::value<std::string>(),
        "many pairs: IMAGE<tab>CAPTION or IMAGE<tab>CAPTION<tab>ID a line; images relative to the file")
       ("shards", options::value<Words>()->composing(),
-       "many pairs: WebDataset shards, braces allowed; each image (image_id) once, with the first of its captions, called by its key")
+       "many pairs: WebDataset shards, or CSV or TSV tables, braces allowed; each image (image_id) once, with the first of its captions, called by its key")
       ("limit", options::value<std::int64_t>(), "of --tsv or --shards, only so many of the first")
       ("skip-existing", "leave out pairs whose id is there already; else they are an error");
   // clang-format on
@@ -211,6 +212,7 @@ int write_action(const Words& arguments) {
   check_sources(*values);
 
   ModelTool model(*values);
+  apply_table_option(*values, model.loaded.config.data.table);
   apply_broken_fraction(*values, model.loaded.config);
   const inference::TrainedModel evaluated = model.evaluated();
   const fs::path file = memory_file(*values);

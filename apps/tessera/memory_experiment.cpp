@@ -21,10 +21,11 @@ namespace tessera::apps {
 int memory_experiment_action(const std::vector<std::string>& arguments) {
   options::options_description description("Options");
   add_model_tool_options(description);
+  add_table_option(description);
   // clang-format off
   description.add_options()
       ("shards", options::value<std::vector<std::string>>()->composing(),
-       "WebDataset shards that were not trained on, braces allowed; default: the configuration's data.validation")
+       "WebDataset shards, or CSV or TSV tables, that were not trained on, braces allowed; default: the configuration's data.validation")
       ("pairs", options::value<std::int64_t>()->default_value(100),
        "how many to write; as many others are asked for without having been written")
       ("draws", options::value<std::int64_t>()->default_value(8),
@@ -42,7 +43,8 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
       description, arguments);
   if (!values) return kDone;
 
-  const ModelTool model(*values);
+  ModelTool model(*values);
+  apply_table_option(*values, model.loaded.config.data.table);
   const Config& config = model.loaded.config;
   const auto shards = values->count("shards") != 0 ? words_of(*values, "shards") : config.data.validation;
   if (shards.empty()) throw ConfigError("the configuration names no data.validation; give --shards");

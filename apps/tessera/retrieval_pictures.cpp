@@ -72,12 +72,13 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   // clang-format off
   description.add_options()
       ("data", options::value<std::vector<std::string>>()->composing(),
-       "WebDataset shards, braces allowed; default: the configuration's data.validation")
+       "WebDataset shards, or CSV or TSV tables, braces allowed; default: the configuration's data.validation")
       ("output,o", options::value<std::string>()->required(), "folder for captions_found.png; made where absent")
       ("pictures", options::value<std::int64_t>()->default_value(12), "how many, from the first of the data on")
       ("captions", options::value<std::int64_t>()->default_value(3), "how many captions a picture");
   // clang-format on
   add_model_tool_options(description);
+  add_table_option(description);
   const auto values = parse_options(
       "Draws pictures with the captions, out of those of the whole set, that the model finds closest to "
       "each: green ones "
@@ -92,6 +93,7 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   ModelTool tool(*values);
   DataConfig& data = tool.loaded.config.data;
   if (values->count("data") != 0) data.validation = words_of(*values, "data");
+  apply_table_option(*values, data.table);
   if (data.validation.empty()) throw ConfigError("the configuration names no data.validation; give --data");
 
   const ShownSet set = read_set(tool.evaluated(), static_cast<std::size_t>(shown));

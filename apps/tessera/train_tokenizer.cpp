@@ -19,10 +19,11 @@ std::vector<std::string> words(const options::variables_map& values, const char*
   return values.count(name) != 0 ? values[name].as<std::vector<std::string>>() : std::vector<std::string>{};
 }
 
-void add_captions(const std::vector<std::string>& patterns, std::vector<std::string>& sentences) {
+void add_captions(const std::vector<std::string>& patterns, const DataConfig& options,
+                  std::vector<std::string>& sentences) {
   if (patterns.empty()) return;
   const Logger logger = make_logger({});
-  const auto dataset = data::open_source(patterns, DataConfig{}, logger);
+  const auto dataset = data::open_source(patterns, options, logger);
   std::int64_t broken = 0;
   for (std::int64_t i = 0; i < dataset->size(); ++i) {
     try {
@@ -65,12 +66,13 @@ int train_tokenizer_command(const std::vector<std::string>& arguments) {
   description.add_options()
       ("output,o", options::value<std::string>()->required(), "the .model file to write")
       ("shards", options::value<std::vector<std::string>>()->composing(),
-       "WebDataset shards whose captions to learn from, braces allowed; may be given many times")
+       "WebDataset shards, or CSV or TSV tables, whose captions to learn from, braces allowed; may be given many times")
       ("text", options::value<std::vector<std::string>>()->composing(),
        "text file, a sentence a line; may be given many times")
       ("vocab-size", options::value<std::int64_t>()->default_value(8192), "entries, special ones included")
       ("shrink", "where the data is too small for --vocab-size, take the largest vocabulary that it allows");
   // clang-format on
+  add_table_option(description);
   const auto values = parse_options(
       "Trains a SentencePiece tokenizer (byte-pair, no normalisation, byte fallback; pad 0, unk 1, bos 2, "
       "eos 3, mask "
@@ -79,7 +81,9 @@ int train_tokenizer_command(const std::vector<std::string>& arguments) {
   if (!values) return kDone;
 
   std::vector<std::string> sentences;
-  add_captions(words(*values, "shards"), sentences);
+  DataConfig data;
+  apply_table_option(*values, data.table);
+  add_captions(words(*values, "shards"), data, sentences);
   for (const std::string& path : words(*values, "text")) add_lines(path, sentences);
   if (sentences.empty())
     throw ConfigError("train-tokenizer: name something to learn from with --shards or --text");

@@ -44,9 +44,20 @@ struct AugmentationConfig {
   bool operator==(const AugmentationConfig&) const = default;
 };
 
+/// Of a CSV or TSV file; names of columns, empty: a usual one, or by place (data/caption_table.h).
+struct TableConfig {
+  std::string image;
+  std::string caption;
+  std::string image_id;
+  std::string folder;  ///< that pictures' paths are relative to; empty: the table's own
+
+  bool operator==(const TableConfig&) const = default;
+};
+
 struct DataConfig {
-  std::vector<std::string> train;  ///< shard patterns, resolved against the config file's folder
+  std::vector<std::string> train;  ///< patterns of files, resolved against the config file's folder
   std::vector<std::string> validation;
+  TableConfig table;
   std::int64_t image_size = 224;
   std::vector<double> image_mean = {0.485, 0.456, 0.406};
   std::vector<double> image_std = {0.229, 0.224, 0.225};

@@ -86,8 +86,8 @@ struct Assign {
   }
 
   Misfit operator()(const TextValue& value) const {
-    const bool may_be_empty =
-        value.kind == TextKind::kInputPath || value.kind == TextKind::kInputPathOrRandom;
+    const bool is_input = value.kind == TextKind::kInputPath || value.kind == TextKind::kInputPathOrRandom;
+    const bool may_be_empty = is_input || value.kind == TextKind::kText;
     if (!node.IsScalar() && !node.IsNull()) return node;
     std::string text = node.IsNull() ? std::string() : node.Scalar();
     if (text.find('\0') != std::string::npos) return node;
@@ -96,7 +96,7 @@ struct Assign {
         (text.find('/') != std::string::npos || text == "." || text == "..")) {
       return node;
     }
-    const bool is_path = may_be_empty && !(value.kind == TextKind::kInputPathOrRandom && text == "random");
+    const bool is_path = is_input && !(value.kind == TextKind::kInputPathOrRandom && text == "random");
     value.member.of(config) = is_path ? resolve(text, folder) : std::move(text);
     return {};
   }

@@ -38,9 +38,21 @@ std::vector<ConfigKey> run_keys() {
 
 std::vector<ConfigKey> data_keys() {
   return {
-      TESSERA_KEY(text_list, data.train, true,
-                  "WebDataset shards to train on, brace patterns allowed: train-{000000..000005}.tar"),
-      TESSERA_KEY(text_list, data.validation, true, "Shards to validate on; empty: no validation"),
+      TESSERA_KEY(
+          text_list, data.train, true,
+          "WebDataset shards or CSV or TSV tables to train on, braces allowed: train-{000000..000005}.tar"),
+      TESSERA_KEY(text_list, data.validation, true, "The same to validate on; empty: no validation"),
+      TESSERA_KEY(
+          text, data.table.image, TextKind::kText,
+          "Column of the pictures' paths; empty: one of a usual name, or the first where there is no header"),
+      TESSERA_KEY(
+          text, data.table.caption, TextKind::kText,
+          "Column of the captions; empty: one of a usual name, or the second where there is no header"),
+      TESSERA_KEY(text, data.table.image_id, TextKind::kText,
+                  "Column that tells which pictures show the same; empty: image_id where there is one, else "
+                  "the path"),
+      TESSERA_KEY(text, data.table.folder, TextKind::kInputPath,
+                  "Folder that the pictures' paths are relative to; empty: the table's own"),
       TESSERA_KEY(integer, data.image_size, {1, 4096}, "Pixels of an image's side as the encoder sees it"),
       TESSERA_KEY(number_list, data.image_mean, 3, {}, "Subtracted from red, green and blue (0 to 1)"),
       TESSERA_KEY(number_list, data.image_std, 3, kPositive, "Divides red, green and blue after that"),
@@ -198,6 +210,7 @@ const std::vector<ConfigSection>& config_sections() {
   static const std::vector<ConfigSection> sections = {
       {"run", "The run as a whole"},
       {"data", "Pictures and captions"},
+      {"data.table", "Columns of a CSV or TSV table of pictures and captions"},
       {"data.augmentation", "Random crops"},
       {"vision", "The image encoder, a DINOv2"},
       {"vision.architecture", "Used where vision.weights is random; names as in a Hugging Face config.json"},

@@ -44,6 +44,7 @@ struct NumberRange {
 };
 
 enum class TextKind {
+  kText,               ///< any; may be empty
   kName,               ///< of a folder: not empty, no '/', not '.' or '..'
   kFolder,             ///< an output folder: not empty; relative to the working folder
   kInputPath,          ///< resolved against the config file's folder; may be empty

@@ -72,6 +72,8 @@ struct Accepted {
   std::string operator()(const NumberValue& value) const { return "a number " + describe(value.range); }
   std::string operator()(const TextValue& value) const {
     switch (value.kind) {
+      case TextKind::kText:
+        return "a text";
       case TextKind::kName:
         return "a name without '/'";
       case TextKind::kFolder:

@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::string_view kWhiteSpace = " \t\r\n\f\v";
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(kWhiteSpace);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kWhiteSpace) - first + 1);
-}
-
 void add_caption(std::vector<std::string>& captions, std::string_view text) {
   const std::string_view caption = trimmed(text);
   if (!caption.empty()) captions.emplace_back(caption);
@@ -66,6 +60,12 @@ void add_captions_of(const nlohmann::json& field, const char* field_name, const 
 }
 
 }  // namespace
+
+std::string_view trimmed(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(kWhiteSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kWhiteSpace) - first + 1);
+}
 
 nlohmann::json json_object(std::string_view text, const std::string& name) {
   nlohmann::json root = parse_json(text, name);

@@ -13,6 +13,9 @@ struct CaptionRecord {
   std::string unusable;               ///< what is the matter with a caption that is no text; empty: nothing
 };
 
+/// A text without white space around it.
+std::string_view trimmed(std::string_view text);
+
 /// @param name  stands for the text in messages
 /// @throws Error where the text is no JSON object
 nlohmann::json json_object(std::string_view text, const std::string& name);

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/file_kind.h"
+#include "data/caption_table.h"
 #include "data/file_names.h"
 #include "data/file_pattern.h"
 #include "data/webdataset.h"
@@ -26,14 +27,21 @@ struct SourceForm {
   const char* name;
   const char* looks;  ///< "a .tar": what a user may name
   /// What says that a file is of this form; empty: nothing does.
-  std::string (*recognise)(const NamedFile& file);
+  std::string (*recognise)(const NamedFile& file, const DataConfig& options);
   std::shared_ptr<const Source> (*open)(const std::vector<fs::path>& files, const DataConfig& options,
                                         const Logger& logger);
 };
 
-std::string recognise_shard(const NamedFile& file) {
+std::string recognise_shard(const NamedFile& file, const DataConfig&) {
   if (recognise_file(file.beginning).kind == FileKind::kTar) return "its content is a tar";
   return !file.is_folder && file.extension == "tar" ? "its name ends in .tar" : "";
+}
+
+std::string recognise_table(const NamedFile& file, const DataConfig& options) {
+  if (file.is_folder) return "";
+  if (file.extension == "csv" || file.extension == "tsv") return "its name ends in ." + file.extension;
+  if (recognise_file(file.beginning).kind != FileKind::kText) return "";
+  return begins_like_caption_table(file.beginning, options.table) ? "its first row says so" : "";
 }
 
 /// The first that recognises a file opens it.
@@ -41,6 +49,9 @@ constexpr SourceForm kForms[] = {
     {"WebDataset shards", "a .tar", recognise_shard,
      [](const std::vector<fs::path>& files, const DataConfig&,
         const Logger& logger) -> std::shared_ptr<const Source> { return WebDataset::open(files, logger); }},
+    {"a table of captions", "a .csv or .tsv", recognise_table,
+     [](const std::vector<fs::path>& files, const DataConfig& options, const Logger& logger)
+         -> std::shared_ptr<const Source> { return CaptionTable::open(files, options.table, logger); }},
 };
 
 NamedFile look_at(const fs::path& path) {
@@ -60,11 +71,12 @@ struct Recognised {
   std::string reason;
 };
 
-Recognised recognise(const fs::path& path) {
+Recognised recognise(const fs::path& path, const DataConfig& options) {
   const NamedFile file = look_at(path);
   std::string known;
   for (const SourceForm& form : kForms) {
-    if (std::string reason = form.recognise(file); !reason.empty()) return {&form, std::move(reason)};
+    if (std::string reason = form.recognise(file, options); !reason.empty())
+      return {&form, std::move(reason)};
     known += fmt::format("{}{} ({})", known.empty() ? "" : " or ", form.name, form.looks);
   }
   const std::string kind = file.is_folder ? "a folder" : other_kind(file.beginning);
@@ -78,11 +90,11 @@ std::shared_ptr<const Source> open_source(const std::vector<std::string>& patter
                                           const Logger& logger) {
   if (patterns.empty()) fail("no data: the list of patterns is empty");
   const std::vector<fs::path> files = expand_patterns(patterns);
-  const Recognised first = recognise(files.front());
+  const Recognised first = recognise(files.front(), options);
   for (const fs::path& file : files) {
-    const Recognised other = recognise(file);
+    const Recognised other = recognise(file, options);
     if (other.form == first.form) continue;
-    fail("{} is {} ({}), {} is {} ({}); a list names data of one form", files.front().string(),
+    fail("{}: {} ({}), but {}: {} ({}); a list names data of one form", files.front().string(),
          first.form->name, first.reason, file.string(), other.form->name, other.reason);
   }
   logger->info("data: {}: {} ({}){}", files.front().string(), first.form->name, first.reason,

@@ -215,9 +215,10 @@ std::string refuse_adapter_or_none(const Resumption& resumption) {
 const std::vector<ResumeRule>& resume_rules() {
   using enum OnResume;
   static const std::vector<ResumeRule> rules = {
-      {{"data.train"},
+      {{"data.train", "data.table"},
        kSometimes,
-       "other places, but the same samples in the same order: the place in an epoch and the schedule count "
+       "other places or columns, but the same samples in the same order: the place in an epoch and the "
+       "schedule count "
        "them",
        refuse_other_data},
       {{"data.batch_size", "data.drop_last"},

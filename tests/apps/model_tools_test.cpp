@@ -143,6 +143,41 @@ TEST_F(ModelTools, CaptionSaysTheSameFromABundleAloneAsFromTheCheckpoint) {
   fs::remove_all(away);
 }
 
+TEST_F(ModelTools, ATableIsEvaluatedLikeTheShardOfItsPictures) {
+  const auto dataset = data::open_source({place("shapes/val-000000.tar")}, {}, null_logger());
+  std::string table = "who,words,photo\n";
+  fs::create_directories(place("photos"));
+  for (std::int64_t i = 0; i < dataset->size(); ++i) {
+    const data::Sample sample = dataset->read(i);
+    write_file_atomically(place("photos/" + sample.key + ".png"),
+                          {reinterpret_cast<const char*>(sample.image.data()), sample.image.size()});
+    for (const std::string& caption : sample.captions)
+      table += fmt::format("{},\"{}\",{}.png\n", sample.image_id, caption, sample.key);
+  }
+  write_file_atomically(place("table.csv"), table);
+  const auto figures = [](const std::string& data, const std::string& output) {
+    const Finished finished =
+        run_to_end(fmt::format("{} --suite retrieval --model {} --split held-out --data {} --output {}",
+                               TESSERA_STAGE1_EVAL, checkpoint(), data, place(output)));
+    EXPECT_EQ(finished.exit_code, 0) << finished.output;
+    Json json = finished.exit_code == 0 ? Json::parse(read_file(place(output))) : Json::object();
+    json.erase("data");
+    return json;
+  };
+  const std::string columns =
+      " --table image=photo --table caption=words --table image_id=who --table folder=";
+  EXPECT_EQ(figures(place("table.csv") + columns + place("photos"), "table.json"),
+            figures(place("shapes/val-000000.tar"), "shard.json"));
+  const Finished tokenizer = tessera("train-tokenizer --shrink --output " + place("table.model") +
+                                     " --shards " + place("table.csv") + columns + place("photos"));
+  EXPECT_EQ(tokenizer.exit_code, 0) << tokenizer.output;
+  EXPECT_THAT(tokenizer.output, HasSubstr(fmt::format("from {} sentences", 2 * dataset->size())));
+  const Finished other =
+      tessera("train-tokenizer --output x --shards " + place("table.csv") + " --table text=a");
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.output, HasSubstr("found 'text=a'"));
+}
+
 TEST_F(ModelTools, CaptionTellsItsLatencyAndGoesOnAfterABrokenImage) {
   const std::string words =
       fmt::format("caption {} {} {} --model {}", picture(0), broken(), picture(1), checkpoint());

@@ -11,17 +11,21 @@
 #include <sstream>
 #include <thread>
 
+#include "data/open_source.h"
+#include "data/webdataset.h"
 #include "data/worker_threads.h"
 #include "tests/data/fixtures.h"
 
 namespace tessera::data {
 namespace {
 
+using testing::encoded_image;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::Members;
 using testing::sound_samples;
 using testing::TemporaryFolder;
+using testing::write_bytes;
 using testing::write_tar;
 
 constexpr int kSamples = 26;
@@ -101,6 +105,26 @@ TEST_F(TrainLoaderTest, AnyNumberOfWorkersGivesTheSameBytes) {
   options.prefetch_batches = 5;
   TrainLoader three(data, options, logger_);
   for (const std::int64_t e : {0, 1, 5}) expect_same(epoch(one, e), epoch(three, e));
+}
+
+TEST_F(TrainLoaderTest, ATableOfTheSamePicturesGivesTheSameBatches) {
+  std::string table = "image,caption,image_id\n";
+  for (int i = 0; i < kSamples; ++i) {
+    write_bytes(folder_.file(fmt::format("s{:02}.jpg", i)), encoded_image(".jpg", i));
+    for (const char* which : {"first", "second"})
+      table += fmt::format("s{0:02}.jpg,\"{1} of {0}\",image-{0}\n", i, which);
+  }
+  write_bytes(folder_.file("captions.csv"), table);
+  TrainLoader from_tar(sound(), small_options(), logger_);
+  TrainLoader from_table(open_source({folder_.file("captions.csv")}, {}, logger_), small_options(), logger_);
+  for (const std::int64_t e : {0, 1, 7}) {
+    auto batches = epoch(from_table, e);
+    EXPECT_EQ(batches.size(), 6u);
+    for (Batch& batch : batches) {
+      for (std::string& key : batch.keys) key.resize(key.size() - 4);  // a table's key has .jpg
+    }
+    expect_same(epoch(from_tar, e), batches);
+  }
 }
 
 TEST_F(TrainLoaderTest, AnEpochShowsEverySampleOnceWithItsOwnIdAndCaption) {

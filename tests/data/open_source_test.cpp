@@ -11,6 +11,7 @@
 namespace tessera::data {
 namespace {
 
+using ::testing::AllOf;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::sound_samples;
@@ -45,11 +46,36 @@ TEST_F(OpenSource, RecognisesShardsByContentAndName) {
   EXPECT_THAT(log_.str(), HasSubstr("its name ends in .tar"));
 }
 
+TEST_F(OpenSource, RecognisesTablesByNameAndFirstRow) {
+  write_bytes(file("a.jpg"), "x");
+  write_bytes(file("a.TSV"), "a.jpg\tone\n");
+  write_bytes(file("b.csv"), "photo,words\na.jpg,one\n");
+  write_bytes(file("captions.txt"), "image,caption\na.jpg,one\n");
+  EXPECT_EQ(open({file("a.TSV")})->read_captions(0).captions.front(), "one");
+  EXPECT_THAT(log_.str(), HasSubstr(file("a.TSV") + ": a table of captions (its name ends in .tsv)"));
+  DataConfig options;
+  options.table.image = "photo";
+  options.table.caption = "words";
+  EXPECT_EQ(open_source({file("b.csv")}, options, logger_)->size(), 1);
+  EXPECT_EQ(open({file("captions.txt")})->size(), 1);
+  EXPECT_THAT(log_.str(), HasSubstr("captions.txt: a table of captions (its first row says so)"));
+}
+
+TEST_F(OpenSource, AListOfTwoFormsIsAnErrorThatNamesBoth) {
+  write_tar(file("a.tar"), sound_samples(2));
+  write_bytes(file("b.csv"), "image,caption\n");
+  EXPECT_THAT(error_of([&] {
+                open({file("a.tar"), file("b.csv")});
+              }),
+              AllOf(HasSubstr(file("a.tar") + ": WebDataset shards (its content is a tar)"),
+                    HasSubstr(file("b.csv") + ": a table of captions")));
+}
+
 TEST_F(OpenSource, WhatNoFormRecognisesIsAnErrorThatNamesItAndTheForms) {
   write_bytes(file("a.tar.gz"), "\x1f\x8b compressed");
   const std::string compressed = error_of([&] { open({file("a.tar.gz")}); });
-  EXPECT_THAT(compressed,
-              HasSubstr(file("a.tar.gz") + ": expected images with captions as WebDataset shards"));
+  EXPECT_THAT(compressed, HasSubstr(file("a.tar.gz") +
+                                    ": expected images with captions as WebDataset shards (a .tar) or a "));
   EXPECT_THAT(compressed, HasSubstr("found a gzip archive"));
   EXPECT_THAT(error_of([&] { open({folder_.path().string()}); }), HasSubstr("found a folder"));
   write_bytes(file("notes"), "a few words");

@@ -1,5 +1,5 @@
 // libFuzzer's entry for one reader (CMake option TESSERA_FUZZ, clang): fuzz_safetensors, fuzz_pytorch_file,
-// fuzz_adapter_config, fuzz_image_header, fuzz_tar. TESSERA_FUZZED names the function of
+// fuzz_adapter_config, fuzz_image_header, fuzz_tar, fuzz_caption_table. TESSERA_FUZZED names the function of
 // tests/fuzz/readers.h.
 #include <cstdint>
 

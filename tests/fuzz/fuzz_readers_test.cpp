@@ -159,5 +159,14 @@ TEST(FuzzReaders, Tars) {
   EXPECT_GT(read_or_refuse({plain, pax, gnu, plain + gnu}, accepts_tar), kMutations / 100);
 }
 
+TEST(FuzzReaders, CaptionTables) {
+  expect_some_of_each(read_or_refuse(
+      {"image,caption\na.jpg,one\nb.jpg,\"two, \"\"three\"\"\nand four\"\na.jpg,five\n",
+       "a.jpg\tA 12\" disc\r\nb.jpg\t\"Quick!\" she said\r\n",
+       "\xef\xbb\xbfimage_id;text;file_name\n7;caf\xc3\xa9;a.jpg\n;\"x;y\";./b.jpg\n7;z;a.jpg\n",
+       "a.jpg#0|one\rb.jpg#1|two\r"},
+      accepts_caption_table));
+}
+
 }  // namespace
 }  // namespace tessera

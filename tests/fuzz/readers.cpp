@@ -8,9 +8,12 @@
 
 #include "core/error.h"
 #include "core/json_file.h"
+#include "core/logging.h"
 #include "core/mapped_file.h"
 #include "core/pytorch_file.h"
 #include "core/safetensors.h"
+#include "core/utf8.h"
+#include "data/caption_table.h"
 #include "data/image_header.h"
 #include "data/still_webp.h"
 #include "data/tar_index.h"
@@ -151,6 +154,26 @@ bool accepts_tar(std::string_view bytes, const std::filesystem::path& scratch) {
   } catch (const Error&) {
     return false;
   }
+}
+
+bool accepts_caption_table(std::string_view bytes, const std::filesystem::path& scratch) {
+  write(bytes, scratch);
+  for (const char* picture : {"a.jpg", "b.jpg"}) {
+    if (!std::filesystem::exists(scratch.parent_path() / picture))
+      write("x", scratch.parent_path() / picture);
+  }
+  data::begins_like_caption_table(bytes, {});
+  try {
+    const auto table = data::CaptionTable::open({scratch}, {}, null_logger());
+    for (std::int64_t i = 0; i < table->size(); ++i) {
+      for (const std::string& caption : table->read(i).captions) {
+        if (caption.empty() || !is_utf8(caption)) throw std::logic_error("a caption that is none");
+      }
+    }
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
 }
 
 }  // namespace tessera

@@ -17,5 +17,7 @@ bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&
 /// What is looked at of a picture before a decoder gets it.
 bool accepts_image_header(std::string_view bytes, const std::filesystem::path& scratch);
 bool accepts_tar(std::string_view bytes, const std::filesystem::path& scratch);
+/// Its pictures a.jpg and b.jpg are there, beside the scratch file.
+bool accepts_caption_table(std::string_view bytes, const std::filesystem::path& scratch);
 
 }  // namespace tessera
