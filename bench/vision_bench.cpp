@@ -18,7 +18,7 @@
 #include "core/error.h"
 #include "core/safetensors.h"
 #include "vision/adapter_set.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
 
 namespace options = boost::program_options;
 
@@ -37,7 +37,7 @@ class Encoder {
  public:
   Encoder(const std::string& folder, Compute compute)
       : compute_(compute),
-        model_(vision::load_dinov2(folder + "/model")),
+        model_(vision::load_encoder(folder + "/model")),
         adapters_(*model_),
         inputs_(SafetensorsFile(folder + "/inputs.safetensors").tensors()) {
     adapters_.load("adapter", folder + "/adapter");
@@ -104,7 +104,7 @@ class Encoder {
   }
 
   Compute compute_;
-  std::shared_ptr<vision::Dinov2Model> model_;
+  std::shared_ptr<vision::VisionEncoder> model_;
   vision::AdapterSet adapters_;
   TensorMap inputs_;
   std::string prepared_ = "nothing yet";

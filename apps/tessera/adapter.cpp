@@ -19,7 +19,8 @@
 #include "tessera/commands.h"
 #include "vision/adapter_files.h"
 #include "vision/adapter_set.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
+#include "vision/encoder_files.h"
 
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
@@ -160,7 +161,7 @@ int merge(const Words& arguments) {
   if (!values) return kDone;
   const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
   refuse_existing(output);
-  const auto model = vision::load_dinov2(model_folder);
+  const auto model = vision::load_encoder(model_folder);
   vision::load_adapter(fs::path(text_of(*values, "adapter")), *model);
   vision::merge_lora(*model);
   const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
@@ -168,7 +169,7 @@ int merge(const Words& arguments) {
   publish_folder(
       output,
       [&](const fs::path& fresh) {
-        vision::save_dinov2(fresh, *model, {}, vision::stored_dtype(model_folder));
+        vision::save_encoder(fresh, *model, model->preprocessing(), vision::stored_dtype(model_folder));
         if (fs::exists(processor))
           write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
       },

@@ -71,7 +71,7 @@ struct DataConfig {
   bool operator==(const DataConfig&) const = default;
 };
 
-/// Keys are Hugging Face's (Dinov2Config).
+/// Keys are those of Hugging Face's config.json.
 struct ArchitectureConfig {
   std::int64_t hidden_size = 768;
   std::int64_t num_hidden_layers = 12;

@@ -31,38 +31,39 @@ ReadText read_text(const TrainedModel& evaluated, const std::string& text) {
   return read;
 }
 
-/// The patches of one image as a grid.
-class PatchGrid {
+/// The patches of one image in their grid.
+class ImagePatches {
  public:
-  PatchGrid(const TrainedModel& evaluated, const model::ImageFeatures& image)
-      : side_(evaluated.config.data.image_size / evaluated.model.vision().patch_size()),
+  ImagePatches(const TrainedModel& evaluated, const model::ImageFeatures& image)
+      : grid_(evaluated.model.vision().grid(evaluated.config.data.image_size,
+                                            evaluated.config.data.image_size)),
         patches_(evaluated.model.patch_embeddings(image)[0].to(at::kCPU, at::kFloat)) {
-    TORCH_CHECK(patches_.size(0) == side_ * side_, "heat maps: an image of ", side_, " x ", side_,
-                " patches expected, got ", patches_.size(0), " patches");
+    TORCH_CHECK(patches_.size(0) == grid_.patches(), "heat maps: an image of ", grid_.rows, " x ",
+                grid_.columns, " patches expected, got ", patches_.size(0), " patches");
   }
 
   HeatMap map(const std::string& word, bool in_text, const ReadText& text,
               const std::vector<std::int64_t>& positions) const {
     const at::Tensor similarity = word_similarity(patches_, text.tokens, positions);
     check_computed(similarity.unsqueeze(0), "its heat map", {quoted(word)});
-    return {word, in_text, similarity.view({side_, side_})};
+    return {word, in_text, similarity.view({grid_.rows, grid_.columns})};
   }
 
  private:
-  std::int64_t side_;
+  vision::PatchGrid grid_;
   at::Tensor patches_;  ///< [P, S]
 };
 
-HeatMap map_of_word(const TrainedModel& evaluated, const PatchGrid& grid, const std::string& text,
+HeatMap map_of_word(const TrainedModel& evaluated, const ImagePatches& patches, const std::string& text,
                     const ReadText& read, const std::string& word) {
   if (const auto span = find_phrase(text, word)) {
     const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
-    if (!positions.empty()) return grid.map(word, /*in_text=*/true, read, positions);
+    if (!positions.empty()) return patches.map(word, /*in_text=*/true, read, positions);
   }
   const ReadText alone = read_text(evaluated, word);
   const std::vector<std::int64_t> positions = token_positions(alone.encoded, {word, 0, word.size()});
   if (positions.empty()) fail("'{}': a word to show must have at least one letter", word);
-  return grid.map(word, /*in_text=*/false, alone, positions);
+  return patches.map(word, /*in_text=*/false, alone, positions);
 }
 
 }  // namespace
@@ -80,14 +81,14 @@ std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::Image
   require_trained(evaluated.config.losses, Ability::kTokenEmbeddings, "heat maps");
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
-  const PatchGrid grid(evaluated, image);
+  const ImagePatches patches(evaluated, image);
   const ReadText read = read_text(evaluated, text);
   std::vector<HeatMap> maps;
-  for (const std::string& word : words) maps.push_back(map_of_word(evaluated, grid, text, read, word));
+  for (const std::string& word : words) maps.push_back(map_of_word(evaluated, patches, text, read, word));
   if (!words.empty()) return maps;
   for (const WordSpan& span : content_words(text)) {
     const std::vector<std::int64_t> positions = token_positions(read.encoded, span);
-    if (!positions.empty()) maps.push_back(grid.map(span.word, /*in_text=*/true, read, positions));
+    if (!positions.empty()) maps.push_back(patches.map(span.word, /*in_text=*/true, read, positions));
   }
   return maps;
 }

@@ -2,6 +2,7 @@
 #include <c10/core/GradMode.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "core/config.h"
@@ -12,8 +13,7 @@
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
-#include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
 #include "vision/peft_files.h"
 
 namespace tessera::inference {
@@ -72,11 +72,6 @@ class EncoderBase : public FeatureEncoder {
     return processor_.pixels(data::decode_image(bytes, name, options_.alpha), name);
   }
 
-  /// What of the encoder's tokens [B, N, C] is asked for.
-  at::Tensor chosen(const at::Tensor& tokens) const {
-    return options_.kind == FeatureKind::kPooled ? tokens.select(1, 0) : tokens;
-  }
-
   static void add_adapter(StringMap& description, const fs::path& folder) {
     description["adapter"] = folder.string();
     description["adapter_sha1"] = file_hash(vision::adapter_weights_file(folder));
@@ -87,11 +82,12 @@ class EncoderBase : public FeatureEncoder {
   Compute compute_;
 };
 
-class Dinov2Encoder final : public EncoderBase {
+/// An encoder by itself.
+class PlainEncoder final : public EncoderBase {
  public:
-  Dinov2Encoder(const FeatureEncoderOptions& options, const Compute& compute)
-      : EncoderBase(options, processor_options(options.model), compute),
-        model_(vision::load_dinov2(options.model, options.interpolation)) {
+  PlainEncoder(const FeatureEncoderOptions& options, std::shared_ptr<vision::VisionEncoder> model,
+               const data::ImageProcessorOptions& processor, const Compute& compute)
+      : EncoderBase(options, processor, compute), model_(std::move(model)) {
     if (!options.adapter.empty()) vision::load_adapter(options.adapter, *model_);
     model_->to(compute.device);
     model_->eval();
@@ -109,18 +105,27 @@ class Dinov2Encoder final : public EncoderBase {
   }
 
  private:
-  static data::ImageProcessorOptions processor_options(const fs::path& model) {
-    if (fs::is_directory(model)) return data::ImageProcessorOptions::load(model);
-    const fs::path beside = model.parent_path() / "preprocessor_config.json";
-    if (fs::exists(beside)) return data::ImageProcessorOptions::load(beside);
-    // As facebook's own evaluation has it, whose files come without one.
-    return processor_of(vision::Preprocessing());
+  at::Tensor features(const at::Tensor& images) override {
+    const at::Tensor tokens = model_->forward(images);
+    return options_.kind == FeatureKind::kPooled ? model_->pooled(tokens).squeeze(1) : tokens;
   }
 
-  at::Tensor features(const at::Tensor& images) override { return chosen(model_->forward(images)); }
-
-  std::shared_ptr<vision::Dinov2Model> model_;
+  std::shared_ptr<vision::VisionEncoder> model_;
 };
+
+std::unique_ptr<FeatureEncoder> open_plain(const FeatureEncoderOptions& options, const Compute& compute) {
+  find_weights_file(options.model);  // before its processor is missed
+  std::optional<data::ImageProcessorOptions> processor;
+  const fs::path beside = options.model.parent_path() / "preprocessor_config.json";
+  if (fs::is_directory(options.model)) {
+    processor = data::ImageProcessorOptions::load(options.model);
+  } else if (fs::exists(beside)) {
+    processor = data::ImageProcessorOptions::load(beside);
+  }
+  auto model = vision::load_encoder(options.model, options.interpolation);
+  if (!processor) processor = processor_of(model->preprocessing());
+  return std::make_unique<PlainEncoder>(options, std::move(model), *processor, compute);
+}
 
 class TesseraEncoder final : public EncoderBase {
  public:
@@ -152,7 +157,8 @@ class TesseraEncoder final : public EncoderBase {
 
   at::Tensor features(const at::Tensor& images) override {
     if (options_.kind == FeatureKind::kCompressed) return loaded_.model->compress_image(images);
-    return chosen(loaded_.model->encoder_tokens(images));
+    const at::Tensor tokens = loaded_.model->encoder_tokens(images);
+    return options_.kind == FeatureKind::kPooled ? tokens.select(1, 0) : tokens;
   }
 
   model::LoadedModel loaded_;
@@ -187,8 +193,7 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
         fmt::format("--model: {} is an adapter; name the model that it belongs to, and it as --adapter",
                     options.model.string()));
   }
-  find_weights_file(options.model);  // before its processor is missed
-  return std::make_unique<Dinov2Encoder>(options, compute);
+  return open_plain(options, compute);
 }
 
 }  // namespace tessera::inference

@@ -18,24 +18,24 @@
 namespace tessera::inference {
 
 enum class FeatureKind {
-  kPooled,      ///< [B, C]: the encoder's first token
-  kTokens,      ///< [B, 1+R+P, C]: all of its last hidden state (a Tessera model's without registers)
+  kPooled,      ///< [B, C]: what stands for the whole image (VisionEncoder::pooled)
+  kTokens,      ///< [B, N, C]: all tokens of its last hidden state (a Tessera model's without registers)
   kCompressed,  ///< [B, 1+P, D]: a Tessera model's, behind its compressor
 };
 
 struct FeatureEncoderOptions {
   std::filesystem::path
-      model;  ///< a DINOv2 folder or file (vision/dinov2_weights.h), or a checkpoint or bundle
+      model;  ///< an encoder's folder or file (vision/encoder_families.h), or a checkpoint or bundle
   std::filesystem::path adapter;  ///< a PEFT folder onto it; empty: none
   FeatureKind kind = FeatureKind::kPooled;
   std::int64_t image_size = 0;  ///< pixels; 0: what the model's processor says
   data::Alpha alpha = data::Alpha::kWhite;
-  PositionInterpolation interpolation = PositionInterpolation::kAuto;  ///< of a DINOv2 folder or file
+  PositionInterpolation interpolation = PositionInterpolation::kAuto;  ///< of an encoder's folder or file
 };
 
-/// A frozen image encoder and the preparation of its images: of a DINOv2 folder or file as the
-/// preprocessor_config.json in it or beside it says (a file with none beside it: as DINOv2 was evaluated), of
-/// a Tessera model as in its evaluation. Computes without gradients.
+/// A frozen image encoder and the preparation of its images: of an encoder's folder or file as the
+/// preprocessor_config.json in it or beside it says (a file with none beside it:
+/// VisionEncoder::preprocessing), of a Tessera model as in its evaluation. Computes without gradients.
 class FeatureEncoder {
  public:
   /// @throws Error naming what can't be loaded, ConfigError for options that don't go together

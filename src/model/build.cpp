@@ -17,8 +17,7 @@
 #include "losses/siglip.h"
 #include "model/stage1_model.h"
 #include "model/stage1_parts.h"
-#include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
 #include "vision/lora.h"
 #include "vision/peft_files.h"
 
@@ -43,10 +42,8 @@ std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, Back
     throw ConfigError("vision.weights: name a DINOv2 folder or file, or say random");
   }
   if (vision_config.weights == "random") {
-    auto backbone = std::make_shared<vision::Dinov2Model>(
-        vision::Dinov2Config::from_architecture(vision_config.architecture),
-        vision_config.position_interpolation);
-    vision::initialise_random(*backbone, part_seed(config, kVisionPart));
+    auto backbone = vision::random_encoder(vision_config.architecture, vision_config.position_interpolation,
+                                           part_seed(config, kVisionPart));
     backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
     return backbone;
   }
@@ -56,7 +53,7 @@ std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, Back
         ".safetensors, .bin, .pth or .pt)",
         vision_config.weights));
   }
-  auto backbone = vision::load_dinov2(vision_config.weights, vision_config.position_interpolation);
+  auto backbone = vision::load_encoder(vision_config.weights, vision_config.position_interpolation);
   backbone->set_gradient_checkpointing(vision_config.gradient_checkpointing);
   source = {fs::absolute(vision_config.weights).lexically_normal(), backbone_hash(vision_config.weights)};
   return backbone;

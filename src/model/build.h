@@ -27,7 +27,7 @@ namespace tessera::model {
 /// Where a model's frozen backbone comes from, so that a checkpoint can name it instead of copying it.
 struct BackboneSource {
   std::filesystem::path
-      path;          ///< folder or file, as load_dinov2 takes it; empty: random, not written anywhere yet
+      path;          ///< folder or file, as load_encoder takes it; empty: random, not written anywhere yet
   std::string hash;  ///< of the weights file
 };
 

@@ -5,8 +5,7 @@
 #include "core/publish_folder.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
-#include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
 #include "vision/lora.h"
 
 namespace tessera::model {
@@ -70,12 +69,12 @@ KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const
     if (model.has_lora() && !options.merge_lora) {
       // As it was before the adapter, which may have taken its own beginning out of it, or trained parts of
       // it.
-      save_backbone(
-          folder / kBackboneFolder,
-          *vision::load_dinov2(backbone_of_checkpoint(checkpoint).path, config.vision.position_interpolation),
-          config);
+      save_backbone(folder / kBackboneFolder,
+                    *vision::load_encoder(backbone_of_checkpoint(checkpoint).path,
+                                          config.vision.position_interpolation),
+                    config);
     } else {
-      save_backbone(folder / kBackboneFolder, model, config);
+      save_backbone(folder / kBackboneFolder, model.vision(), config);
     }
     save_weights(folder, model, config, loaded.tokenizer,
                  {kBackboneFolder, backbone_hash(folder / kBackboneFolder)});

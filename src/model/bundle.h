@@ -13,7 +13,7 @@ struct BundleOptions {
 /// Writes a checkpoint (or another bundle) as one folder that load_model reads without anything beside it:
 ///   config.yaml        whose paths are relative to the folder, and which names no data
 ///   model.safetensors, language_model/, tokenizer.model   as in a checkpoint (model/weights.h)
-///   backbone/          a Hugging Face DINOv2 folder, also where the backbone was trained
+///   backbone/          a Hugging Face folder, also where the backbone was trained
 ///   adapter/           PEFT's two files, where there is LoRA and it is not merged
 /// The folder appears whole or not at all, in the place of an older bundle where there is one. What else lies
 /// in that (a README.md, a .git) is kept.

@@ -92,7 +92,7 @@ at::Tensor Stage1Model::encoder_tokens(const at::Tensor& pixels) {
       parts_->vision->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
   const std::int64_t first_patch = parts_->vision->first_patch();
   if (first_patch == 1) return tokens;
-  return at::cat({tokens.slice(1, 0, 1), tokens.slice(1, first_patch)}, 1);
+  return at::cat({parts_->vision->pooled(tokens), tokens.slice(1, first_patch)}, 1);
 }
 
 at::Tensor Stage1Model::compress_image(const at::Tensor& pixels) {

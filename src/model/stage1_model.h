@@ -58,9 +58,9 @@ struct NamedParameter {
 
 struct Stage1Parts;
 
-/// The vision-language model: DINOv2 with LoRA → compressor → image blocks on one side, a language model on
-/// the other, joined by FIBER's gated cross-attention; heads for contrast, late interaction and matching; an
-/// episodic memory of pairs. One method a pass (docs/model.md). Depends on nothing of training.
+/// The vision-language model: an image encoder with LoRA → compressor → image blocks on one side, a language
+/// model on the other, joined by FIBER's gated cross-attention; heads for contrast, late interaction and
+/// matching; an episodic memory of pairs. One method a pass (docs/model.md). Depends on nothing of training.
 class Stage1Model {
  public:
   explicit Stage1Model(Stage1Parts parts);
@@ -68,8 +68,8 @@ class Stage1Model {
   Stage1Model(const Stage1Model&) = delete;
   Stage1Model& operator=(const Stage1Model&) = delete;
 
-  /// The encoder's tokens, [B, 1+P, width], [CLS] first, registers left out. @param pixels [B, 3, H, W] uint8
-  /// RGB
+  /// The encoder's tokens, [B, 1+P, width], [CLS] first (VisionEncoder::pooled), registers left out.
+  /// @param pixels [B, 3, H, W] uint8 RGB
   at::Tensor encoder_tokens(const at::Tensor& pixels);
   /// Encoder and compressor.
   /// @param pixels [B, 3, H, W] uint8 RGB

@@ -17,8 +17,8 @@
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
 #include "model/stage1_model.h"
-#include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
+#include "vision/encoder_files.h"
 #include "vision/peft_files.h"
 
 namespace tessera::model {
@@ -32,12 +32,6 @@ namespace {
 bool in_model_file(TrainableChoice trainable, Part part) {
   if (part == Part::kLora || part == Part::kLanguage) return false;
   return part != Part::kBackbone || trainable == TrainableChoice::kFull;
-}
-
-const vision::Dinov2Model& dinov2_of(const Stage1Model& model) {
-  const auto* dinov2 = dynamic_cast<const vision::Dinov2Model*>(&model.vision());
-  TORCH_CHECK(dinov2 != nullptr, "the backbone is no Dinov2Model");
-  return *dinov2;
 }
 
 void copy_into(const at::Tensor& parameter, const at::Tensor& value, const std::string& name,
@@ -106,20 +100,19 @@ fs::path find_backbone(const fs::path& checkpoint, const fs::path& written, cons
        place.string(), moved.string());
 }
 
-std::shared_ptr<vision::Dinov2Model> load_backbone(const fs::path& folder, const Config& config) {
+std::shared_ptr<vision::VisionEncoder> load_backbone(const fs::path& folder, const Config& config) {
   const SafetensorsFile file = open_model_file(folder);
   if (config.vision.trainable == TrainableChoice::kFull) {
     const std::string source = (folder / "model.safetensors").string();
     const auto found = file.metadata().find("backbone_config");
     if (found == file.metadata().end()) fail("{}: the metadata lacks backbone_config", source);
     const std::string place = source + ": backbone_config in the metadata";
-    return std::make_shared<vision::Dinov2Model>(
-        vision::Dinov2Config::from_json(parse_json(found->second, place), place),
-        config.vision.position_interpolation);
+    return vision::encoder_from_config(parse_json(found->second, place), place,
+                                       config.vision.position_interpolation);
   }
   const BackboneSource backbone = backbone_of_checkpoint(folder);
   check_backbone(folder, backbone, backbone_hash(backbone.path));
-  return vision::load_dinov2(backbone.path, config.vision.position_interpolation);
+  return vision::load_encoder(backbone.path, config.vision.position_interpolation);
 }
 
 }  // namespace
@@ -150,7 +143,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
     if (in_model_file(config.vision.trainable, parameter.part))
       tensors[parameter.name] = parameter.tensor.detach();
   }
-  StringMap metadata = {{"format", "pt"}, {"backbone_config", dinov2_of(model).config().to_json().dump()}};
+  StringMap metadata = {{"format", "pt"}, {"backbone_config", model.vision().config_json().dump()}};
   if (config.vision.trainable != TrainableChoice::kFull) {
     TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
     metadata["backbone"] = path_to_utf8(backbone.path);
@@ -159,11 +152,11 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
   write_safetensors(folder / "model.safetensors", tensors, metadata);
   if (config.vision.trainable == TrainableChoice::kLora) {
     TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
-    const vision::Dinov2Config& dinov2 = dinov2_of(model).config();
+    const vision::HuggingFaceClass encoder = model.vision().hugging_face_class();
     vision::save_adapter(folder / "adapter", model.vision(), *model.lora(),
                          {.base_model_name_or_path = path_to_utf8(backbone.path),
-                          .base_model_class = dinov2.hugging_face_class(),
-                          .parent_library = dinov2.hugging_face_module()});
+                          .base_model_class = encoder.name,
+                          .parent_library = encoder.module});
   }
   language::save_hugging_face(model.language(), tokenizer, folder / "language_model");
   write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
@@ -177,25 +170,21 @@ void load_weights(const fs::path& folder, Stage1Model& model) {
   if (model.lora()) vision::load_adapter(folder / "adapter", model.vision());
 }
 
-void save_backbone(const fs::path& folder, Stage1Model& model, const Config& config) {
-  save_backbone(folder, dinov2_of(model), config);
-}
-
-void save_backbone(const fs::path& folder, const vision::Dinov2Model& backbone, const Config& config) {
+void save_backbone(const fs::path& folder, const vision::VisionEncoder& backbone, const Config& config) {
   fs::create_directories(folder.parent_path());
   // Evaluation scales the shorter edge to the crop's own size, so the file says that too.
-  vision::save_dinov2(folder, backbone,
-                      {.crop_size = config.data.image_size,
-                       .shortest_edge = config.data.image_size,
-                       .image_mean = config.data.image_mean,
-                       .image_std = config.data.image_std});
+  vision::save_encoder(folder, backbone,
+                       {.crop_size = config.data.image_size,
+                        .shortest_edge = config.data.image_size,
+                        .image_mean = config.data.image_mean,
+                        .image_std = config.data.image_std});
 }
 
 LoadedModel load_model(const fs::path& folder) {
   if (!fs::is_directory(folder)) fail("{}: no such folder", folder.string());
   open_model_file(folder);
   Config config = load_config(folder / "config.yaml");
-  std::shared_ptr<vision::Dinov2Model> backbone = load_backbone(folder, config);
+  std::shared_ptr<vision::VisionEncoder> backbone = load_backbone(folder, config);
   std::optional<vision::LoraOptions> lora;
   if (config.vision.trainable == TrainableChoice::kLora)
     lora = vision::load_adapter(folder / "adapter", *backbone);

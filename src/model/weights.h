@@ -10,9 +10,8 @@
 namespace tessera::model {
 class Stage1Model;
 }
-
 namespace tessera::vision {
-class Dinov2Model;
+class VisionEncoder;
 }
 
 namespace tessera::model {
@@ -41,10 +40,9 @@ BackboneSource backbone_of_checkpoint(const std::filesystem::path& folder);
 void check_backbone(const std::filesystem::path& checkpoint, const BackboneSource& expected,
                     const std::string& found_hash);
 
-/// Writes the model's backbone as a Hugging Face DINOv2 folder, whole or not at all.
-void save_backbone(const std::filesystem::path& folder, Stage1Model& model, const Config& config);
-/// The same of a backbone that is in no model.
-void save_backbone(const std::filesystem::path& folder, const vision::Dinov2Model& backbone,
+/// Writes a backbone as a Hugging Face folder, whole or not at all, with the preparation of images that the
+/// configuration's evaluation has.
+void save_backbone(const std::filesystem::path& folder, const vision::VisionEncoder& backbone,
                    const Config& config);
 
 /// A model, its tokenizer and its configuration, from a checkpoint or a bundle (model/bundle.h) alone; the

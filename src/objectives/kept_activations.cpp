@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <array>
-#include <string>
 
 #include "core/config.h"
 #include "fusion/fusion_tower.h"
@@ -12,81 +10,15 @@
 #include "model/stage1_model.h"
 #include "ops/attention_kernel.h"
 #include "ops/feed_forward.h"
-#include "vision/dinov2.h"
-#include "vision/linear.h"
+#include "vision/encoder.h"
 
 namespace tessera::objectives {
 
 namespace {
 
-/// Whether attention is a kernel of ours, which computes in the dtype of its operands (ops/attention.h).
-bool attention_is_kernel(const Compute& compute, std::int64_t head_size) {
-  if (!compute.device.is_cpu()) return false;
-  const at::Tensor operand = at::empty({1, 1, 1, head_size}, compute.dtype);
-  return ops::attention_kernel_serves(operand, operand);
-}
-
 bool feed_forward_is_one_kernel(const Compute& compute, double width, double inner) {
   return compute.device.is_cpu() && compute.dtype == at::kFloat &&
          ops::feed_forward_kernel_serves(static_cast<std::int64_t>(width), static_cast<std::int64_t>(inner));
-}
-
-bool has_trainable(const torch::nn::Module& module) {
-  const std::vector<at::Tensor> parameters = module.parameters();
-  return std::any_of(parameters.begin(), parameters.end(),
-                     [](const at::Tensor& parameter) { return parameter.requires_grad(); });
-}
-
-/// One Linear of a block, as far as it matters for what is kept.
-struct Product {
-  double in = 0, out = 0;
-  bool trains = false;   ///< its base weight
-  bool adapted = false;  ///< by an adapter that trains
-  bool drops = false;    ///< which has dropout, and with it an input of its own
-  bool dora = false;
-
-  bool keeps_input() const { return trains || adapted; }
-};
-
-Product product_of(const vision::LinearImpl& linear) {
-  Product product{.in = static_cast<double>(linear.in_features()),
-                  .out = static_cast<double>(linear.out_features()),
-                  .trains = linear.weight.requires_grad()};
-  if (linear.has_lora() && !linear.is_merged()) {
-    product.adapted = has_trainable(linear) && !product.trains;
-    product.drops = product.adapted && linear.lora_options().dropout > 0;
-    product.dora = linear.lora_options().dora;
-  }
-  return product;
-}
-
-/// A block's products by what they read.
-struct BlockProducts {
-  std::vector<Product> attention;  ///< query, key, value
-  std::vector<Product> output;     ///< of attention
-  std::vector<Product> inner;      ///< fc1, or gate and up
-  std::vector<Product> last;       ///< fc2, weights_out
-  bool trains = false;             ///< anything of the block
-  bool scales_train = false;
-};
-
-BlockProducts products_of(const torch::nn::Module& block) {
-  BlockProducts products;
-  for (const auto& item : block.named_modules()) {
-    const auto* linear = dynamic_cast<const vision::LinearImpl*>(item.value().get());
-    if (linear == nullptr) continue;
-    const std::string& name = item.key();
-    const auto is = [&](const char* ending) { return name.ends_with(ending); };
-    std::vector<Product>& group = is("query") || is("key") || is("value")         ? products.attention
-                                  : is("dense")                                   ? products.output
-                                  : is("fc1") || is("gate_proj") || is("up_proj") ? products.inner
-                                                                                  : products.last;
-    group.push_back(product_of(*linear));
-  }
-  products.trains = has_trainable(block);
-  for (const auto& item : block.named_parameters())
-    products.scales_train |= item.key().ends_with("lambda1") && item.value().requires_grad();
-  return products;
 }
 
 }  // namespace
@@ -94,8 +26,6 @@ BlockProducts products_of(const torch::nn::Module& block) {
 KeptActivations::KeptActivations(const Config& config, const model::Stage1Model& model,
                                  const Compute& compute)
     : config_(config),
-      model_(model),
-      compute_(compute),
       narrow_(compute.dtype == at::kFloat ? kWide : 2),
       on_cpu_(compute.device.is_cpu()),
       casts_(compute.dtype != at::kFloat) {
@@ -104,8 +34,8 @@ KeptActivations::KeptActivations(const Config& config, const model::Stage1Model&
   levels_ = static_cast<double>(model.fusion()->levels());
   intermediate_ = static_cast<double>(language.intermediate_size);
   vocabulary_ = static_cast<double>(language.vocab_size);
-  const auto side = static_cast<double>(config.data.image_size / model.vision().patch_size());
-  image_tokens_ = 1 + side * side;
+  const std::int64_t side = config.data.image_size;
+  image_tokens_ = static_cast<double>(1 + model.vision().grid(side, side).patches());
   encoder_width_ = static_cast<double>(model.vision().hidden_size());
   compressor_width_ = static_cast<double>(config.compressor.hidden_size);
   token_size_ = static_cast<double>(config.fusion.token_size);
@@ -115,66 +45,9 @@ KeptActivations::KeptActivations(const Config& config, const model::Stage1Model&
   image_inner_ = static_cast<double>(config.fusion.image_mlp_ratio) * image_.width;
   is_kernel_image_ = feed_forward_is_one_kernel(compute, image_.width, image_inner_);
   is_kernel_text_ = feed_forward_is_one_kernel(compute, text_.width, intermediate_);
-  attends_narrow_ = !on_cpu_ || attention_is_kernel(compute, config.compressor.output_size /
-                                                                 config.fusion.image_attention_heads);
-}
-
-EncoderActivations KeptActivations::encoder() const {
-  const auto* dinov2 = dynamic_cast<const vision::Dinov2Model*>(&model_.vision());
-  TORCH_CHECK(dinov2 != nullptr, "memory estimate: the backbone is no Dinov2Model");
-  const vision::Dinov2Config& shape = dinov2->config();
-  const double tokens = image_tokens_ + static_cast<double>(shape.num_register_tokens);
-  const double width = encoder_width_, inner = static_cast<double>(shape.intermediate_size());
-  // One input for all that read it as it is; a cast, and what dropout leaves, are each product's own.
-  const auto inputs = [&](const std::vector<Product>& products, bool is_cast) {
-    double kept = 0;
-    bool shared = false;
-    for (const Product& product : products) {
-      if (!product.keeps_input()) continue;
-      // LibTorch's dropout, of what is not float32, keeps what it multiplied by.
-      const double copies = product.drops && casts_ && !is_cast ? 2 : 1;
-      if (product.drops || (casts_ && is_cast)) kept += copies * narrow_ * product.in;
-      if (!product.drops && !(casts_ && is_cast)) shared = true;
-      if (product.dora) kept += 2 * narrow_ * product.out;
-    }
-    return kept + (shared ? narrow_ * products.front().in : 0);
-  };
-  const bool is_kernel = attention_is_kernel(compute_, shape.hidden_size / shape.num_attention_heads);
-  const auto projections = [&](const std::vector<Product>& products) {
-    // LibTorch's attention computes in float32 on the CPU, and keeps its result too.
-    if (!is_kernel && on_cpu_) return 4 * kWide * width;
-    double adapted = 0;
-    bool one_product = true;
-    for (const Product& product : products) {
-      adapted += product.adapted ? 1 : 0;
-      one_product &= !product.trains && !product.dora;
-    }
-    // Where the base products are one, each adapter's result is a tensor beside it, and one that has none
-    // keeps the whole.
-    if (!one_product || adapted == 0 || adapted == 3) return 3 * narrow_ * width;
-    return (3 + adapted) * narrow_ * width;
-  };
-  const double activations = !shape.use_swiglu_ffn ? 1 : casts_ || !on_cpu_ ? 3 : 2;
-  EncoderActivations result;
-  double first_kept = 0;
-  for (const auto& item : model_.vision().named_modules()) {
-    if (dynamic_cast<const vision::Dinov2LayerImpl*>(item.value().get()) == nullptr) continue;
-    const BlockProducts products = products_of(*item.value());
-    // Below the first that trains nothing needs a gradient.
-    if (!products.trains && first_kept == 0) continue;
-    const double block = 2 * kWide * width + inputs(products.attention, /*is_cast=*/true) +
-                         projections(products.attention) + inputs(products.output, /*is_cast=*/false) +
-                         inputs(products.inner, /*is_cast=*/true) + activations * narrow_ * inner +
-                         inputs(products.last, /*is_cast=*/false) +
-                         (products.scales_train ? 2 * narrow_ * width : 0);
-    first_kept = block;
-    result.kept += tokens * (config_.vision.gradient_checkpointing ? kWide * width : block);
-    if (config_.vision.gradient_checkpointing) result.block = std::max(result.block, tokens * block);
-  }
-  if (result.kept > 0) result.kept += tokens * kWide * width;  // of the last norm
-  result.passing =
-      tokens * (3 * kWide * width + (casts_ ? narrow_ : 0) * width + narrow_ * (2 * inner + width));
-  return result;
+  attends_narrow_ = !on_cpu_ || ops::attention_kernel_serves(
+                                    compute.device, compute.dtype,
+                                    config.compressor.output_size / config.fusion.image_attention_heads);
 }
 
 double KeptActivations::compressor() const {

@@ -11,14 +11,6 @@ class Stage1Model;
 
 namespace tessera::objectives {
 
-/// What the image encoder keeps of an image for its backward pass, in bytes, as its modules and adapters are.
-struct EncoderActivations {
-  double kept = 0;      ///< after its forward pass; with gradient checkpointing the blocks' inputs alone
-  double block = 0;     ///< with gradient checkpointing: of one block, while it is computed again backwards
-  double backward = 0;  ///< what differentiating a block takes beside what was kept
-  double passing = 0;   ///< at most at once in its forward pass where nothing is kept
-};
-
 /// What the passes of a training step keep of one pair for the backward pass, in bytes: one method a pass.
 /// It follows from what each operation saves for its gradient (an operation on frozen parameters saves less),
 /// which of these a kernel of ours computes again, and under autocast from the dtype that each tensor has:
@@ -28,7 +20,6 @@ class KeptActivations {
  public:
   KeptActivations(const Config& config, const model::Stage1Model& model, const Compute& compute);
 
-  EncoderActivations encoder() const;
   double compressor() const;
   double image_blocks() const;
   /// Bidirectional text, all layers.
@@ -79,8 +70,6 @@ class KeptActivations {
   static constexpr double kWide = 4;  ///< bytes of a float32
 
   const Config& config_;
-  const model::Stage1Model& model_;
-  Compute compute_;
   double narrow_;  ///< bytes of a number that products compute with
   bool on_cpu_, casts_;
   bool is_kernel_image_, is_kernel_text_;  ///< the feed-forward half is one (ops/feed_forward.h)

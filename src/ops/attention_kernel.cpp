@@ -153,10 +153,13 @@ TESSERA_KERNEL(void, head_backward,
 }  // namespace
 
 bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
-  const bool has_kernel =
-      query.scalar_type() == at::kFloat || (query.scalar_type() == at::kBFloat16 && multiplies_bfloat16());
-  return query.is_cpu() && has_kernel && query.size(3) == whole_vectors<float>(query.size(3)) &&
-         query.numel() > 0 && key.size(1) > 0 && key.size(1) <= kMostAttentionKeys;
+  return attention_kernel_serves(query.device(), query.scalar_type(), query.size(3)) && query.numel() > 0 &&
+         key.size(1) > 0 && key.size(1) <= kMostAttentionKeys;
+}
+
+bool attention_kernel_serves(c10::Device device, c10::ScalarType dtype, std::int64_t head_size) {
+  const bool has_kernel = dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
+  return device.is_cpu() && has_kernel && head_size == whole_vectors<float>(head_size);
 }
 
 template <>

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 
@@ -68,6 +70,8 @@ struct AttentionInput {
 /// it (AVX512-BF16); a head size of whole vectors, and keys few enough for a block of scores to stay in the
 /// cache.
 bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key);
+/// The same of operands of so few keys, by where and what they are.
+bool attention_kernel_serves(c10::Device device, c10::ScalarType dtype, std::int64_t head_size);
 
 template <typename Number>
 struct AttentionGradients {

@@ -17,6 +17,7 @@
 #include "train/training_images.h"
 #include "train/training_step.h"
 #include "train/validation.h"
+#include "vision/encoder.h"
 
 namespace tessera::train {
 
@@ -113,7 +114,7 @@ void ContrastiveTask::keep_random_backbone(const fs::path& backbone) {
   if (built_.backbone.path.empty()) {
     standardise_encoder(*built_.model, *training_data_, config_, compute_.device);
   }
-  model::save_backbone(place, *built_.model, config_);
+  model::save_backbone(place, built_.model->vision(), config_);
   built_.backbone = {place, model::backbone_hash(place)};
 }
 
@@ -223,8 +224,10 @@ void ContrastiveTask::load_state(const Archive& archive) { training_step_->load(
 void ContrastiveTask::export_to(const fs::path& folder) const {
   if (config_.vision.trainable != TrainableChoice::kFull) return;
   const fs::path place = folder / "backbone";
-  model::save_backbone(place, *built_.model, config_);
-  logger_->info("backbone exported to {} (a Hugging Face DINOv2 folder)", place.string());
+  const vision::VisionEncoder& backbone = built_.model->vision();
+  model::save_backbone(place, backbone, config_);
+  logger_->info("backbone exported to {} (a Hugging Face {} folder)", place.string(),
+                backbone.hugging_face_class().name);
 }
 
 }  // namespace tessera::train

@@ -114,7 +114,8 @@ MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& m
   const bool casts = compute.dtype != at::kFloat;
   const objectives::KeptActivations passes(config, model, compute);
   const PassesTogether together = passes_together(config, model, passes);
-  const objectives::EncoderActivations encoder = passes.encoder();
+  const vision::EncoderActivations encoder =
+      model.vision().activations(config.data.image_size, config.data.image_size, compute);
 
   MemoryEstimate memory;
   if (compute.device.is_cpu()) memory.program = kProgram;
@@ -123,7 +124,7 @@ MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& m
   memory.queue = queue_bytes(config, passes);
   memory.batches = batch_bytes(config);
   memory.gradients = kFloat * trained;
-  memory.last_activations = pairs * (encoder.kept + encoder.block + encoder.backward);
+  memory.last_activations = pairs * (encoder.kept + encoder.block);
   const double all_passes =
       pairs * (encoder.kept + together.kept + together.backward) + (casts ? together.cast_weights : 0);
   // A small model's encoder may take more while it runs than all that comes after it keeps.

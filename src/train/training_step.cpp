@@ -38,8 +38,9 @@ void TrainingStep::make_queue(const data::Source& training_data) {
   const QueueConfig& queue = config_.losses.itc.queue;
   losses::QueuePayloadShape payload;
   if (reads_.queue_payload) {
-    const std::int64_t side = config_.data.image_size / model_->vision().patch_size();
-    payload = {1 + side * side, config_.compressor.output_size, config_.language.max_tokens};
+    const std::int64_t side = config_.data.image_size;
+    payload = {1 + model_->vision().grid(side, side).patches(), config_.compressor.output_size,
+               config_.language.max_tokens};
   }
   queue_ =
       std::make_unique<losses::ItcQueue>(queue.size, config_.fusion.embedding_size, compute_.device, payload);

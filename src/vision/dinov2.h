@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "core/config.h"
@@ -11,12 +11,14 @@
 
 namespace tessera::vision {
 
+struct EncoderFamily;
+
 /// DINOv2 (Oquab et al. 2023; registers: Darcet et al. 2023) as Hugging Face's Dinov2Model and
 /// Dinov2WithRegistersModel compute it. Parameter names are the keys of their files
 /// ("encoder.layer.0.attention.attention.query.weight", …).
 ///
 /// Every parameter but the mask token requires a gradient after construction. Parameters are zero (norms one)
-/// until initialise_random or a loader of dinov2_weights.h fills them.
+/// until initialise_random or load_file_tensors fills them.
 class Dinov2Model : public VisionEncoder {
  public:
   /// @param interpolation  kAuto: as the configuration says, or else as transformers does for that class
@@ -34,16 +36,33 @@ class Dinov2Model : public VisionEncoder {
   std::int64_t hidden_size() const override { return config_.hidden_size; }
   std::int64_t first_patch() const override { return 1 + config_.num_register_tokens; }
   std::int64_t patch_size() const override { return config_.patch_size; }
-  void set_backbone_trainable(bool trainable) override;
+  /// Pixels beyond the last whole patch are left out.
+  PatchGrid grid(std::int64_t height, std::int64_t width) const override {
+    return {height / config_.patch_size, width / config_.patch_size};
+  }
   /// In the final norm's weight and bias, so that the files say it too.
   void standardise_output(const at::Tensor& mean, const at::Tensor& deviation) override;
+  void set_backbone_trainable(bool trainable) override;
+  void set_gradient_checkpointing(bool on) override { gradient_checkpointing_ = on; }
+  EncoderActivations activations(std::int64_t height, std::int64_t width,
+                                 const Compute& compute) const override;
+
+  nlohmann::json config_json() const override;
+  HuggingFaceClass hugging_face_class() const override {
+    return {config_.hugging_face_class(), config_.hugging_face_module()};
+  }
+  /// As facebook evaluated it.
+  Preprocessing preprocessing() const override { return {}; }
+  /// Under legacy keys.
+  TensorMap file_tensors() const override;
+  /// Keys may be legacy or those of transformers 5's modules, with or without the prefix of a wrapper class
+  /// ("dinov2.", "dinov2_with_registers."), whose classifier is left out. A mask token may be absent and
+  /// becomes zero.
+  void load_file_tensors(const TensorMap& tensors, const std::string& source) override;
 
   /// With the interpolation that was resolved.
   const Dinov2Config& config() const { return config_; }
   PositionInterpolation interpolation() const { return interpolation_; }
-  /// Keeps of each block its input alone for the backward pass, which computes the rest again: less memory, a
-  /// half more time (checkpointed.h).
-  void set_gradient_checkpointing(bool on) { gradient_checkpointing_ = on; }
 
  private:
   Dinov2Config config_;
@@ -59,5 +78,9 @@ class Dinov2Model : public VisionEncoder {
 /// where things are survives a frozen random encoder), biases and the mask token 0, norms 1 and 0, layer
 /// scales layerscale_value. Adapters are left alone.
 void initialise_random(Dinov2Model& model, std::uint64_t seed);
+
+/// DINOv2 among the encoders: config.json's of both classes, and facebookresearch/dinov2's files, whose
+/// configuration follows from their shapes (facebook_weights.h); kAuto then means what facebook's hub does.
+EncoderFamily dinov2_family();
 
 }  // namespace tessera::vision

@@ -14,7 +14,9 @@
 #include "tests/core/temporary_folder.h"
 #include "vision/adapter_files.h"
 #include "vision/adapter_set.h"
-#include "vision/dinov2_weights.h"
+#include "vision/dinov2.h"
+#include "vision/encoder_families.h"
+#include "vision/encoder_files.h"
 
 namespace tessera {
 namespace {
@@ -32,7 +34,7 @@ class AdapterCommand : public testing::Test {
   AdapterCommand() {
     vision::initialise_random(*model_, 1);
     model_->eval();
-    vision::save_dinov2(path("model"), *model_, {.crop_size = 42, .shortest_edge = 48});
+    vision::save_encoder(path("model"), *model_, {.crop_size = 42, .shortest_edge = 48});
   }
 
   static vision::Dinov2Config config() {
@@ -67,7 +69,7 @@ class AdapterCommand : public testing::Test {
   /// Features of a model folder under an adapter folder, or without.
   at::Tensor features(const std::string& model, const std::string& adapter = "") const {
     const at::NoGradGuard no_grad;
-    const auto loaded = vision::load_dinov2(path(model));
+    const auto loaded = vision::load_encoder(path(model));
     if (!adapter.empty()) vision::load_adapter(path(adapter), *loaded);
     loaded->eval();
     at::manual_seed(3);
@@ -111,7 +113,7 @@ TEST_F(AdapterCommand, MergeWritesAPlainModelOfTheSameFeatures) {
 
 TEST_F(AdapterCommand, MergeKeepsTheTypeOfTheWeights) {
   write("a", {.r = 2, .target_modules = {"query"}}, 1);
-  vision::save_dinov2(path("narrow"), *model_, {.crop_size = 42}, at::kBFloat16);
+  vision::save_encoder(path("narrow"), *model_, {.crop_size = 42}, at::kBFloat16);
   ASSERT_EQ(adapter("merge a --model narrow --output merged").exit_code, 0);
   const SafetensorsFile file(path("merged/model.safetensors"));
   for (const std::string& name : file.names())
@@ -218,18 +220,16 @@ TEST_F(AdapterCommand, CombineAddsUpAndDiffTellsApart) {
   const Finished combined = adapter("combine a=0.5 b=-1 --output both");
   ASSERT_EQ(combined.exit_code, 0) << combined.output;
   const auto weight = [&](const std::string& name) {
-    const auto loaded = vision::load_dinov2(path("model"));
+    const auto loaded = vision::load_encoder(path("model"));
     vision::load_adapter(path(name), *loaded);
     vision::merge_lora(*loaded);
-    return vision::dinov2_tensors(*loaded)
+    return loaded->file_tensors()
         .at("encoder.layer.10.attention.attention.query.weight")
         .detach()
         .to(at::kDouble);
   };
-  const at::Tensor base = vision::dinov2_tensors(*model_)
-                              .at("encoder.layer.10.attention.attention.query.weight")
-                              .detach()
-                              .to(at::kDouble);
+  const at::Tensor base =
+      model_->file_tensors().at("encoder.layer.10.attention.attention.query.weight").detach().to(at::kDouble);
   EXPECT_LT(difference(weight("both") - base, 0.5 * (weight("a") - base) - (weight("b") - base)), 1e-6);
 
   const Finished narrow = adapter("combine a b --type svd --rank 5 --output svd");

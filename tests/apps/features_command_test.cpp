@@ -20,7 +20,9 @@
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/data/fixtures.h"
-#include "vision/dinov2_weights.h"
+#include "vision/dinov2.h"
+#include "vision/encoder_families.h"
+#include "vision/encoder_files.h"
 #include "vision/lora.h"
 #include "vision/peft_files.h"
 
@@ -49,7 +51,7 @@ class FeaturesCommand : public testing::Test {
     config.with_registers = true;
     vision::Dinov2Model model(config);
     vision::initialise_random(model, 1);
-    vision::save_dinov2(place("model"), model, {.crop_size = 16, .shortest_edge = 20});
+    vision::save_encoder(place("model"), model, {.crop_size = 16, .shortest_edge = 20});
     const vision::LoraOptions lora{.r = 2, .lora_alpha = 4, .target_modules = {"query", "value"}};
     vision::inject_lora(model, lora, 5);
     for (auto& [name, tensor] : vision::lora_parameters(model)) {
@@ -89,7 +91,7 @@ class FeaturesCommand : public testing::Test {
 
   /// What the command should write of one picture, computed from the parts.
   static at::Tensor expected_tokens(int i, const std::string& adapter = "") {
-    const auto model = vision::load_dinov2(place("model"));
+    const auto model = vision::load_encoder(place("model"));
     if (!adapter.empty()) vision::load_adapter(adapter, *model);
     model->eval();
     const torch::NoGradGuard no_grad;

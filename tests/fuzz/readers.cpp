@@ -19,7 +19,6 @@
 #include "data/tar_index.h"
 #include "vision/adapter_files.h"
 #include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
 #include "vision/facebook_weights.h"
 #include "vision/lora_targets.h"
 #include "vision/peft_files.h"
@@ -43,7 +42,7 @@ void load(const TensorMap& tensors) {
   if (!vision::has_facebook_names(tensors)) return;
   const vision::FacebookWeights weights = vision::from_facebook(tensors, "file");
   vision::Dinov2Model model(weights.config);
-  vision::load_dinov2_tensors(model, weights.tensors, "file");
+  model.load_file_tensors(weights.tensors, "file");
 }
 
 vision::Dinov2Config small_config() {

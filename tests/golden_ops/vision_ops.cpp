@@ -7,7 +7,6 @@
 #include "tests/golden_ops/golden_case.h"
 #include "vision/compressor.h"
 #include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
 #include "vision/lora_targets.h"
 #include "vision/module_names.h"
 #include "vision/peft_files.h"
@@ -57,7 +56,7 @@ std::shared_ptr<vision::Dinov2Model> backbone(const GoldenCase& golden) {
   }
   auto model = std::make_shared<vision::Dinov2Model>(
       vision::Dinov2Config::from_json(golden.params["config"], golden.name), interpolation_of(golden));
-  vision::load_dinov2_tensors(*model, golden.weights, golden.name);
+  model->load_file_tensors(golden.weights, golden.name);
   model->eval();
   return model;
 }
@@ -92,7 +91,7 @@ void lead_to_joined_gates(vision::Dinov2Model& model, GoldenResult& result) {
 GoldenResult dinov2(const GoldenCase& golden) {
   GoldenResult result;
   const auto model = backbone(golden);
-  for (const auto& [key, tensor] : vision::dinov2_tensors(*model)) {
+  for (const auto& [key, tensor] : model->file_tensors()) {
     result.leaves["w." + key] = tensor;
   }
   lead_to_joined_gates(*model, result);

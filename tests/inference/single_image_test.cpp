@@ -18,6 +18,7 @@
 #include "model/stage1_model.h"
 #include "tests/core/error_of.h"
 #include "tests/inference/open_model.h"
+#include "tests/model/strip_model.h"
 
 namespace tessera::inference {
 namespace {
@@ -167,6 +168,26 @@ TEST_F(SingleImage, HeatMapsAreMeansOverAWordsTokensInItsContext) {
   EXPECT_TRUE(maps[1].in_text);
   EXPECT_EQ(maps[1].similarity.sizes(), (std::vector<std::int64_t>{3, 3}));
   EXPECT_TRUE(torch::allclose(maps[1].similarity.flatten(), expected, 1e-5, 1e-6));
+}
+
+TEST_F(SingleImage, HeatMapsHaveTheEncodersGrid) {
+  for (const std::int64_t leading : {0, 2}) {
+    const auto model = model::strip_model(config(), {.leading_tokens = leading});
+    model->set_training(false);
+    const TrainedModel other{*model, shared_->tokenizer, config(), Compute{}};
+    const model::ImageFeatures features = encode_images(other, pixels().unsqueeze(0));
+    const std::vector<HeatMap> maps = heat_maps(other, features, "a red circle", {"red"});
+    ASSERT_EQ(maps.size(), 1u);
+    ASSERT_EQ(maps[0].similarity.sizes(), (std::vector<std::int64_t>{3, 6}));
+    const torch::NoGradGuard no_grad;
+    const at::Tensor patches = model->patch_embeddings(features)[0];
+    const at::Tensor word =
+        model->token_embeddings(model->encode_text(shared_->tokenizer.encode_batch({"a red circle"})))[0];
+    const auto encoded = shared_->tokenizer.encode_with_spans("a red circle");
+    const at::Tensor expected =
+        word_similarity(patches, word, token_positions(encoded, {"red", 2, 5})).view({3, 6});
+    EXPECT_TRUE(torch::allclose(maps[0].similarity, expected, 1e-5, 1e-6));
+  }
 }
 
 TEST_F(SingleImage, WordsThatTheTextLacksAreReadByThemselves) {

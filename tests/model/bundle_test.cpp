@@ -17,8 +17,7 @@
 #include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/model/small_config.h"
-#include "vision/dinov2.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_families.h"
 #include "vision/lora.h"
 
 namespace tessera::model {
@@ -59,7 +58,7 @@ class BundleTest : public testing::Test {
     const fs::path backbone = root() / "run" / "backbone",
                    checkpoint = root() / "run" / "checkpoints" / "last";
     if (trainable != TrainableChoice::kFull) {
-      save_backbone(backbone, *built.model, config);
+      save_backbone(backbone, built.model->vision(), config);
       built.backbone = {backbone, backbone_hash(backbone)};
     }
     fs::create_directories(checkpoint);
@@ -134,7 +133,7 @@ TEST_F(BundleTest, ACheckpointFindsItsBackboneAlsoWhereAnotherRunTookItsPlace) {
   fs::rename(root() / "run", root() / "run.previous");
   Config other = small_config();
   other.run.seed = 7;
-  save_backbone(root() / "run" / "backbone", *build_model(other, std::nullopt).model, other);
+  save_backbone(root() / "run" / "backbone", build_model(other, std::nullopt).model->vision(), other);
   const std::vector<at::Tensor> found = outputs(load_model(root() / "run.previous" / "checkpoints" / "last"));
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(torch::equal(found[i], expected[i])) << i;
 }
@@ -170,7 +169,7 @@ TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
 TEST_F(BundleTest, HoldsFoldersThatOthersReadAndNoTraceOfTheRun) {
   write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
   const fs::path bundle = root() / "bundle";
-  EXPECT_EQ(vision::load_dinov2(bundle / "backbone")->hidden_size(), 24);
+  EXPECT_EQ(vision::load_encoder(bundle / "backbone")->hidden_size(), 24);
   const auto adapter = nlohmann::json::parse(read_file(bundle / "adapter" / "adapter_config.json"));
   EXPECT_EQ(adapter.at("base_model_name_or_path"), "backbone");
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(bundle)) {

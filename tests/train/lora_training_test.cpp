@@ -10,7 +10,8 @@
 #include "tests/train/runs.h"
 #include "tests/train/small_run.h"
 #include "train/dry_run.h"
-#include "vision/dinov2_weights.h"
+#include "vision/dinov2.h"
+#include "vision/encoder_files.h"
 
 namespace tessera::train {
 namespace {
@@ -87,7 +88,7 @@ class OnATrainedBackbone : public LoraTraining {
     if (!fs::exists(folder)) {
       vision::Dinov2Model model(vision::Dinov2Config::from_architecture(config.vision.architecture));
       vision::initialise_random(model, 3);
-      vision::save_dinov2(folder, model);
+      vision::save_encoder(folder, model);
     }
     config.vision.weights = folder.string();
     return config;

@@ -1,4 +1,4 @@
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_files.h"
 
 #include <cmath>
 #include <fstream>
@@ -19,15 +19,15 @@ using testing::HasSubstr;
 
 TensorMap copies(const Dinov2Model& model) {
   TensorMap tensors;
-  for (const auto& [name, tensor] : dinov2_tensors(model)) {
+  for (const auto& [name, tensor] : model.file_tensors()) {
     tensors[name] = tensor.detach().clone();
   }
   return tensors;
 }
 
 void expect_same(const Dinov2Model& left, const Dinov2Model& right) {
-  const TensorMap expected = dinov2_tensors(left);
-  const TensorMap found = dinov2_tensors(right);
+  const TensorMap expected = left.file_tensors();
+  const TensorMap found = right.file_tensors();
   ASSERT_EQ(expected.size(), found.size());
   for (const auto& [name, tensor] : expected) {
     EXPECT_TRUE(at::equal(tensor, found.at(name))) << name;
@@ -50,7 +50,7 @@ TEST(Dinov2Weights, AFolderReadsBackAsItWasWritten) {
   config.num_register_tokens = 2;
   const auto model = random_model(config);
   const fs::path folder = temporary.path() / "model";
-  save_dinov2(folder, *model);
+  save_encoder(folder, *model);
   const auto loaded = load_dinov2(folder);
   expect_same(*model, *loaded);
   EXPECT_EQ(loaded->config().to_json(), config.to_json());
@@ -59,7 +59,7 @@ TEST(Dinov2Weights, AFolderReadsBackAsItWasWritten) {
   // Again, over the old one and with an adapter, which is not part of the backbone.
   const auto other = random_model(config, 2);
   inject_lora(*other, {.r = 2, .target_modules = {"query"}}, 0);
-  save_dinov2(folder, *other);
+  save_encoder(folder, *other);
   expect_same(*other, *load_dinov2(folder));
   expect_same(*other, *load_dinov2(folder / "model.safetensors"));
 }
@@ -72,7 +72,7 @@ TEST(Dinov2Weights, BothNamingsAndTheWrappersPrefixLoad) {
       tensors["classifier.weight"] = at::zeros({10, 32});
     }
     Dinov2Model loaded(small_config());
-    load_dinov2_tensors(loaded, tensors, "file");
+    loaded.load_file_tensors(tensors, "file");
     expect_same(*model, loaded);
   }
 }
@@ -92,10 +92,10 @@ TEST(Dinov2Weights, SwigluGatesAreJoined) {
     }
   }
   Dinov2Model loaded(config);
-  load_dinov2_tensors(loaded, tensors, "file");
+  loaded.load_file_tensors(tensors, "file");
   expect_same(*model, loaded);
   tensors.erase("encoder.layer.1.mlp.up_proj.bias");
-  EXPECT_THAT(error_of([&] { load_dinov2_tensors(loaded, tensors, "file"); }),
+  EXPECT_THAT(error_of([&] { loaded.load_file_tensors(tensors, "file"); }),
               HasSubstr("encoder.layer.1.mlp.up_proj.bias"));
 }
 
@@ -107,8 +107,8 @@ TEST(Dinov2Weights, HalfPrecisionBecomesFloat) {
       tensors[name] = tensor.to(dtype);
     }
     Dinov2Model loaded(small_config());
-    load_dinov2_tensors(loaded, tensors, "file");
-    for (const auto& [name, tensor] : dinov2_tensors(loaded)) {
+    loaded.load_file_tensors(tensors, "file");
+    for (const auto& [name, tensor] : loaded.file_tensors()) {
       EXPECT_EQ(tensor.scalar_type(), at::kFloat);
       EXPECT_TRUE(at::equal(tensor, tensors[name].to(at::kFloat))) << name;
     }
@@ -154,14 +154,13 @@ TEST(Dinov2Weights, WhatDoesNotFitIsListedAndNothingIsWritten) {
   tensors["head.weight"] = at::zeros({2, 2});
   tensors["embeddings.position_embeddings"] = at::zeros({1, 5, 16});
   tensors["layernorm.weight"] = at::zeros({16}, at::kLong);
-  const std::string message =
-      error_of([&] { load_dinov2_tensors(*model, tensors, "some/model.safetensors"); });
+  const std::string message = error_of([&] { model->load_file_tensors(tensors, "some/model.safetensors"); });
   for (const char* part : {"some/model.safetensors", "missing: layernorm.bias", "unexpected: head.weight",
                            "embeddings.position_embeddings (expected [1, 17, 16], found [1, 5, 16])",
                            "layernorm.weight (expected a float type, found Long)"}) {
     EXPECT_THAT(message, HasSubstr(part));
   }
-  for (const auto& [name, tensor] : dinov2_tensors(*model)) {
+  for (const auto& [name, tensor] : model->file_tensors()) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
   }
 }
@@ -171,21 +170,20 @@ TEST(Dinov2Weights, TheMaskTokenMayBeAbsentAndAClassifierNeedsItsWrapper) {
   TensorMap tensors = copies(*model);
   tensors.erase("embeddings.mask_token");
   Dinov2Model loaded(small_config());
-  load_dinov2_tensors(loaded, tensors, "file");
-  EXPECT_EQ(dinov2_tensors(loaded).at("embeddings.mask_token").abs().max().item<double>(), 0);
+  loaded.load_file_tensors(tensors, "file");
+  EXPECT_EQ(loaded.file_tensors().at("embeddings.mask_token").abs().max().item<double>(), 0);
   tensors["classifier.weight"] = at::zeros({2, 2});
-  EXPECT_THAT(error_of([&] { load_dinov2_tensors(loaded, tensors, "file"); }),
-              HasSubstr("classifier.weight"));
+  EXPECT_THAT(error_of([&] { loaded.load_file_tensors(tensors, "file"); }), HasSubstr("classifier.weight"));
   tensors.erase("classifier.weight");
   tensors["dinov2.layernorm.bias"] = at::zeros({16});
-  EXPECT_THAT(error_of([&] { load_dinov2_tensors(loaded, tensors, "file"); }), HasSubstr("two names"));
+  EXPECT_THAT(error_of([&] { loaded.load_file_tensors(tensors, "file"); }), HasSubstr("two names"));
 }
 
 TEST(Dinov2Weights, ValuesThatAreNotFiniteAreNamedWithTheirFileAndPlace) {
   const TemporaryFolder temporary;
   const fs::path folder = temporary.path() / "model";
   const auto model = random_model();
-  save_dinov2(folder, *model);
+  save_encoder(folder, *model);
   const std::string name = "encoder.layer.1.mlp.fc2.weight";
   for (const double wrong : {std::nan(""), -HUGE_VAL}) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
@@ -203,7 +201,7 @@ TEST(Dinov2Weights, ValuesThatAreNotFiniteAreNamedWithTheirFileAndPlace) {
   TensorMap tensors = copies(*model);
   tensors["layernorm.weight"][0] = std::nan("");
   const auto other = random_model(small_config(), 2), same = random_model(small_config(), 2);
-  error_of([&] { load_dinov2_tensors(*other, tensors, "file"); });
+  error_of([&] { other->load_file_tensors(tensors, "file"); });
   expect_same(*other, *same);
 }
 
@@ -213,19 +211,19 @@ TEST(Dinov2Weights, WhatATypeCanNotHoldIsNotWritten) {
   const auto model = random_model();
   {
     const at::NoGradGuard no_grad;
-    dinov2_tensors(*model).at("layernorm.bias")[2] = 70000;
+    model->file_tensors().at("layernorm.bias")[2] = 70000;
   }
-  EXPECT_THAT(error_of([&] { save_dinov2(folder, *model, {}, at::kHalf); }),
+  EXPECT_THAT(error_of([&] { save_encoder(folder, *model, {}, at::kHalf); }),
               AllOf(HasSubstr("'layernorm.bias'"), HasSubstr("Half"), HasSubstr("inf at [2]")));
   EXPECT_TRUE(fs::is_empty(temporary.path()));
-  save_dinov2(folder, *model, {}, at::kBFloat16);
+  save_encoder(folder, *model, {}, at::kBFloat16);
   EXPECT_TRUE(fs::exists(folder / "config.json"));
 }
 
 TEST(Dinov2Weights, ConfigurationsMayHoldNaNWhereNobodyReads) {
   const TemporaryFolder temporary;
   const fs::path folder = temporary.path() / "model";
-  save_dinov2(folder, *random_model());
+  save_encoder(folder, *random_model());
   const std::string config = read_file(folder / "config.json");
   const auto with = [&](const std::string& field) {
     write_file_atomically(folder / "config.json", "{" + field + "," + config.substr(1));
@@ -259,7 +257,7 @@ TEST(Dinov2Weights, MissingAndBrokenFilesAreNamed) {
   EXPECT_THAT(error_of([&] { load_dinov2(folder); }),
               AllOf(HasSubstr("tessera_position_interpolation"), HasSubstr("bilinear")));
   std::ofstream(temporary.path() / "file") << "x";
-  EXPECT_THAT(error_of([&] { save_dinov2(temporary.path() / "file", *random_model()); }), HasSubstr("file"));
+  EXPECT_THAT(error_of([&] { save_encoder(temporary.path() / "file", *random_model()); }), HasSubstr("file"));
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "core/pytorch_file.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_files.h"
 
 namespace tessera::vision {
 namespace {
@@ -165,7 +165,7 @@ TEST(FacebookWeights, WhatIsMissingUnexpectedOrOfAnotherShapeIsListed) {
   const FacebookWeights converted = from_facebook(tensors, "file");
   Dinov2Model model(converted.config);
   EXPECT_THAT(
-      error_of([&] { load_dinov2_tensors(model, converted.tensors, "some.pth"); }),
+      error_of([&] { model.load_file_tensors(converted.tensors, "some.pth"); }),
       AllOf(HasSubstr("some.pth"), HasSubstr("missing: encoder.layer.1.layer_scale2.lambda1, layernorm.bias"),
             HasSubstr("unexpected: head.weight"),
             HasSubstr("encoder.layer.0.norm1.bias (expected [64], found [63])")));
@@ -197,7 +197,7 @@ TEST(FacebookWeights, ShapesOfNoModelAreRefused) {
 TEST(FacebookWeights, TheInterpolationGoesWithTheExportedFolder) {
   const TemporaryFolder temporary;
   const auto model = load_dinov2(fixture("facebook_plain.pth"));
-  save_dinov2(temporary.path() / "model", *model);
+  save_encoder(temporary.path() / "model", *model);
   const auto again = load_dinov2(temporary.path() / "model");
   EXPECT_EQ(again->interpolation(), PositionInterpolation::kScaleFactor);
   const at::NoGradGuard no_grad;

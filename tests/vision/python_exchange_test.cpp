@@ -3,7 +3,7 @@
 
 #include "core/safetensors.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/dinov2_weights.h"
+#include "vision/encoder_files.h"
 #include "vision/peft_files.h"
 
 namespace tessera::vision {
@@ -18,7 +18,7 @@ void write_exchange(const fs::path& folder, const Dinov2Config& config, const Lo
   const at::NoGradGuard no_grad;
   const at::Tensor pixels = at::randn({2, 3, 42, 56});
   fs::create_directories(folder);
-  save_dinov2(folder / "model", *model);
+  save_encoder(folder / "model", *model);
   TensorMap tensors = {{"pixel_values", pixels}, {"backbone", model->forward(pixels)}};
   inject_lora(*model, options, 3);
   for (auto& [name, parameter] : adapter_parameters(*model, options)) {

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "tests/core/temporary_folder.h"
 #include "vision/dinov2.h"
+#include "vision/encoder_families.h"
 
 namespace tessera::vision {
 
@@ -28,6 +29,14 @@ inline std::shared_ptr<Dinov2Model> random_model(const Dinov2Config& config = sm
                                                  std::uint64_t seed = 1) {
   auto model = std::make_shared<Dinov2Model>(config);
   initialise_random(*model, seed);
+  return model;
+}
+
+/// Of files that are a DINOv2's.
+inline std::shared_ptr<Dinov2Model> load_dinov2(
+    const std::filesystem::path& path, PositionInterpolation interpolation = PositionInterpolation::kAuto) {
+  auto model = std::dynamic_pointer_cast<Dinov2Model>(load_encoder(path, interpolation));
+  TORCH_CHECK(model != nullptr, path.string(), ": expected a DINOv2");
   return model;
 }
 

@@ -5,7 +5,6 @@
 
 #include "core/files.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/dinov2_weights.h"
 
 namespace tessera::vision {
 namespace {
