@@ -1,7 +1,7 @@
 #include "eval/encode.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include <utility>
 
@@ -126,7 +126,7 @@ EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& toke
                       data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens,
                       EncodeDetail detail, const std::function<void()>& between) {
   TORCH_CHECK(!model.is_training(), "encode_set: the model must be in evaluation mode");
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const AutocastScope autocast(compute);
   Encoder encoder(model, tokenizer, compute, max_tokens, detail);
   while (const std::optional<data::EvalBatch> batch = loader.next()) {

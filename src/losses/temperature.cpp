@@ -1,7 +1,7 @@
 #include "losses/temperature.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 
@@ -20,7 +20,7 @@ Temperature::Temperature(double temperature, double minimum) : minimum_(minimum)
 at::Tensor Temperature::value() {
   const double limit = -std::log(minimum_);
   if (is_training()) {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     log_inverse_.clamp_max_(limit);
   }
   const at::Tensor excess = (log_inverse_.detach() - limit).clamp_min(0);

@@ -1,7 +1,7 @@
 #include "model/weights.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -40,7 +40,7 @@ void copy_into(const at::Tensor& parameter, const at::Tensor& value, const std::
     fail("{}: tensor '{}' has shape {}, the model expects {}", file, name,
          fmt::join(value.sizes().vec(), "x"), fmt::join(parameter.sizes().vec(), "x"));
   }
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   at::Tensor target = parameter;
   target.copy_(value);
 }

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include <nlohmann/json.hpp>
 
@@ -64,7 +64,7 @@ language::TokenBatch TrainingStep::tokens_of(const std::vector<std::string>& cap
 }
 
 std::pair<at::Tensor, at::Tensor> TrainingStep::encode_probe() {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const AutocastScope autocast(compute_);
   model_->set_training(false);
   auto embeddings = std::make_pair(model_->encode_image(probe_.pixels).embedding,

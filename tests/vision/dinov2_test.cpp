@@ -2,6 +2,8 @@
 
 #include <ATen/autocast_mode.h>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/vision/vision_test_support.h"
 #include "vision/lora.h"
 
