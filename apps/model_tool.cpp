@@ -8,9 +8,9 @@
 #include "inference/encode_inputs.h"
 #include "model/stage1_model.h"
 
-namespace options = boost::program_options;
-
 namespace tessera::apps {
+
+namespace options = boost::program_options;
 
 namespace {
 

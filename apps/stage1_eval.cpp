@@ -20,9 +20,10 @@
 #include "eval/suites.h"
 #include "model_tool.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 const std::vector<std::string> kSuites = {"retrieval", "matching", "captions", "zero-shot", "all"};

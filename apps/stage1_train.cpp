@@ -16,9 +16,10 @@
 #include "train/dry_run.h"
 #include "train/trainer.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 options::options_description described_options() {

@@ -16,9 +16,10 @@
 #include "command_line.h"
 #include "core/error.h"
 
+namespace tessera::bench {
+
 namespace options = boost::program_options;
 
-namespace tessera::bench {
 namespace {
 
 constexpr double kKibPerMib = 1024.0;

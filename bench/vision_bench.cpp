@@ -20,9 +20,10 @@
 #include "vision/adapter_set.h"
 #include "vision/encoder_families.h"
 
+namespace tessera::bench {
+
 namespace options = boost::program_options;
 
-namespace tessera::bench {
 namespace {
 
 double peak_mib() {

@@ -22,24 +22,30 @@ if(TESSERA_LLD)
   target_link_options(tessera_options INTERFACE -fuse-ld=lld)
 endif()
 
-# One precompiled set of LibTorch's headers for the tests, which include nearly all of them. The libraries and programs
-# do without: GCC needs 5 s to load this set (700 MB), more than most of their sources take with the narrow headers that
-# they name.
-if(NOT EXISTS "${CMAKE_BINARY_DIR}/tessera_pch.cpp")  # writing it again would make it newer than its object
-  file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+# One precompiled set of headers for the tests, which include nearly all of them. The libraries and programs do without:
+# GCC needs 5 s to load this set (700 MB), about what a unit of theirs takes with the narrow headers that it names, and
+# would begin only when the set is made.
+if(TESSERA_TESTS)
+  if(NOT EXISTS "${CMAKE_BINARY_DIR}/tessera_pch.cpp")  # writing it again would make it newer than its object
+    file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+  endif()
+  add_library(tessera_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
+  # GCC takes a precompiled header only where macros are as they were: what defines some is linked here and in each test.
+  set(TESSERA_PCH_LIBS tessera_options tessera_torch GTest::gmock fmt::fmt nlohmann_json::nlohmann_json)
+  target_link_libraries(tessera_pch PUBLIC ${TESSERA_PCH_LIBS})
+  target_precompile_headers(tessera_pch PRIVATE
+    <torch/torch.h> <fmt/format.h> <fmt/ranges.h> <gmock/gmock.h> <gtest/gtest.h> <nlohmann/json.hpp>)
 endif()
-add_library(tessera_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
-target_link_libraries(tessera_pch PUBLIC tessera_options tessera_torch)
-target_precompile_headers(tessera_pch PRIVATE <torch/torch.h>)
 
-# Sources of a library or program are compiled several to a unit (CMake's unity build): each unit reads LibTorch's headers
-# once, and they are most of what a source costs. LibTorch's come first in a unit, since an alias of ours that stands
-# before them would change what they mean. The preset cpu-files compiles file by file, which shows missing includes.
+# Sources of a target are compiled several to a unit (CMake's unity build): each unit reads LibTorch's headers once, and
+# they are most of what a source costs. Units are even, of at most eight sources: two cores should end together, and a
+# compiler takes up to 2 GB for one. The preset cpu-files compiles file by file, which shows missing includes.
 function(tessera_unity name)
-  set_target_properties(${name} PROPERTIES
-    UNITY_BUILD ${TESSERA_UNITY}
-    UNITY_BUILD_BATCH_SIZE 8
-    UNITY_BUILD_CODE_BEFORE_INCLUDE "#include <torch/nn/module.h>")
+  get_target_property(sources ${name} SOURCES)
+  list(LENGTH sources count)
+  math(EXPR units "(${count} + 7) / 8")
+  math(EXPR size "(${count} + ${units} - 1) / ${units}")
+  set_target_properties(${name} PROPERTIES UNITY_BUILD ${TESSERA_UNITY} UNITY_BUILD_BATCH_SIZE ${size})
 endfunction()
 
 # tessera_library(NAME SOURCES … [LIBS …] [PRIVATE_LIBS …]): target tessera_NAME of src/NAME.
@@ -81,8 +87,9 @@ function(tessera_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
-  target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${TESSERA_PCH_LIBS} ${ARG_LIBS} GTest::gtest_main)
   tessera_quiet(${name})
+  tessera_unity(${name})
   # Position-independent like the precompiled header: GCC refuses one that was made with other settings.
   target_compile_options(${name} PRIVATE -fPIC)
   target_precompile_headers(${name} REUSE_FROM tessera_pch)

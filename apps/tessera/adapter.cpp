@@ -22,10 +22,10 @@
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
-
-namespace tessera::apps {
 
 namespace {
 

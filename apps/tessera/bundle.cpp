@@ -9,9 +9,9 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
-namespace options = boost::program_options;
-
 namespace tessera::apps {
+
+namespace options = boost::program_options;
 
 int bundle_command(const std::vector<std::string>& arguments) {
   options::options_description description("Options");

@@ -14,9 +14,10 @@
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 using Clock = std::chrono::steady_clock;

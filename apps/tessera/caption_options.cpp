@@ -5,9 +5,9 @@
 #include "core/error.h"
 #include "core/loss_abilities.h"
 
-namespace options = boost::program_options;
-
 namespace tessera::apps {
+
+namespace options = boost::program_options;
 
 namespace {
 

@@ -18,9 +18,10 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 /// Embeds batch by batch what it is given one by one.

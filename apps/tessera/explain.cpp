@@ -13,10 +13,11 @@
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
 
-namespace tessera::apps {
 namespace {
 
 /// What is said of every image: a text of the user's, or a caption of the model's.

@@ -20,9 +20,10 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 using Clock = std::chrono::steady_clock;

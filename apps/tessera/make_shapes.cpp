@@ -5,9 +5,9 @@
 #include "shapes/make_shapes.h"
 #include "tessera/commands.h"
 
-namespace options = boost::program_options;
-
 namespace tessera::apps {
+
+namespace options = boost::program_options;
 
 int make_shapes_command(const std::vector<std::string>& arguments) {
   const shapes::ShapesOptions defaults;

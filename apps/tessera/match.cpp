@@ -12,9 +12,10 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 nlohmann::json to_json(const std::vector<inference::TextMatch>& matches) {

@@ -27,10 +27,10 @@
 #include "tessera/commands.h"
 #include "tessera/memory_experiment.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
-
-namespace tessera::apps {
 
 namespace {
 

@@ -13,10 +13,10 @@
 #include "model_tool.h"
 #include "tessera/memory_experiment.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
-
-namespace tessera::apps {
 
 int memory_experiment_action(const std::vector<std::string>& arguments) {
   options::options_description description("Options");

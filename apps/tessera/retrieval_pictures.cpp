@@ -14,10 +14,11 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
 
-namespace tessera::apps {
 namespace {
 
 /// A set's embeddings beside what a person can look at.

@@ -10,10 +10,11 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
 
-namespace tessera::apps {
 namespace {
 
 /// "setup=1.5,build=200" → {"setup": 1.5, "build": 200}.

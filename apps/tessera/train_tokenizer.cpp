@@ -10,9 +10,10 @@
 #include "language/tokenizer_training.h"
 #include "tessera/commands.h"
 
+namespace tessera::apps {
+
 namespace options = boost::program_options;
 
-namespace tessera::apps {
 namespace {
 
 std::vector<std::string> words(const options::variables_map& values, const char* name) {

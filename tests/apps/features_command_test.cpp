@@ -60,9 +60,9 @@ class FeaturesCommand : public testing::Test {
     }
     vision::save_adapter(place("adapter"), model, lora);
     fs::create_directories(place("pictures/deeper"));
-    for (int i = 0; i < 3; ++i) data::testing::write_bytes(picture(i), picture_bytes(i));
-    data::testing::write_bytes(place("pictures/notes.txt"), "no picture");
-    data::testing::write_bytes(place("broken.jpg"), "no picture at all");
+    for (int i = 0; i < 3; ++i) data::write_bytes(picture(i), picture_bytes(i));
+    data::write_bytes(place("pictures/notes.txt"), "no picture");
+    data::write_bytes(place("broken.jpg"), "no picture at all");
   }
   static void TearDownTestSuite() { folder_.reset(); }
 
@@ -71,7 +71,7 @@ class FeaturesCommand : public testing::Test {
     return place(i == 1 ? "pictures/deeper/1.PNG" : fmt::format("pictures/{}.jpg", i));
   }
   static std::string picture_bytes(int i) {
-    return data::testing::encoded_image(i == 1 ? ".png" : ".jpg", i, 40 + 11 * i, 33);
+    return data::encoded_image(i == 1 ? ".png" : ".jpg", i, 40 + 11 * i, 33);
   }
 
   static Finished features(const std::string& words, const std::string& model = place("model")) {
@@ -97,7 +97,7 @@ class FeaturesCommand : public testing::Test {
     const torch::NoGradGuard no_grad;
     const data::ImageProcessor processor(data::ImageProcessorOptions::load(place("model")));
     const std::string bytes = picture_bytes(i);
-    const cv::Mat image = data::decode_image(data::testing::as_bytes(bytes), "picture");
+    const cv::Mat image = data::decode_image(data::as_bytes(bytes), "picture");
     return model->forward(processor.process(image, "picture").unsqueeze(0)).squeeze(0);
   }
 
@@ -137,9 +137,9 @@ TEST_F(FeaturesCommand, TakesFoldersShardsAndLists) {
   EXPECT_TRUE(at::allclose(written("--images " + place("pictures")), one_by_one, 1e-5, 1e-5));
   EXPECT_EQ(names(), (std::vector<std::string>{picture(0), picture(2), picture(1)}));
 
-  data::testing::write_tar(place("s-0.tar"),
-                           {{"a.jpg", picture_bytes(0)}, {"a.json", "{}"}, {"b.jpg", picture_bytes(2)}});
-  data::testing::write_tar(place("s-1.tar"), {{"c/d.png", picture_bytes(1)}});
+  data::write_tar(place("s-0.tar"),
+                  {{"a.jpg", picture_bytes(0)}, {"a.json", "{}"}, {"b.jpg", picture_bytes(2)}});
+  data::write_tar(place("s-1.tar"), {{"c/d.png", picture_bytes(1)}});
   EXPECT_TRUE(at::allclose(written("--images '" + place("s-{0..1}.tar") + "'"), one_by_one, 1e-5, 1e-5));
   EXPECT_EQ(names(), (std::vector<std::string>{place("s-0.tar/a.jpg"), place("s-0.tar/b.jpg"),
                                                place("s-1.tar/c/d.png")}));
@@ -220,11 +220,10 @@ TEST_F(FeaturesCommand, TakesFacebooksFileAndAnotherInterpolation) {
 
 TEST_F(FeaturesCommand, TransparencyIsWhiteOrDropped) {
   const cv::Mat clear(30, 30, CV_8UC4, cv::Scalar(0, 0, 0, 0));
-  data::testing::write_bytes(place("clear.png"), data::testing::encode(".png", clear));
-  data::testing::write_bytes(
-      place("white.png"), data::testing::encode(".png", cv::Mat(30, 30, CV_8UC3, cv::Scalar(255, 255, 255))));
-  data::testing::write_bytes(place("black.png"),
-                             data::testing::encode(".png", cv::Mat(30, 30, CV_8UC3, cv::Scalar(0, 0, 0))));
+  data::write_bytes(place("clear.png"), data::encode(".png", clear));
+  data::write_bytes(place("white.png"),
+                    data::encode(".png", cv::Mat(30, 30, CV_8UC3, cv::Scalar(255, 255, 255))));
+  data::write_bytes(place("black.png"), data::encode(".png", cv::Mat(30, 30, CV_8UC3, cv::Scalar(0, 0, 0))));
   const std::string images =
       fmt::format("--images {} {} {}", place("clear.png"), place("white.png"), place("black.png"));
   const at::Tensor white = written(images);
@@ -255,8 +254,8 @@ TEST_F(FeaturesCommand, HiddenFilesAreLeftOutWithALineThatSaysSo) {
   fs::create_directories(folder / ".ipynb_checkpoints");
   fs::copy_file(picture(0), folder / "0.jpg");
   fs::copy_file(picture(0), folder / ".ipynb_checkpoints/0-checkpoint.jpg");
-  data::testing::write_bytes((folder / "._0.jpg").string(), std::string("\0\5\x16\7", 4));
-  data::testing::write_bytes((folder / "1.gif").string(), "GIF89a");
+  data::write_bytes((folder / "._0.jpg").string(), std::string("\0\5\x16\7", 4));
+  data::write_bytes((folder / "1.gif").string(), "GIF89a");
   const Finished finished = features("--images " + folder.string());
   EXPECT_EQ(finished.exit_code, 0) << finished.output;
   EXPECT_THAT(finished.output, HasSubstr("tessera features: left out: 2 hidden (such as '"));

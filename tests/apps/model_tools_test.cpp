@@ -17,6 +17,7 @@
 #include "core/safetensors.h"
 #include "data/open_source.h"
 #include "inference/encode_inputs.h"
+#include "model/stage1_model.h"
 #include "model/weights.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"

@@ -18,6 +18,7 @@
 #include "core/random.h"
 #include "model/weights.h"
 #include "tests/apps/child_process.h"
+#include "tests/apps/programs.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/train/small_run.h"
@@ -28,9 +29,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kTrain = TESSERA_STAGE1_TRAIN;
-const std::string kEval = TESSERA_STAGE1_EVAL;
-const std::string kTessera = TESSERA_TOOL;
 const std::string kConfigs = std::string(TESSERA_SOURCE_DIR) + "/configs/";
 
 TEST(Stage1Train, DryRunNeedsNeitherDataNorTokenizer) {

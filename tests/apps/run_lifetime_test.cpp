@@ -13,6 +13,7 @@
 #include "core/folder_lock.h"
 #include "model/weights.h"
 #include "tests/apps/child_process.h"
+#include "tests/apps/programs.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/train/small_run.h"
 #include "train/checkpoint.h"
@@ -22,8 +23,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-const std::string kTrain = TESSERA_STAGE1_TRAIN;
 
 class RunLifetime : public testing::Test {
  protected:

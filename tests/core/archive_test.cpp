@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 
 namespace tessera {
@@ -14,16 +15,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-template <typename Action>
-std::string complaint(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 class ArchiveTest : public ::testing::Test {
  protected:
@@ -69,18 +60,18 @@ TEST_F(ArchiveTest, WhatIsGotMayBeWrittenToAndOutlivesTheArchive) {
 
 TEST_F(ArchiveTest, ComplaintsNameFileAndTensor) {
   Archive().write(path_, "optimizer");
-  EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }),
+  EXPECT_THAT(error_of([&] { Archive::read(path_, "state"); }),
               AllOf(HasSubstr(path_.string()), HasSubstr("'state'"), HasSubstr("'optimizer'")));
-  EXPECT_THAT(complaint([&] { Archive::read(path_, "optimizer").get("x"); }),
+  EXPECT_THAT(error_of([&] { Archive::read(path_, "optimizer").get("x"); }),
               AllOf(HasSubstr(path_.string()), HasSubstr("'x'")));
-  EXPECT_THAT(complaint([&] { Archive::read(folder_.path() / "absent", "state"); }), HasSubstr("absent"));
+  EXPECT_THAT(error_of([&] { Archive::read(folder_.path() / "absent", "state"); }), HasSubstr("absent"));
   write_safetensors(path_, {});
-  EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }), HasSubstr("is no Tessera archive"));
+  EXPECT_THAT(error_of([&] { Archive::read(path_, "state"); }), HasSubstr("is no Tessera archive"));
   write_safetensors(path_, {}, {{"tessera_archive", "state"}, {"state", "{"}});
-  EXPECT_THAT(complaint([&] { Archive::read(path_, "state"); }), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of([&] { Archive::read(path_, "state"); }), HasSubstr("not valid JSON"));
   Archive invalid;
   invalid.json()["text"] = "\xff";
-  EXPECT_THAT(complaint([&] { invalid.write(path_, "state"); }), HasSubstr("can't be written as JSON"));
+  EXPECT_THAT(error_of([&] { invalid.write(path_, "state"); }), HasSubstr("can't be written as JSON"));
 }
 
 }  // namespace

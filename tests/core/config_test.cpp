@@ -15,8 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-const std::filesystem::path kSource = TESSERA_SOURCE_DIR;
-
 // ---- malformed files ----
 
 struct Malformed {
@@ -272,7 +270,8 @@ TEST_F(ConfigFiles, ThatCantBeReadAreConfigErrors) {
 
 TEST_F(ConfigFiles, AResolvedFileReadsTheSameFromAnyFolder) {
   std::filesystem::create_directories(folder_ / "a/b");
-  for (const auto& entry : std::filesystem::directory_iterator(kSource / "configs")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(TESSERA_SOURCE_DIR) / "configs")) {
     const auto config = load_config(entry.path());
     for (const auto& place : {folder_ / "r.yaml", folder_ / "a/b/r.yaml"}) {
       write_file_atomically(place, to_yaml(config));

@@ -15,12 +15,8 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::encoded_image;
-using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using testing::TemporaryFolder;
-using testing::write_bytes;
 
 /// A folder with a.jpg … e.jpg and tables of them.
 class CaptionTableTest : public ::testing::Test {

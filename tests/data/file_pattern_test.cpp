@@ -8,9 +8,7 @@ namespace tessera::data {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::TemporaryFolder;
 
 TEST(FilePattern, ExpandsRangesWithTheirPadding) {
   EXPECT_THAT(expand_braces("a-{0008..0011}.tar"),
@@ -52,7 +50,7 @@ TEST(FilePattern, WhatIsThereUnderAPatternsNameIsMeantByIt) {
   for (const std::string inside : {"br{1}", "open{", "},{", "{a,b}", "a"}) {
     std::filesystem::create_directories(folder.path() / inside);
     for (const char* name : {"s-0.tar", "s-1.tar", "t{0..1}.tar", "t\\,.tar"})
-      testing::write_bytes(folder.file(inside + "/" + name), "x");
+      write_bytes(folder.file(inside + "/" + name), "x");
     EXPECT_THAT(names(inside + "/s-{0..1}.tar"), ElementsAre(inside + "/s-0.tar", inside + "/s-1.tar"));
     EXPECT_THAT(names(inside + "/t{0..1}.tar"), ElementsAre(inside + "/t{0..1}.tar"));
     EXPECT_THAT(names(inside + "/t\\,.tar"), ElementsAre(inside + "/t\\,.tar"));
@@ -65,7 +63,7 @@ TEST(FilePattern, WhatIsThereUnderAPatternsNameIsMeantByIt) {
 
 TEST(FilePattern, NamesTheFileThatIsMissingOrTwice) {
   const TemporaryFolder folder;
-  testing::write_bytes(folder.file("s-0.tar"), "x");
+  write_bytes(folder.file("s-0.tar"), "x");
   EXPECT_EQ(expand_patterns({folder.file("s-{0..0}.tar")}).size(), 1u);
   EXPECT_THAT(error_of([&] { expand_patterns({folder.file("s-{0..1}.tar")}); }), HasSubstr("s-1.tar"));
   EXPECT_THAT(expand_patterns({folder.path().string()}), ElementsAre(folder.path()));

@@ -9,7 +9,7 @@
 
 #include "data/tar_writer.h"
 
-namespace tessera::data::testing {
+namespace tessera::data {
 
 TemporaryFolder::TemporaryFolder() {
   static std::atomic<int> count{0};
@@ -70,4 +70,4 @@ Members sound_samples(int count) {
   return members;
 }
 
-}  // namespace tessera::data::testing
+}  // namespace tessera::data

@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/regular_file.h"
 
-namespace tessera::data::testing {
+namespace tessera::data {
 
 /// A folder of its own for each test, removed at the end.
 class TemporaryFolder {
@@ -53,4 +53,4 @@ std::string error_of(const Action& action) {
   return "";
 }
 
-}  // namespace tessera::data::testing
+}  // namespace tessera::data

@@ -12,8 +12,6 @@
 namespace tessera::data {
 namespace {
 
-using testing::as_bytes;
-
 std::string from_hex(const std::string& hex) {
   std::string bytes;
   for (std::size_t i = 0; i < hex.size(); i += 2) {
@@ -117,7 +115,7 @@ std::string oriented_file(const std::string& format, const std::string& exif, bo
     const int grey = 20 + 40 * block;
     picture(cv::Rect(block % 3 * 16, block / 3 * 16, 16, 16)).setTo(cv::Scalar(grey, grey, grey, 255));
   }
-  std::string file = testing::encode(format, picture);
+  std::string file = encode(format, picture);
   if (format == ".jpg") {
     const std::string content = "Exif\0\0"s + exif;
     return file.insert(2, "\xff\xe1"s + big(content.size() + 2, 2) + content);
@@ -150,20 +148,20 @@ TEST(ImageFiles, BrokenOnesWithTransparencyAreErrors) {
   const cv::Mat noise(40, 30, CV_8UC4);
   cv::randu(noise, 0, 256);
   for (const char* format : {".png", ".webp"}) {
-    const std::string whole = data::testing::encode(format, noise);
+    const std::string whole = data::encode(format, noise);
     std::string turned = whole;
     turned[turned.size() / 2] = static_cast<char>(~turned[turned.size() / 2]);
     for (const std::string& bytes : {whole.substr(0, whole.size() / 2), turned}) {
       for (const Alpha alpha : {Alpha::kWhite, Alpha::kDrop}) {
         try {
-          const cv::Mat image = decode_image(data::testing::as_bytes(bytes), "broken", alpha);
+          const cv::Mat image = decode_image(data::as_bytes(bytes), "broken", alpha);
           EXPECT_EQ(image.size(), noise.size());  // a flipped bit may go unseen, as in WebP
         } catch (const Error& error) {
           EXPECT_THAT(error.what(), ::testing::HasSubstr("broken"));
         }
       }
     }
-    EXPECT_THROW(decode_image(data::testing::as_bytes(whole.substr(0, whole.size() / 2)), "broken"), Error);
+    EXPECT_THROW(decode_image(data::as_bytes(whole.substr(0, whole.size() / 2)), "broken"), Error);
   }
 }
 
@@ -334,7 +332,7 @@ TEST(ImageFiles, OtherFormatsAreNamed) {
       {std::string(500, '\0'), "begins with zeros"},
       {"BM" + std::string(30, '\0'), "a BMP"}};
   for (const auto& [bytes, what] : files) {
-    EXPECT_THAT(testing::error_of([&, &bytes = bytes] { decode_image(as_bytes(bytes), "a.jpg"); }),
+    EXPECT_THAT(error_of([&, &bytes = bytes] { decode_image(as_bytes(bytes), "a.jpg"); }),
                 ::testing::AllOf(::testing::HasSubstr("a.jpg: expected a JPEG, PNG or WebP image, found"),
                                  ::testing::HasSubstr(what)));
   }
@@ -357,7 +355,7 @@ std::string animation_frame(int left, int top, int width, int height, const std:
 
 // What whole ones decode to, the golden cases of image_file hold against Pillow.
 TEST(ImageFiles, BrokenAnimationsAreErrors) {
-  const std::string still = testing::encode(".webp", cv::Mat(8, 10, CV_8UC3, cv::Scalar(1, 2, 3)));
+  const std::string still = encode(".webp", cv::Mat(8, 10, CV_8UC3, cv::Scalar(1, 2, 3)));
   const std::string picture = still.substr(12);
   EXPECT_FALSE(
       decode_image(as_bytes(animated_webp(12, 10, animation_frame(2, 2, 10, 8, picture))), "x").empty());
@@ -370,8 +368,7 @@ TEST(ImageFiles, BrokenAnimationsAreErrors) {
       animated_webp(12, 10, animation_frame(2, 2, 10, 8, "ALPH" + little(0, 4))),  // with alpha alone
   };
   for (const std::string& bytes : broken) {
-    EXPECT_THAT(testing::error_of([&] { decode_image(as_bytes(bytes), "a.webp"); }),
-                ::testing::HasSubstr("a.webp: "));
+    EXPECT_THAT(error_of([&] { decode_image(as_bytes(bytes), "a.webp"); }), ::testing::HasSubstr("a.webp: "));
   }
 }
 

@@ -9,11 +9,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::TemporaryFolder;
-using testing::write_bytes;
-using testing::write_tar;
 
 std::vector<std::string> names_of(const ImageList& list, const TemporaryFolder& folder) {
   std::vector<std::string> names;
@@ -83,8 +79,8 @@ TEST(ImageList, ATarThatShrinksIsAnErrorThatNamesIt) {
 
 TEST(ImageList, ReadsJoinedTars) {
   const TemporaryFolder folder;
-  const std::string one = testing::read_bytes(write_tar(folder.file("1.tar"), {{"a.png", "one"}}));
-  const std::string two = testing::read_bytes(write_tar(folder.file("2.tar"), {{"b.png", "two"}}));
+  const std::string one = read_bytes(write_tar(folder.file("1.tar"), {{"a.png", "one"}}));
+  const std::string two = read_bytes(write_tar(folder.file("2.tar"), {{"b.png", "two"}}));
   write_bytes(folder.file("both.tar"), one + two + "###");
   const ImageList list = ImageList::open({folder.file("both.tar")});
   EXPECT_THAT(names_of(list, folder), ElementsAre("both.tar/a.png", "both.tar/b.png"));

@@ -13,9 +13,7 @@ namespace tessera::data {
 namespace {
 
 using nlohmann::json;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::TemporaryFolder;
 
 // What the golden cases of image_processor hold against transformers is not repeated here.
 
@@ -115,17 +113,17 @@ TEST(ImageProcessorOptions, AreReadFromAFolderAndWrittenBack) {
   const TemporaryFolder folder;
   EXPECT_THAT(error_of([&] { ImageProcessorOptions::load(folder.path()); }),
               HasSubstr("preprocessor_config.json"));
-  testing::write_bytes(folder.file("preprocessor_config.json"), "{\"size\": ");
+  write_bytes(folder.file("preprocessor_config.json"), "{\"size\": ");
   EXPECT_THAT(error_of([&] { ImageProcessorOptions::load(folder.path()); }), HasSubstr("not valid JSON"));
-  testing::write_bytes(folder.file("preprocessor_config.json"), "{\"image_std\": [0.5, NaN, 0.5]}");
+  write_bytes(folder.file("preprocessor_config.json"), "{\"image_std\": [0.5, NaN, 0.5]}");
   EXPECT_THAT(error_of([&] { ImageProcessorOptions::load(folder.path()); }),
               HasSubstr("image_std: expected three numbers above 0, found [0.5,NaN,0.5]"));
-  testing::write_bytes(folder.file("preprocessor_config.json"), "{\"threshold\": NaN, \"size\": 30}");
+  write_bytes(folder.file("preprocessor_config.json"), "{\"threshold\": NaN, \"size\": 30}");
   EXPECT_EQ(ImageProcessorOptions::load(folder.path()).shortest_edge, 30);
   const json config =
       ImageProcessorOptions::from_json(with(dinov2(), "size", {{"height", 20}, {"width", 30}}), "file")
           .to_json();
-  testing::write_bytes(folder.file("preprocessor_config.json"), config.dump());
+  write_bytes(folder.file("preprocessor_config.json"), config.dump());
   EXPECT_EQ(ImageProcessorOptions::load(folder.path()).to_json(), config);
   EXPECT_EQ(config["size"]["width"], 30);
 }
@@ -141,7 +139,7 @@ TEST(ImageProcessorOptions, ChangeTheirSizeInProportion) {
 }
 
 TEST(ImageProcessor, GivesTheEvaluationTransformWhereTheEdgeIsTheCrop) {
-  const cv::Mat image = decode_image(testing::as_bytes(testing::encoded_image(".png", 4, 90, 61)), "image");
+  const cv::Mat image = decode_image(as_bytes(encoded_image(".png", 4, 90, 61)), "image");
   ImageProcessorOptions options;
   options.shortest_edge = 32;
   options.crop_size = {32, 32};

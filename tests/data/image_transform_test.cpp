@@ -12,10 +12,6 @@
 namespace tessera::data {
 namespace {
 
-using testing::as_bytes;
-using testing::encode;
-using testing::encoded_image;
-using testing::error_of;
 using ::testing::HasSubstr;
 
 cv::Vec3b pixel(const cv::Mat& image, int x, int y) { return image.at<cv::Vec3b>(y, x); }

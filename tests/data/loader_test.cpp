@@ -19,14 +19,7 @@
 namespace tessera::data {
 namespace {
 
-using testing::encoded_image;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::Members;
-using testing::sound_samples;
-using testing::TemporaryFolder;
-using testing::write_bytes;
-using testing::write_tar;
 
 constexpr int kSamples = 26;
 
@@ -273,7 +266,7 @@ TEST_F(TrainLoaderTest, NothingButBrokenSamplesIsAnErrorNotAnEndlessSearch) {
 
 TEST_F(TrainLoaderTest, IncompleteSamplesOfTheShardsCountToo) {
   Members members = sound_samples(8);
-  members.emplace_back("orphan.jpg", testing::encoded_image(".jpg", 1));
+  members.emplace_back("orphan.jpg", encoded_image(".jpg", 1));
   const auto data = dataset(members);
   LoaderOptions options = small_options();
   EXPECT_THAT(error_of([&] { TrainLoader(data, options, logger_); }), HasSubstr("orphan"));

@@ -12,12 +12,7 @@ namespace tessera::data {
 namespace {
 
 using ::testing::AllOf;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::sound_samples;
-using testing::TemporaryFolder;
-using testing::write_bytes;
-using testing::write_tar;
 
 class OpenSource : public ::testing::Test {
  protected:

@@ -9,8 +9,6 @@
 namespace tessera::data {
 namespace {
 
-using testing::error_of;
-
 std::vector<std::int64_t> covered(const SamplerOptions& options) {
   std::vector<std::int64_t> positions;
   const EpochSampler sampler(options);

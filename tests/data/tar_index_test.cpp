@@ -11,18 +11,16 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::TemporaryFolder;
-using testing::write_tar;
 
 constexpr std::size_t kBlockSize = 512;
 
 TarIndex index_of(const TemporaryFolder& folder, const std::string& bytes) {
-  testing::write_bytes(folder.file("x.tar"), bytes);
+  write_bytes(folder.file("x.tar"), bytes);
   return index_tar(MappedFile(std::filesystem::path(folder.file("x.tar"))));
 }
 
-std::string tar_of(const TemporaryFolder& folder, const testing::Members& members) {
-  return testing::read_bytes(write_tar(folder.file("part.tar"), members));
+std::string tar_of(const TemporaryFolder& folder, const Members& members) {
+  return read_bytes(write_tar(folder.file("part.tar"), members));
 }
 
 std::vector<std::string> contents(const TarIndex& index, const std::string& bytes) {
@@ -115,7 +113,7 @@ std::string tar_with_links(const std::string& path) {
   add("last.txt", AE_IFREG, "text", "", "");
   archive_write_close(writer);
   archive_write_free(writer);
-  return testing::read_bytes(path);
+  return read_bytes(path);
 }
 
 TEST(TarIndex, ALinkIsTheMemberThatItNames) {

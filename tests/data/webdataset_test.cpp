@@ -16,13 +16,7 @@ namespace tessera::data {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::encoded_image;
-using testing::error_of;
 using ::testing::HasSubstr;
-using testing::Members;
-using testing::sound_samples;
-using testing::TemporaryFolder;
-using testing::write_tar;
 
 constexpr std::size_t kTarBlock = 512;
 
@@ -135,10 +129,10 @@ void make_pax_header(std::string& tar, std::size_t at) {
 
 TEST(WebDataset, ReadsNamesOfPaxHeadersInAnyLocale) {
   const TemporaryFolder folder;
-  std::string tar = testing::read_bytes(write_tar(
+  std::string tar = read_bytes(write_tar(
       folder.file("a.tar"), {{"pax", "20 path=größe.jpg\n"}, {"short.jpg", "image"}, {"größe.txt", "grow"}}));
   make_pax_header(tar, 0);
-  testing::write_bytes(folder.file("a.tar"), tar);
+  write_bytes(folder.file("a.tar"), tar);
   const auto [dataset, log] = open(folder.file("a.tar"));
   ASSERT_EQ(dataset->size(), 1);
   EXPECT_EQ(dataset->key(0), "größe");
@@ -183,7 +177,7 @@ TEST(WebDataset, EveryBrokenCaptionFileIsOneErrorThatNamesIt) {
 
 TEST(WebDataset, ATarThatIsNoneIsAnErrorThatNamesIt) {
   const TemporaryFolder folder;
-  const std::string sound = testing::read_bytes(write_tar(folder.file("sound.tar"), sound_samples(2)));
+  const std::string sound = read_bytes(write_tar(folder.file("sound.tar"), sound_samples(2)));
   std::string bad_first_header = sound;
   bad_first_header[0] = 'X';
   const std::pair<const char*, std::string> files[] = {{"empty.tar", ""},
@@ -194,7 +188,7 @@ TEST(WebDataset, ATarThatIsNoneIsAnErrorThatNamesIt) {
                                                        {"short.tar", sound.substr(0, 300)},
                                                        {"gzip.tar", "\x1f\x8b\x08" + std::string(600, '\0')}};
   for (const auto& [name, bytes] : files) {
-    testing::write_bytes(folder.file(name), bytes);
+    write_bytes(folder.file(name), bytes);
     EXPECT_THAT(error_of([&, &name = name] { open(folder.file(name)); }), HasSubstr(name)) << name;
   }
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 20480\n";
@@ -203,7 +197,7 @@ TEST(WebDataset, ATarThatIsNoneIsAnErrorThatNamesIt) {
       {"<!doctype html><title>404</title>" + std::string(2000, ' '), "web page"},
       {"\x1f\x8b\x08" + std::string(600, '\0'), "a gzip archive; unpack it first"}};
   for (const auto& [bytes, says] : stand_ins) {
-    testing::write_bytes(folder.file("a.tar"), bytes);
+    write_bytes(folder.file("a.tar"), bytes);
     EXPECT_THAT(error_of([&] { open(folder.file("a.tar")); }),
                 ::testing::AllOf(HasSubstr("a.tar"), HasSubstr(says)));
   }
@@ -213,10 +207,10 @@ TEST(WebDataset, ATarThatIsNoneIsAnErrorThatNamesIt) {
 
 TEST(WebDataset, ATruncatedTarGivesWhatCanBeRead) {
   const TemporaryFolder folder;
-  const std::string whole = testing::read_bytes(write_tar(folder.file("whole.tar"), sound_samples(6)));
+  const std::string whole = read_bytes(write_tar(folder.file("whole.tar"), sound_samples(6)));
   std::set<std::int64_t> sizes;
   for (std::size_t length = 2 * 2048; length + 2 * kTarBlock < whole.size(); length += 777) {
-    testing::write_bytes(folder.file("cut.tar"), whole.substr(0, length));
+    write_bytes(folder.file("cut.tar"), whole.substr(0, length));
     std::shared_ptr<const WebDataset> dataset;
     std::string log;
     try {
@@ -241,12 +235,12 @@ TEST(WebDataset, ATruncatedTarGivesWhatCanBeRead) {
 TEST(WebDataset, ATarCutBetweenTwoMembersIsNoticed) {
   const TemporaryFolder folder;
   const Members members = sound_samples(3);
-  const std::string whole = testing::read_bytes(write_tar(folder.file("whole.tar"), members));
+  const std::string whole = read_bytes(write_tar(folder.file("whole.tar"), members));
   std::size_t length = 0;
   for (std::size_t i = 0; i < 4; ++i) {
     length += kTarBlock + (members[i].second.size() + kTarBlock - 1) / kTarBlock * kTarBlock;
   }
-  testing::write_bytes(folder.file("cut.tar"), whole.substr(0, length));
+  write_bytes(folder.file("cut.tar"), whole.substr(0, length));
   const auto [dataset, log] = open(folder.file("cut.tar"));
   EXPECT_EQ(dataset->size(), 2);
   EXPECT_EQ(dataset->damage().breaks, 1);
@@ -255,15 +249,15 @@ TEST(WebDataset, ATarCutBetweenTwoMembersIsNoticed) {
 
 TEST(WebDataset, ATarThatZerosFillUpWasNotWhole) {
   const TemporaryFolder folder;
-  std::string tar = testing::read_bytes(write_tar(folder.file("whole.tar"), sound_samples(3)));
-  testing::write_bytes(folder.file("padded.tar"), tar + std::string(1 << 20, '\0'));
+  std::string tar = read_bytes(write_tar(folder.file("whole.tar"), sound_samples(3)));
+  write_bytes(folder.file("padded.tar"), tar + std::string(1 << 20, '\0'));
   EXPECT_EQ(open(folder.file("padded.tar")).dataset->damage().breaks, 0);
-  testing::write_bytes(folder.file("filled.tar"), tar + std::string(5 << 20, '\0'));
+  write_bytes(folder.file("filled.tar"), tar + std::string(5 << 20, '\0'));
   const auto [dataset, log] = open(folder.file("filled.tar"));
   EXPECT_EQ(dataset->size(), 3);
   EXPECT_EQ(dataset->damage().breaks, 1);
   EXPECT_THAT(log, HasSubstr("was its download or copy ended early?"));
-  testing::write_bytes(folder.file("zeros.tar"), std::string(5 << 20, '\0'));
+  write_bytes(folder.file("zeros.tar"), std::string(5 << 20, '\0'));
   EXPECT_THAT(error_of([&] { open(folder.file("zeros.tar")); }), HasSubstr("ended early?"));
 }
 
@@ -280,13 +274,13 @@ TEST(WebDataset, AHiddenFolderAroundAllIsNoReason) {
 TEST(WebDataset, FindsItsWayAfterAGarbledHeader) {
   const TemporaryFolder folder;
   const Members members = sound_samples(5);
-  std::string bytes = testing::read_bytes(write_tar(folder.file("a.tar"), members));
+  std::string bytes = read_bytes(write_tar(folder.file("a.tar"), members));
   std::size_t header = 0;  // of s01.jpg
   for (std::size_t i = 0; i < 2; ++i) {
     header += kTarBlock + (members[i].second.size() + kTarBlock - 1) / kTarBlock * kTarBlock;
   }
   for (std::size_t i = 0; i < 100; ++i) bytes[header + i] = '\x5a';
-  testing::write_bytes(folder.file("a.tar"), bytes);
+  write_bytes(folder.file("a.tar"), bytes);
   const auto [dataset, log] = open(folder.file("a.tar"));
   EXPECT_EQ(dataset->size(), 4);
   EXPECT_EQ(dataset->damage().breaks, 1);
@@ -368,14 +362,14 @@ TEST(WebDataset, FurtherFilesOfASampleAreNoSamples) {
 
 TEST(WebDataset, JoinedArchivesAreReadToTheLast) {
   const TemporaryFolder folder;
-  const std::string one = testing::read_bytes(write_tar(folder.file("one.tar"), sound_samples(2)));
+  const std::string one = read_bytes(write_tar(folder.file("one.tar"), sound_samples(2)));
   Members others = sound_samples(3);
   for (auto& [name, content] : others) name = "other-" + name;
-  const std::string two = testing::read_bytes(write_tar(folder.file("two.tar"), others));
+  const std::string two = read_bytes(write_tar(folder.file("two.tar"), others));
   // As `cat` leaves them, with more zeros between and after them, and with the same keys in both.
-  testing::write_bytes(folder.file("cat.tar"), one + two);
-  testing::write_bytes(folder.file("padded.tar"),
-                       one + std::string(20 * kTarBlock, '\0') + two + std::string(77, '\0'));
+  write_bytes(folder.file("cat.tar"), one + two);
+  write_bytes(folder.file("padded.tar"),
+              one + std::string(20 * kTarBlock, '\0') + two + std::string(77, '\0'));
   for (const char* name : {"cat.tar", "padded.tar"}) {
     const auto [dataset, log] = open(folder.file(name));
     EXPECT_EQ(dataset->size(), 5) << name;
@@ -383,7 +377,7 @@ TEST(WebDataset, JoinedArchivesAreReadToTheLast) {
     EXPECT_EQ(dataset->read(2).captions.front(), "first of 0") << name;
     EXPECT_EQ(log, "") << name;
   }
-  testing::write_bytes(folder.file("twice.tar"), one + one);
+  write_bytes(folder.file("twice.tar"), one + one);
   const auto [dataset, log] = open(folder.file("twice.tar"));
   EXPECT_EQ(dataset->size(), 4);
   EXPECT_EQ(dataset->damage().incomplete_samples, 0);

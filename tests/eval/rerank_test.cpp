@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kImages = 30, kCaptions = 90;
 
-at::Tensor owners() { return at::arange(kCaptions).remainder(kImages); }
+at::Tensor owners_in_turn() { return at::arange(kCaptions).remainder(kImages); }
 
 ScoreRows rows_of(const at::Tensor& matrix) {
   return [=](std::int64_t first, std::int64_t last) { return matrix.slice(0, first, last); };
@@ -21,14 +21,14 @@ ScoreRows rows_of(const at::Tensor& matrix) {
 RetrievalScorer itc() {
   at::manual_seed(1);
   const at::Tensor image = at::randn({kImages, 4});
-  return embedding_scorer(image, image.index_select(0, owners()) + at::randn({kCaptions, 4}));
+  return embedding_scorer(image, image.index_select(0, owners_in_turn()) + at::randn({kCaptions, 4}));
 }
 
 /// [Q, k]: whether a candidate belongs to its query.
 at::Tensor is_right(const at::Tensor& candidates, bool captions_ask) {
   const at::Tensor queries = at::arange(candidates.size(0)).unsqueeze(1);
-  return captions_ask ? owners().unsqueeze(1) == candidates
-                      : owners().index_select(0, candidates.flatten()).view_as(candidates) == queries;
+  return captions_ask ? owners_in_turn().unsqueeze(1) == candidates
+                      : owners_in_turn().index_select(0, candidates.flatten()).view_as(candidates) == queries;
 }
 
 using SecondLook = std::function<at::Tensor(const at::Tensor& candidates, bool captions_ask)>;
@@ -41,7 +41,7 @@ RetrievalScorer second_look(const RetrievalScorer& first, std::int64_t k, const 
 }
 
 RetrievalScores scores_of(const RetrievalScorer& scorer) {
-  return retrieval_scores(scorer, owners(), kImages);
+  return retrieval_scores(scorer, owners_in_turn(), kImages);
 }
 
 TEST(Rerank, TopCandidatesAreTheBest) {

@@ -6,8 +6,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
-
 constexpr std::int64_t kRows = 3;
 
 struct NamedCondition {

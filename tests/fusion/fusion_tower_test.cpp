@@ -8,7 +8,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
 using language::AttentionMode;
 
 constexpr auto kCausal = AttentionMode::kCausal;

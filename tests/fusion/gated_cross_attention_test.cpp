@@ -6,8 +6,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
-
 GatedCrossAttention attention_with_gate(double gate) {
   torch::manual_seed(7);
   GatedCrossAttention module(

@@ -5,8 +5,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
-
 ImageBlock block_with_gate(double gate) {
   torch::manual_seed(5);
   ImageBlock block(ImageBlockOptions{.hidden_size = kImageSize,

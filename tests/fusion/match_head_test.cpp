@@ -6,8 +6,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
-
 MatchHead small_head() {
   torch::manual_seed(4);
   MatchHead head(MatchHeadOptions{kImageSize, kTextSize});

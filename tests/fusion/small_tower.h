@@ -10,7 +10,7 @@
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
 
-namespace tessera::fusion::testing {
+namespace tessera::fusion {
 
 inline constexpr std::int64_t kImageSize = 8, kTextSize = 12, kCodeSize = 6, kVocabulary = 17;
 
@@ -133,4 +133,4 @@ inline void expect_gradients(const std::function<at::Tensor()>& value,
   }
 }
 
-}  // namespace tessera::fusion::testing
+}  // namespace tessera::fusion

@@ -5,8 +5,6 @@
 namespace tessera::fusion {
 namespace {
 
-using namespace testing;
-
 TokenProjections small_projections() {
   torch::manual_seed(4);
   TokenProjections projections(TokenProjectionsOptions{kImageSize, kTextSize, 5});

@@ -10,21 +10,9 @@ namespace tessera::golden {
 
 namespace {
 
-const at::Tensor& input(const GoldenCase& golden, const std::string& name) {
-  const auto found = golden.inputs.find(name);
-  if (found == golden.inputs.end()) fail("{}: in.{} is missing", golden.name, name);
-  return found->second;
-}
-
 at::Tensor optional_input(const GoldenCase& golden, const std::string& name) {
   const auto found = golden.inputs.find(name);
   return found == golden.inputs.end() ? at::Tensor() : found->second;
-}
-
-at::Tensor leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
-  const at::Tensor tensor = input(golden, name).detach().clone().set_requires_grad(true);
-  result.leaves["in." + name] = tensor;
-  return tensor;
 }
 
 std::int64_t integer(const GoldenCase& golden, const char* name) {

@@ -118,4 +118,16 @@ GoldenCase read_golden_case(const std::filesystem::path& path) {
   return golden;
 }
 
+const at::Tensor& input(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.inputs.find(name);
+  if (found == golden.inputs.end()) fail("{}: in.{} is missing", golden.name, name);
+  return found->second;
+}
+
+at::Tensor leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
+  const at::Tensor tensor = input(golden, name).detach().clone().set_requires_grad(true);
+  result.leaves["in." + name] = tensor;
+  return tensor;
+}
+
 }  // namespace tessera::golden

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -35,6 +37,11 @@ struct GoldenResult {
   TensorMap outputs;
   TensorMap leaves;
 };
+
+/// in.NAME of a case. @throws Error where it has none
+const at::Tensor& input(const GoldenCase& golden, const std::string& name);
+/// The same as a leaf of the result, requiring a gradient.
+at::Tensor leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result);
 
 /// An op is a short adapter from a case to the code that training uses.
 using GoldenOp = std::function<GoldenResult(const GoldenCase&)>;

@@ -12,12 +12,6 @@ namespace {
 
 using namespace tessera::language;
 
-const at::Tensor& input(const GoldenCase& golden, const char* name) {
-  const auto found = golden.inputs.find(name);
-  if (found == golden.inputs.end()) fail("{}: in.{} is missing", golden.name, name);
-  return found->second;
-}
-
 AttentionMode attention_mode(const GoldenCase& golden) {
   const auto attention = golden.params.value("attention", nlohmann::json());
   if (attention == "causal") return AttentionMode::kCausal;

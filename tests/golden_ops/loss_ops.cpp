@@ -14,14 +14,6 @@ namespace tessera::golden {
 
 namespace {
 
-at::Tensor input(const GoldenCase& golden, const std::string& name) {
-  const auto found = golden.inputs.find(name);
-  if (found == golden.inputs.end()) {
-    fail("{}: in.{} is missing", golden.name, name);
-  }
-  return found->second;
-}
-
 SameId queued_same_id(const GoldenCase& golden) {
   const std::string name = golden.params.value("queued_same_id", "positive");
   if (name == "positive") {
@@ -55,12 +47,6 @@ double temperature_of(const GoldenCase& golden) {
 
 at::Tensor temperature_tensor(const GoldenCase& golden) {
   return at::scalar_tensor(temperature_of(golden), at::kDouble);
-}
-
-at::Tensor leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
-  const at::Tensor tensor = input(golden, name).detach().clone().set_requires_grad(true);
-  result.leaves["in." + name] = tensor;
-  return tensor;
 }
 
 at::Tensor ids(const GoldenCase& golden, const std::string& name) {

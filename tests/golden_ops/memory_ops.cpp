@@ -8,19 +8,10 @@ namespace tessera::golden {
 
 namespace {
 
-at::Tensor required(const GoldenCase& golden, const TensorMap& tensors, const std::string& prefix,
-                    const std::string& name) {
-  const auto found = tensors.find(name);
-  if (found == tensors.end()) {
-    fail("{}: {}{} is missing", golden.name, prefix, name);
-  }
+const at::Tensor& weight(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.weights.find(name);
+  if (found == golden.weights.end()) fail("{}: w.{} is missing", golden.name, name);
   return found->second;
-}
-
-at::Tensor input_leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
-  at::Tensor leaf = required(golden, golden.inputs, "in.", name).detach().clone().set_requires_grad(true);
-  result.leaves["in." + name] = leaf;
-  return leaf;
 }
 
 /// Undefined, and thus zero, where the case gives none.
@@ -31,18 +22,18 @@ at::Tensor noise(const GoldenCase& golden, const std::string& name) {
 
 GoldenResult memory_episode(const GoldenCase& golden) {
   GoldenResult result;
-  const at::Tensor prior_mean = required(golden, golden.weights, "w.", "prior_mean");
+  const at::Tensor prior_mean = weight(golden, "prior_mean");
   memory::EpisodicMemory model(memory::EpisodicMemoryOptions{.slots = prior_mean.size(0),
                                                              .code_size = prior_mean.size(1),
                                                              .noise = golden.params.value("noise", 0.0)});
   model->eval();
   for (auto& item : model->named_parameters()) {
     const at::NoGradGuard no_grad;
-    item.value().copy_(required(golden, golden.weights, "w.", item.key()));
+    item.value().copy_(weight(golden, item.key()));
     result.leaves["w." + item.key()] = item.value();
   }
-  const at::Tensor codes = input_leaf(golden, "codes", result);
-  const at::Tensor queries = input_leaf(golden, "queries", result);
+  const at::Tensor codes = leaf(golden, "codes", result);
+  const at::Tensor queries = leaf(golden, "queries", result);
   const memory::EpisodeNoise given{.written = noise(golden, "written"),
                                    .written_addresses = noise(golden, "written_addresses"),
                                    .queries = noise(golden, "queries"),

@@ -40,16 +40,6 @@ void train_if_asked(const GoldenCase& golden, torch::nn::Module& model) {
   at::manual_seed(golden.params["training_seed"].get<std::uint64_t>());
 }
 
-at::Tensor input_leaf(const GoldenCase& golden, const std::string& name, GoldenResult& result) {
-  const auto found = golden.inputs.find(name);
-  if (found == golden.inputs.end()) {
-    fail("{}: in.{} is missing", golden.name, name);
-  }
-  at::Tensor leaf = found->second.detach().clone().set_requires_grad(true);
-  result.leaves["in." + name] = leaf;
-  return leaf;
-}
-
 std::shared_ptr<vision::Dinov2Model> backbone(const GoldenCase& golden) {
   if (!golden.params.contains("config")) {
     fail("{}: params.config is missing", golden.name);
@@ -62,7 +52,7 @@ std::shared_ptr<vision::Dinov2Model> backbone(const GoldenCase& golden) {
 }
 
 void run_backbone(const GoldenCase& golden, vision::Dinov2Model& model, GoldenResult& result) {
-  const at::Tensor hidden_states = model.forward(input_leaf(golden, "pixel_values", result));
+  const at::Tensor hidden_states = model.forward(leaf(golden, "pixel_values", result));
   result.outputs["last_hidden_state"] = hidden_states;
   result.outputs["pooler_output"] = hidden_states.select(1, 0);
 }
@@ -132,7 +122,7 @@ GoldenResult compressor(const GoldenCase& golden) {
     fail("{}: compressor takes one in.* and gives one out.*, found {} and {}", golden.name,
          golden.inputs.size(), golden.outputs.size());
   }
-  const at::Tensor hidden_states = input_leaf(golden, golden.inputs.begin()->first, result);
+  const at::Tensor hidden_states = leaf(golden, golden.inputs.begin()->first, result);
   const auto weight = [&](const std::string& key) {
     const auto found = golden.weights.find(key);
     if (found == golden.weights.end()) {

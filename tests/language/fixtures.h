@@ -69,6 +69,11 @@ inline LanguageModelConfig small_config() {
   return config;
 }
 
+inline at::Tensor random_ids(std::int64_t batch, std::int64_t tokens, std::uint64_t seed) {
+  at::manual_seed(seed);
+  return at::randint(5, 40, {batch, tokens}, at::kLong);
+}
+
 /// The message of the Error that a call throws, or "" where it throws none.
 template <typename Call>
 std::string error_of(const Call& call) {

@@ -4,19 +4,11 @@
 #include <gtest/gtest.h>
 
 #include "language/language_model.h"
+#include "tests/core/largest_difference.h"
 #include "tests/language/fixtures.h"
 
 namespace tessera::language {
 namespace {
-
-at::Tensor random_ids(std::int64_t batch, std::int64_t tokens, std::uint64_t seed) {
-  at::manual_seed(seed);
-  return at::randint(5, 40, {batch, tokens}, at::kLong);
-}
-
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
 
 LanguageModelConfig grouped_config() {
   LanguageModelConfig config = small_config();

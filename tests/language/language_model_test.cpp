@@ -6,6 +6,7 @@
 #include "core/device.h"
 #include "core/error.h"
 #include "language/next_token_loss.h"
+#include "tests/core/largest_difference.h"
 #include "tests/language/fixtures.h"
 
 namespace tessera::language {
@@ -13,15 +14,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-at::Tensor random_ids(std::int64_t batch, std::int64_t tokens, std::uint64_t seed) {
-  at::manual_seed(seed);
-  return at::randint(5, 40, {batch, tokens}, at::kLong);
-}
-
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
 
 /// [B, T] true for the first lengths[b] tokens.
 at::Tensor right_padded(const std::vector<std::int64_t>& lengths, std::int64_t tokens) {

@@ -6,7 +6,7 @@
 
 #include "core/collectives.h"
 
-namespace tessera::losses::testing {
+namespace tessera::losses {
 
 /// Stands for one of several ranks within one process: a gather finds this rank's tensor among tensors that
 /// were given for all ranks, and concatenates those of its group with their graphs. Summing the losses of all
@@ -37,4 +37,4 @@ class FakeRanks final : public Collectives {
   std::vector<std::vector<at::Tensor>> groups_;
 };
 
-}  // namespace tessera::losses::testing
+}  // namespace tessera::losses

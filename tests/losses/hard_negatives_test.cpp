@@ -7,17 +7,10 @@
 #include <limits>
 
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
-
-at::Tensor ids(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
-at::Tensor flags(std::vector<int> values) { return at::tensor(values).to(at::kBool); }
-at::Tensor tau(double value) { return at::scalar_tensor(value, at::kDouble); }
-
-at::Tensor unit_rows(std::int64_t rows, std::int64_t width = 8) {
-  return torch::nn::functional::normalize(at::randn({rows, width}, at::kDouble));
-}
 
 NegativeWeights weights_of(const at::Tensor& image, const at::Tensor& text, const at::Tensor& image_ids,
                            const std::optional<QueueView>& queue, double temperature = 0.1) {
@@ -32,12 +25,12 @@ struct Batch {
 Batch batch_of(std::vector<std::int64_t> image_ids) {
   const auto count = static_cast<std::int64_t>(image_ids.size());
   at::manual_seed(3 + count);
-  return {unit_rows(count), unit_rows(count), ids(std::move(image_ids))};
+  return {unit_rows(count, 8), unit_rows(count, 8), ids(std::move(image_ids))};
 }
 
 QueueView queue_of(std::vector<std::int64_t> image_ids) {
   const auto slots = static_cast<std::int64_t>(image_ids.size());
-  return {unit_rows(slots), unit_rows(slots), ids(std::move(image_ids)), at::ones({slots}, at::kBool)};
+  return {unit_rows(slots, 8), unit_rows(slots, 8), ids(std::move(image_ids)), at::ones({slots}, at::kBool)};
 }
 
 HardNegatives draw(const NegativeWeights& weights, std::int64_t step, std::int64_t first_row = 0,
@@ -152,7 +145,7 @@ TEST(ItmWeights, LowTemperaturesStayFinite) {
 
 TEST(ItmWeights, WrongShapesAndTypesAreRefused) {
   const Batch batch = batch_of({1, 2, 3});
-  EXPECT_THROW(weights_of(batch.image, unit_rows(4), batch.image_ids, std::nullopt), c10::Error);
+  EXPECT_THROW(weights_of(batch.image, unit_rows(4, 8), batch.image_ids, std::nullopt), c10::Error);
   EXPECT_THROW(weights_of(batch.image, batch.text, ids({1, 2}), std::nullopt), c10::Error);
   QueueView queue = queue_of({5, 6});
   queue.filled = at::ones({3}, at::kBool);
@@ -198,7 +191,7 @@ TEST(DrawHardNegatives, TwoRanksDrawWhatOneDraws) {
   }
   std::vector<at::Tensor> texts, images;
   for (const std::size_t rank : {0u, 1u}) {
-    testing::FakeRanks ranks(static_cast<std::int64_t>(rank), groups);
+    FakeRanks ranks(static_cast<std::int64_t>(rank), groups);
     const NegativeWeights weights =
         itm_weights(groups[0][rank], groups[1][rank], groups[2][rank], queue, tau(1), ranks);
     const HardNegatives part = draw(weights, 17, static_cast<std::int64_t>(3 * rank));

@@ -8,13 +8,12 @@
 #include "core/error.h"
 #include "losses/itc_queue.h"
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
 
 constexpr QueuePayloadShape kPayload{2, 3, 5};
-
-at::Tensor any_age() { return at::scalar_tensor(std::numeric_limits<std::int64_t>::max(), at::kLong); }
 
 QueueEntries entries(std::int64_t count, std::int64_t first_id, std::int64_t text_tokens = 5) {
   return {at::randn({count, 4}), at::randn({count, 4}), at::arange(first_id, first_id + count, at::kLong),
@@ -89,7 +88,7 @@ TEST(ItcQueuePayload, EveryRankHoldsThePayloadsOfAll) {
                                                        {a.image_ids, b.image_ids},
                                                        {a.image_tokens, b.image_tokens},
                                                        {a.token_ids, b.token_ids}};
-  testing::FakeRanks rank0(0, groups), rank1(1, groups);
+  FakeRanks rank0(0, groups), rank1(1, groups);
   ItcQueue first = make_queue(5), second = make_queue(5);
   first.enqueue(a, 3, rank0);
   second.enqueue(b, 3, rank1);

@@ -12,13 +12,12 @@
 #include "losses/itc.h"
 #include "tests/core/error_of.h"
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
 
 at::Tensor age(std::int64_t value) { return at::scalar_tensor(value, at::kLong); }
-at::Tensor any_age() { return age(std::numeric_limits<std::int64_t>::max()); }
-
 struct Pairs {
   at::Tensor image, text, image_ids;
 };
@@ -137,7 +136,7 @@ TEST(ItcQueue, FillsEveryRankWithTheBatchesOfAll) {
   const std::vector<std::vector<at::Tensor>> groups = {
       {a.image, b.image}, {a.text, b.text}, {a.image_ids, b.image_ids}};
   ItcQueue first(5, 3, at::kCPU), second(5, 3, at::kCPU);
-  testing::FakeRanks rank0(0, groups), rank1(1, groups);
+  FakeRanks rank0(0, groups), rank1(1, groups);
   first.enqueue(a.image, a.text, a.image_ids, 3, rank0);
   second.enqueue(b.image, b.text, b.image_ids, 3, rank1);
   EXPECT_TRUE(identical(first.view(4, any_age()), second.view(4, any_age())));

@@ -8,19 +8,10 @@
 #include <limits>
 
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
-
-using testing::FakeRanks;
-
-at::Tensor unit_rows(std::int64_t rows, std::int64_t width, at::ScalarType dtype = at::kDouble) {
-  return torch::nn::functional::normalize(at::randn({rows, width}, at::kDouble)).to(dtype);
-}
-
-at::Tensor ids(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
-
-at::Tensor tau(double value) { return at::scalar_tensor(value, at::kDouble); }
 
 QueueView queue_of(std::vector<std::int64_t> image_ids, std::int64_t width) {
   const auto slots = static_cast<std::int64_t>(image_ids.size());

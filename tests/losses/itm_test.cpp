@@ -5,11 +5,10 @@
 
 #include <cmath>
 
+#include "tests/losses/made_up.h"
+
 namespace tessera::losses {
 namespace {
-
-at::Tensor ids(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
-at::Tensor flags(std::vector<int> values) { return at::tensor(values).to(at::kBool); }
 
 /// Two pairs, four candidates of which two are the batch's.
 HardNegatives all_valid() { return {ids({1, 3}), ids({2, 0}), flags({1, 1}), flags({1, 1})}; }

@@ -7,17 +7,16 @@
 
 #include "losses/maxsim.h"
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
 
-struct Batch {
+struct ImagesAndTexts {
   at::Tensor patches, tokens, mask, image_ids, text_ids;
 };
 
-at::Tensor ids(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
-
-Batch make(std::vector<std::int64_t> image_ids, std::vector<std::int64_t> text_ids) {
+ImagesAndTexts make(std::vector<std::int64_t> image_ids, std::vector<std::int64_t> text_ids) {
   at::manual_seed(7);
   const auto images = static_cast<std::int64_t>(image_ids.size());
   const auto texts = static_cast<std::int64_t>(text_ids.size());
@@ -30,9 +29,7 @@ Batch make(std::vector<std::int64_t> image_ids, std::vector<std::int64_t> text_i
           ids(std::move(image_ids)), ids(std::move(text_ids))};
 }
 
-at::Tensor tau(double value) { return at::scalar_tensor(value, at::kDouble); }
-
-LossValue loss_of(const Batch& batch, const at::Tensor& temperature = tau(0.1)) {
+LossValue loss_of(const ImagesAndTexts& batch, const at::Tensor& temperature = tau(0.1)) {
   SingleProcess single;
   return maxsim_loss(batch.patches, batch.tokens, batch.mask, batch.image_ids, batch.text_ids, temperature,
                      single);
@@ -52,7 +49,7 @@ double row_loss(const at::Tensor& scores, std::int64_t id, const at::Tensor& col
   return count == 0 ? 0 : std::log(partition) - positives / count;
 }
 
-double by_loops(const Batch& batch, double temperature) {
+double by_loops(const ImagesAndTexts& batch, double temperature) {
   const MaxSimScores scores = maxsim(batch.patches, batch.tokens, batch.mask);
   double of_images = 0, of_texts = 0;
   for (std::int64_t i = 0; i < batch.image_ids.size(0); ++i) {
@@ -68,8 +65,9 @@ double by_loops(const Batch& batch, double temperature) {
 }
 
 TEST(MaxSimLoss, EqualsTheFormulaByLoops) {
-  for (const Batch& batch : {make({1, 2, 3}, {1, 2, 3}), make({1, 2, 1, 3}, {1, 2, 1, 3}),
-                             make({1, 2}, {2, 1, 1, 2, 2}), make({5}, {5}), make({1, 2, 9}, {1, 2, 8})}) {
+  for (const ImagesAndTexts& batch :
+       {make({1, 2, 3}, {1, 2, 3}), make({1, 2, 1, 3}, {1, 2, 1, 3}), make({1, 2}, {2, 1, 1, 2, 2}),
+        make({5}, {5}), make({1, 2, 9}, {1, 2, 8})}) {
     SCOPED_TRACE(batch.text_ids);
     for (const double temperature : {0.07, 1.0}) {
       EXPECT_NEAR(loss_of(batch, tau(temperature)).mean().item<double>(), by_loops(batch, temperature),
@@ -81,7 +79,7 @@ TEST(MaxSimLoss, EqualsTheFormulaByLoops) {
 TEST(MaxSimLoss, CountsImages) { EXPECT_EQ(loss_of(make({1, 2}, {2, 1, 1})).count.item<double>(), 2); }
 
 TEST(MaxSimLoss, TrainsTheTemperature) {
-  const Batch batch = make({1, 2, 3}, {1, 2, 3});
+  const ImagesAndTexts batch = make({1, 2, 3}, {1, 2, 3});
   const at::Tensor temperature = tau(0.2).set_requires_grad(true);
   loss_of(batch, temperature).mean().backward();
   const double step = 1e-6;
@@ -92,7 +90,7 @@ TEST(MaxSimLoss, TrainsTheTemperature) {
 }
 
 TEST(MaxSimLoss, ABatchOfOneImageGivesNoNan) {
-  Batch batch = make({4, 4, 4}, {4, 4, 4});
+  ImagesAndTexts batch = make({4, 4, 4}, {4, 4, 4});
   batch.patches.set_requires_grad(true);
   const LossValue value = loss_of(batch);
   value.mean().backward();
@@ -101,7 +99,7 @@ TEST(MaxSimLoss, ABatchOfOneImageGivesNoNan) {
 }
 
 TEST(MaxSimLoss, TwoRanksEqualOneWithTheDoubleBatch) {
-  const Batch batch = make({1, 2, 3, 3, 4, 1}, {1, 2, 3, 3, 4, 1});
+  const ImagesAndTexts batch = make({1, 2, 3, 3, 4, 1}, {1, 2, 3, 3, 4, 1});
   const at::Tensor patches = batch.patches.clone().set_requires_grad(true);
   const at::Tensor tokens = batch.tokens.clone().set_requires_grad(true);
   const at::Tensor whole = loss_of({patches, tokens, batch.mask, batch.image_ids, batch.text_ids}).mean();
@@ -116,7 +114,7 @@ TEST(MaxSimLoss, TwoRanksEqualOneWithTheDoubleBatch) {
   }
   at::Tensor sum = at::zeros({}, at::kDouble), count = at::zeros({}, at::kDouble);
   for (const std::size_t rank : {0u, 1u}) {
-    testing::FakeRanks ranks(static_cast<std::int64_t>(rank), groups);
+    FakeRanks ranks(static_cast<std::int64_t>(rank), groups);
     const LossValue part = maxsim_loss(groups[0][rank], groups[1][rank], groups[2][rank], groups[3][rank],
                                        groups[4][rank], tau(0.1), ranks);
     sum = sum + part.sum;
@@ -129,9 +127,9 @@ TEST(MaxSimLoss, TwoRanksEqualOneWithTheDoubleBatch) {
 }
 
 TEST(MaxSimLoss, WrongArgumentsAreRefused) {
-  const Batch good = make({1, 2, 3}, {1, 2, 3});
+  const ImagesAndTexts good = make({1, 2, 3}, {1, 2, 3});
   EXPECT_NO_THROW(loss_of(good));
-  Batch bad = good;
+  ImagesAndTexts bad = good;
   bad.image_ids = ids({1, 2});
   EXPECT_THROW(loss_of(bad), c10::Error);
   bad = good;

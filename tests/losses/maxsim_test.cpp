@@ -42,14 +42,14 @@ MaxSimScores naive(const at::Tensor& patches, const at::Tensor& tokens, const at
   return {of_patch.mean(2), of_token.sum(2) / mask.sum(1)};
 }
 
-struct Differentiated {
+struct DifferentiatedScores {
   MaxSimScores scores;
   at::Tensor patches, tokens;
 };
 
 /// Scores, and gradients of their sum weighted by numbers that depend on nothing but the shape.
 template <typename Compute>
-Differentiated differentiate(const Case& given, const Compute& compute) {
+DifferentiatedScores differentiate(const Case& given, const Compute& compute) {
   const at::Tensor patches = given.patches.clone().set_requires_grad(true);
   const at::Tensor tokens = given.tokens.clone().set_requires_grad(true);
   const MaxSimScores scores = compute(patches, tokens, given.mask);
@@ -66,7 +66,7 @@ auto with(MaxSimKernel kernel) {
   };
 }
 
-void expect_close(const Differentiated& a, const Differentiated& b, double tolerance) {
+void expect_close(const DifferentiatedScores& a, const DifferentiatedScores& b, double tolerance) {
   const auto close = [tolerance](const at::Tensor& x, const at::Tensor& y) {
     return x.sizes() == y.sizes() && at::allclose(x.to(at::kDouble), y.to(at::kDouble), 0, tolerance);
   };
@@ -76,7 +76,7 @@ void expect_close(const Differentiated& a, const Differentiated& b, double toler
   EXPECT_TRUE(close(a.tokens, b.tokens));
 }
 
-bool same(const Differentiated& a, const Differentiated& b) {
+bool same(const DifferentiatedScores& a, const DifferentiatedScores& b) {
   return at::equal(a.scores.image_to_text, b.scores.image_to_text) &&
          at::equal(a.scores.text_to_image, b.scores.text_to_image) && at::equal(a.patches, b.patches) &&
          at::equal(a.tokens, b.tokens);
@@ -84,7 +84,7 @@ bool same(const Differentiated& a, const Differentiated& b) {
 
 class MaxSim : public ::testing::TestWithParam<MaxSimKernel> {
  protected:
-  Differentiated run(const Case& given) const { return differentiate(given, with(GetParam())); }
+  DifferentiatedScores run(const Case& given) const { return differentiate(given, with(GetParam())); }
 };
 
 TEST_P(MaxSim, EqualsTheNaiveOneInValuesAndGradients) {
@@ -104,7 +104,7 @@ TEST_P(MaxSim, EqualsTheNaiveOneWhereAChunkHoldsOnlyAPart) {
 TEST_P(MaxSim, AgreesInFloat32) {
   const Case given = make(6, 20, 5, 9, 32, at::kFloat);
   const Case exact{given.patches.to(at::kDouble), given.tokens.to(at::kDouble), given.mask};
-  const Differentiated found = run(given);
+  const DifferentiatedScores found = run(given);
   EXPECT_EQ(found.scores.image_to_text.scalar_type(), at::kFloat);
   expect_close(found, differentiate(exact, naive), 2e-6);
 }
@@ -112,7 +112,7 @@ TEST_P(MaxSim, AgreesInFloat32) {
 TEST_P(MaxSim, SumsBfloat16InFloat32) {
   const Case given = make(4, 9, 5, 6, 64, at::kBFloat16);
   const Case exact{given.patches.to(at::kDouble), given.tokens.to(at::kDouble), given.mask};
-  const Differentiated found = run(given), expected = differentiate(exact, naive);
+  const DifferentiatedScores found = run(given), expected = differentiate(exact, naive);
   EXPECT_EQ(found.scores.text_to_image.scalar_type(), at::kFloat);
   EXPECT_TRUE(
       at::allclose(found.scores.image_to_text, expected.scores.image_to_text.to(at::kFloat), 0, 2e-6));
@@ -122,7 +122,7 @@ TEST_P(MaxSim, SumsBfloat16InFloat32) {
 
 TEST_P(MaxSim, WhatStandsAtPaddingChangesNothing) {
   const Case given = make(4, 6, 5, 7, 8);
-  const Differentiated expected = run(given);
+  const DifferentiatedScores expected = run(given);
   EXPECT_EQ(expected.tokens.masked_select(given.mask.logical_not().unsqueeze(2)).count_nonzero().item<int>(),
             0);
   for (const double content : {100.0, -std::numeric_limits<double>::infinity(), std::nan("")}) {
@@ -136,7 +136,7 @@ TEST_P(MaxSim, MorePaddingChangesNothing) {
   const Case given = make(4, 6, 5, 7, 8);
   const Case longer{given.patches, at::constant_pad_nd(given.tokens, {0, 0, 0, 4}, 9),
                     at::constant_pad_nd(given.mask, {0, 4})};
-  Differentiated found = run(longer);
+  DifferentiatedScores found = run(longer);
   found.tokens = found.tokens.narrow(1, 0, 7);
   expect_close(found, run(given), 1e-12);
 }
@@ -162,7 +162,7 @@ TEST_P(MaxSim, OfEqualsTheFirstCounts) {
   const at::Tensor one = at::full({4}, 0.5, at::kDouble);
   const Case given{one.expand({1, 40, 4}), one.expand({1, 5, 4}),
                    at::tensor({0, 1, 1, 1, 1}).to(at::kBool).view({1, 5})};
-  const Differentiated found = run(given);
+  const DifferentiatedScores found = run(given);
   const at::Tensor of_patches = found.patches[0].abs().sum(1), of_tokens = found.tokens[0].abs().sum(1);
   // Every patch chose token 1, every token patch 0: patch 0 got from both directions.
   EXPECT_GT((of_patches[0] - of_patches[1]).abs().item<double>(), 1e-3);
@@ -175,7 +175,7 @@ TEST_P(MaxSim, OfEqualsTheFirstCounts) {
 TEST_P(MaxSim, ATextWithoutTokensScoresZeroAndLearnsNothing) {
   Case given = make(3, 5, 4, 6, 8);
   given.mask[2].fill_(false);
-  const Differentiated found = run(given);
+  const DifferentiatedScores found = run(given);
   EXPECT_EQ(found.scores.image_to_text.select(1, 2).count_nonzero().item<int>(), 0);
   EXPECT_EQ(found.scores.text_to_image.select(1, 2).count_nonzero().item<int>(), 0);
   EXPECT_EQ(found.tokens[2].count_nonzero().item<int>(), 0);
@@ -193,14 +193,14 @@ TEST_P(MaxSim, ANanIsNotHidden) {
 
 TEST_P(MaxSim, NeitherAutocastNorThreadsChangeABit) {
   const Case given = make(9, 11, 8, 7, 16, at::kFloat);
-  const Differentiated expected = run(given);
+  const DifferentiatedScores expected = run(given);
   at::autocast::set_autocast_enabled(at::kCPU, true);
-  const Differentiated under_autocast = run(given);
+  const DifferentiatedScores under_autocast = run(given);
   at::autocast::set_autocast_enabled(at::kCPU, false);
   EXPECT_TRUE(same(under_autocast, expected));
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  const Differentiated on_one_thread = run(given);
+  const DifferentiatedScores on_one_thread = run(given);
   at::set_num_threads(threads);
   expect_close(on_one_thread, expected, 1e-6);
   if (GetParam() == MaxSimKernel::kCpu) {

@@ -7,15 +7,10 @@
 #include <cmath>
 
 #include "tests/losses/fake_ranks.h"
+#include "tests/losses/made_up.h"
 
 namespace tessera::losses {
 namespace {
-
-using testing::FakeRanks;
-
-at::Tensor siglip_rows(std::int64_t rows) {
-  return torch::nn::functional::normalize(at::randn({rows, 8}, at::kDouble));
-}
 
 at::Tensor scalar(double value) { return at::scalar_tensor(value, at::kDouble); }
 
@@ -40,7 +35,7 @@ class SiglipLoss : public ::testing::Test {
 };
 
 TEST_F(SiglipLoss, EqualsTheFormulaByLoops) {
-  const at::Tensor image = siglip_rows(5), text = siglip_rows(5);
+  const at::Tensor image = unit_rows(5, 8), text = unit_rows(5, 8);
   for (const at::Tensor& ids : {at::arange(5), at::tensor({3, 1, 3, 4, 1}, at::kLong)}) {
     const LossValue loss = siglip_loss(image, text, ids, scalar(0.1), scalar(-2), single_);
     EXPECT_NEAR(loss.mean().item<double>(), siglip_by_loops(image, text, ids, 0.1, -2), 1e-12);
@@ -50,7 +45,7 @@ TEST_F(SiglipLoss, EqualsTheFormulaByLoops) {
 
 TEST_F(SiglipLoss, TwoRanksEqualOneWithTheDoubleBatch) {
   const at::Tensor ids = at::tensor({3, 1, 3, 4, 1, 6}, at::kLong);
-  at::Tensor image = siglip_rows(6).set_requires_grad(true), text = siglip_rows(6).set_requires_grad(true);
+  at::Tensor image = unit_rows(6, 8).set_requires_grad(true), text = unit_rows(6, 8).set_requires_grad(true);
   at::Tensor temperature = scalar(0.2).set_requires_grad(true), bias = scalar(-1).set_requires_grad(true);
   const std::vector<at::Tensor> leaves = {image, text, temperature, bias};
   const LossValue whole = siglip_loss(image, text, ids, temperature, bias, single_);
@@ -75,7 +70,7 @@ TEST_F(SiglipLoss, TwoRanksEqualOneWithTheDoubleBatch) {
 }
 
 TEST_F(SiglipLoss, IsFiniteWhereSigmoidsSaturate) {
-  at::Tensor image = siglip_rows(3).set_requires_grad(true);
+  at::Tensor image = unit_rows(3, 8).set_requires_grad(true);
   const LossValue loss =
       siglip_loss(image, image.detach(), at::arange(3), scalar(0.001), scalar(-100), single_);
   EXPECT_TRUE(std::isfinite(loss.sum.item<double>()));
@@ -84,7 +79,7 @@ TEST_F(SiglipLoss, IsFiniteWhereSigmoidsSaturate) {
 }
 
 TEST_F(SiglipLoss, AutocastDoesNotRoundItsLogits) {
-  const at::Tensor image = siglip_rows(6).to(at::kFloat), text = siglip_rows(6).to(at::kFloat);
+  const at::Tensor image = unit_rows(6, 8).to(at::kFloat), text = unit_rows(6, 8).to(at::kFloat);
   const auto loss = [&] {
     return siglip_loss(image, text, at::arange(6), scalar(0.05), scalar(-4), single_).mean().item<float>();
   };
@@ -96,8 +91,8 @@ TEST_F(SiglipLoss, AutocastDoesNotRoundItsLogits) {
 }
 
 TEST_F(SiglipLoss, WrongShapesAreNamed) {
-  const at::Tensor rows = siglip_rows(3);
-  EXPECT_THROW(siglip_loss(rows, siglip_rows(2), at::arange(3), scalar(1), scalar(0), single_), c10::Error);
+  const at::Tensor rows = unit_rows(3, 8);
+  EXPECT_THROW(siglip_loss(rows, unit_rows(2, 8), at::arange(3), scalar(1), scalar(0), single_), c10::Error);
   EXPECT_THROW(siglip_loss(rows, rows, at::arange(2), scalar(1), scalar(0), single_), c10::Error);
   EXPECT_THROW(siglip_loss(rows, rows, at::arange(3), scalar(1), at::zeros({1}), single_), c10::Error);
 }

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "tests/core/largest_difference.h"
+
 namespace tessera::memory {
 namespace {
 
@@ -23,10 +25,6 @@ torch::Tensor random(torch::IntArrayRef shape, int seed, torch::ScalarType dtype
 torch::Tensor projection(const torch::Tensor& written, const torch::Tensor& queries) {
   const auto wide = written.to(torch::kDouble);
   return queries.to(torch::kDouble).matmul(torch::linalg_pinv(wide, 1e-7)).matmul(wide);
-}
-
-double largest_difference(const torch::Tensor& left, const torch::Tensor& right) {
-  return (left.to(torch::kDouble) - right.to(torch::kDouble)).abs().max().item<double>();
 }
 
 /// Every formula of the memory as it is written, with explicit M and pseudo-inverses.

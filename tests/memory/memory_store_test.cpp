@@ -12,6 +12,7 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "tests/core/error_of.h"
+#include "tests/core/largest_difference.h"
 #include "tests/core/temporary_folder.h"
 
 namespace tessera::memory {
@@ -19,12 +20,12 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr std::int64_t kSlots = 64;
-constexpr std::int64_t kCode = 96;
+constexpr std::int64_t kStoreSlots = 64;
+constexpr std::int64_t kStoreCode = 96;
 
 torch::Tensor prior_mean() {
   torch::manual_seed(11);
-  return torch::randn({kSlots, kCode}) / std::sqrt(static_cast<double>(kCode));
+  return torch::randn({kStoreSlots, kStoreCode}) / std::sqrt(static_cast<double>(kStoreCode));
 }
 
 MemoryStore empty_store() { return {prior_mean(), "model-a"}; }
@@ -32,7 +33,7 @@ MemoryStore empty_store() { return {prior_mean(), "model-a"}; }
 /// Codes of mean square 1.
 torch::Tensor random_codes(std::int64_t count, int seed) {
   torch::manual_seed(seed);
-  const auto codes = torch::randn({count, kCode});
+  const auto codes = torch::randn({count, kStoreCode});
   return codes / codes.square().mean(1, /*keepdim=*/true).sqrt();
 }
 
@@ -54,15 +55,11 @@ std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
   return order;
 }
 
-double largest_difference(const torch::Tensor& left, const torch::Tensor& right) {
-  return (left.to(torch::kDouble) - right.to(torch::kDouble)).abs().max().item<double>();
-}
-
 double mean_cosine(const torch::Tensor& left, const torch::Tensor& right) {
   return torch::cosine_similarity(left, right).mean().item<double>();
 }
 
-torch::Tensor projection(const torch::Tensor& written, const torch::Tensor& queries) {
+torch::Tensor onto_written(const torch::Tensor& written, const torch::Tensor& queries) {
   const auto wide = written.to(torch::kDouble);
   return queries.to(torch::kDouble).matmul(torch::linalg_pinv(wide)).matmul(wide);
 }
@@ -78,7 +75,7 @@ TEST(MemoryStore, ReadingIsTheProjectionOntoTheWrittenCodes) {
   const auto codes = random_codes(40, 1);
   const auto queries = random_codes(9, 2);
   const MemoryStore store = store_of(codes, range(0, 40));
-  EXPECT_LT(largest_difference(store.read(queries), projection(codes, queries)), 1e-5);
+  EXPECT_LT(largest_difference(store.read(queries), onto_written(codes, queries)), 1e-5);
   EXPECT_LT(largest_difference(store.read(codes), codes), 1e-5);
 }
 
@@ -113,8 +110,8 @@ TEST(MemoryStore, ForgettingIsNeverHavingWritten) {
 }
 
 TEST(MemoryStore, ForgettingOneOfMoreThanCapacityIsARefit) {
-  const auto codes = random_codes(2 * kSlots, 6);
-  MemoryStore store = store_of(codes, range(0, 2 * kSlots));
+  const auto codes = random_codes(2 * kStoreSlots, 6);
+  MemoryStore store = store_of(codes, range(0, 2 * kStoreSlots));
   store.forget(id_of(7));
   EXPECT_LT(store.stats().drift, 1e-9);
 }
@@ -172,13 +169,13 @@ TEST(MemoryStore, TheOrderOfWritingDoesNotMatter) {
 }
 
 TEST(MemoryStore, BeyondCapacityEveryQueryKeepsTheSameShare) {
-  const auto codes = random_codes(4 * kSlots, 14);
+  const auto codes = random_codes(4 * kStoreSlots, 14);
   const auto others = random_codes(50, 15);
-  const MemoryStore store = store_of(codes, range(0, 4 * kSlots));
-  const double expected = std::sqrt(static_cast<double>(kSlots) / kCode);
+  const MemoryStore store = store_of(codes, range(0, 4 * kStoreSlots));
+  const double expected = std::sqrt(static_cast<double>(kStoreSlots) / kStoreCode);
   EXPECT_NEAR(mean_cosine(store.read(others), others), expected, 0.05);
   const auto stats = store.stats();
-  EXPECT_EQ(stats.rank, kSlots);
+  EXPECT_EQ(stats.rank, kStoreSlots);
   EXPECT_GT(stats.entries, stats.capacity);
 }
 
@@ -232,12 +229,12 @@ TEST(MemoryStore, WhatIsRefusedLeavesTheMemoryAsItWas) {
               HasSubstr("'item-1' is already there (\"caption 1\")"));
   EXPECT_THAT(error_of([&] { store.write(codes[3], {"", "caption", ""}); }), HasSubstr("not empty"));
   EXPECT_THAT(error_of([&] { store.write(codes[3], {"x", "\xff", ""}); }), HasSubstr("UTF-8"));
-  EXPECT_THAT(error_of([&] { store.write(torch::ones({kCode - 1}), entry_of(3)); }),
+  EXPECT_THAT(error_of([&] { store.write(torch::ones({kStoreCode - 1}), entry_of(3)); }),
               HasSubstr("the code of 'item-3' has shape [95], expected [96]"));
   auto spoilt = codes[3].clone();
   spoilt[5] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(error_of([&] { store.write(spoilt, entry_of(3)); }), HasSubstr("not finite"));
-  EXPECT_THAT(error_of([&] { store.write(torch::zeros({kCode}), entry_of(3)); }), HasSubstr("is zero"));
+  EXPECT_THAT(error_of([&] { store.write(torch::zeros({kStoreCode}), entry_of(3)); }), HasSubstr("is zero"));
   EXPECT_THAT(error_of([&] { store.write(1e4 * codes[3], entry_of(3)); }), HasSubstr("mean square"));
   EXPECT_THAT(error_of([&] { store.forget("itm-2"); }), HasSubstr("no 'itm-2'; near: item-2"));
   EXPECT_THAT(error_of([&] { store.recall(spoilt); }), HasSubstr("the query holds values"));

@@ -19,8 +19,8 @@
 namespace tessera::shapes {
 namespace {
 
-using data::testing::error_of;
-using data::testing::TemporaryFolder;
+using data::error_of;
+using data::TemporaryFolder;
 using ::testing::HasSubstr;
 
 int index_of(const std::vector<std::string>& words, const std::string& word) {
@@ -240,7 +240,7 @@ TEST(Shapes, ALargeTrainingPartDrawsItsDescriptionsAgainUnderOneImageId) {
 TEST(Shapes, TheRecordHoldsTheSceneForLaterJudgement) {
   const TemporaryFolder folder;
   const ShapesFiles files = make_shapes(small_set(folder));
-  const std::string tar = data::testing::read_bytes(files.held_out[0].string());
+  const std::string tar = data::read_bytes(files.held_out[0].string());
   std::size_t records = 0;
   for (std::size_t at = tar.find("{\"captions\""); at != std::string::npos;
        at = tar.find("{\"captions\"", at + 1)) {
@@ -257,17 +257,16 @@ TEST(Shapes, AreAFunctionOfTheOptionsBitForBit) {
   const TemporaryFolder second;
   ShapesOptions options = small_set(first);
   const ShapesFiles a = make_shapes(options);
-  const std::string before = data::testing::read_bytes(a.train[1].string());
+  const std::string before = data::read_bytes(a.train[1].string());
   options.output = second.path();
   const ShapesFiles b = make_shapes(options);
   for (std::size_t i = 0; i < a.train.size(); ++i) {
-    EXPECT_EQ(data::testing::read_bytes(a.train[i].string()), data::testing::read_bytes(b.train[i].string()));
+    EXPECT_EQ(data::read_bytes(a.train[i].string()), data::read_bytes(b.train[i].string()));
   }
-  EXPECT_EQ(data::testing::read_bytes(a.held_out[0].string()),
-            data::testing::read_bytes(b.held_out[0].string()));
+  EXPECT_EQ(data::read_bytes(a.held_out[0].string()), data::read_bytes(b.held_out[0].string()));
   options.seed = 4;
   make_shapes(options);
-  EXPECT_NE(data::testing::read_bytes(b.train[1].string()), before);
+  EXPECT_NE(data::read_bytes(b.train[1].string()), before);
 }
 
 TEST(Shapes, BadOptionsAreErrors) {

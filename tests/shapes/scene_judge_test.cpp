@@ -10,7 +10,7 @@
 namespace tessera::shapes {
 namespace {
 
-using data::testing::error_of;
+using data::error_of;
 using ::testing::HasSubstr;
 
 /// An object in the tables' words, whatever these are.

@@ -10,7 +10,7 @@
 
 #include "core/collectives.h"
 
-namespace tessera::train::testing {
+namespace tessera::train {
 
 /// Several ranks as threads of this process. A gather's backward pass sums the gradients of all ranks for a
 /// rank's part, as over c10d: every rank has to run its backward pass.
@@ -95,4 +95,4 @@ class ThreadRanks {
   std::vector<at::Tensor> slots_;
 };
 
-}  // namespace tessera::train::testing
+}  // namespace tessera::train

@@ -124,7 +124,7 @@ TEST_F(TrainingStepQueueTest, SeveralRanksChooseTheSameRowsBitForBit) {
     for (const bool ours : {false, true}) {
       rows[ours].resize(kRanks);
       gradients[ours].resize(kRanks);
-      testing::ThreadRanks::run(kRanks, [&](Collectives& collectives) {
+      ThreadRanks::run(kRanks, [&](Collectives& collectives) {
         const auto rank = collectives.rank();
         const at::Tensor own = images[rank].clone().set_requires_grad(true);
         at::Tensor chosen;

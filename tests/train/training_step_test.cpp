@@ -405,7 +405,7 @@ RanksResult run_ranks(std::int64_t ranks, Config config, const data::Source& dat
   std::vector<std::shared_ptr<model::Stage1Model>> models;
   for (std::int64_t rank = 0; rank < ranks; ++rank) models.push_back(open_model(config));
   std::vector<std::map<std::string, double>> values(static_cast<std::size_t>(ranks));
-  testing::ThreadRanks::run(ranks, [&](Collectives& collectives) {
+  ThreadRanks::run(ranks, [&](Collectives& collectives) {
     const auto rank = static_cast<std::size_t>(collectives.rank());
     TrainingStep step = make_step(models[rank], config, collectives, data);
     const auto own = [&](std::int64_t seed) {
