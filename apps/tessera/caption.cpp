@@ -125,8 +125,7 @@ int caption_command(const std::vector<std::string>& arguments) {
   positional.add("image", -1);
   const auto values = parse_options(
       "Writes a caption for each image, by greedy search unless told otherwise, with the log-probability "
-      "that "
-      "the model gives it (in nats).\n\n"
+      "that the model gives it (in nats).\n\n"
       "Usage: tessera caption IMAGE... --model FOLDER [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;

@@ -140,8 +140,7 @@ int embed_command(const std::vector<std::string>& arguments) {
   const auto values = parse_options(
       "Writes embeddings of images and texts: tensors `images` [N, E] and `texts` [M, E], rows of length 1 "
       "whose\ninner product is the ITC similarity; with --tokens also `patches` [N, P, S], `tokens` [M, T, "
-      "S] "
-      "and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n\n"
+      "S] and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n\n"
       "Usage: tessera embed [--images FILE...] [--texts FILE] [--text TEXT]... --model FOLDER --output "
       "FILE\n",
       description, arguments);

@@ -75,10 +75,8 @@ int match_command(const std::vector<std::string>& arguments) {
   positional.add("image", 1).add("text", -1);
   const auto values = parse_options(
       "Says how well each text fits an image: the matching head's probability (ITM), the inner product of "
-      "the "
-      "embeddings (ITC), and late interaction (MaxSim) from image to text and from text to image. Best "
-      "first, "
-      "by ITM.\n\nUsage: tessera match IMAGE TEXT... --model FOLDER [OPTIONS]\n",
+      "the embeddings (ITC), and late interaction (MaxSim) from image to text and from text to image. Best "
+      "first, by ITM.\n\nUsage: tessera match IMAGE TEXT... --model FOLDER [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
   const std::vector<std::string> images = words_of(*values, "image"), texts = words_of(*values, "text");

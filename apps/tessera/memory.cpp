@@ -203,8 +203,7 @@ int write_action(const Words& arguments) {
   positional.add("image", 1);
   const auto values = parse_options(
       "Writes pairs of image and caption into a memory, without training anything. The file is made where "
-      "there "
-      "is none, and\nreplaced as a whole or not at all; two programs that change it take turns.\n\n"
+      "there is none, and\nreplaced as a whole or not at all; two programs that change it take turns.\n\n"
       "Usage: tessera memory write IMAGE --caption TEXT [--id ID] --model FOLDER --memory FILE\n"
       "       tessera memory write --shards SHARDS [--limit N] --model FOLDER --memory FILE\n",
       description, arguments, positional);
@@ -245,8 +244,7 @@ int write_action(const Words& arguments) {
   if (entries >= store.capacity()) {
     std::cerr << fmt::format(
         "tessera memory: {} entries fill the capacity of {}: written and never-written pairs can't be told "
-        "apart "
-        "any more\n",
+        "apart any more\n",
         entries, store.capacity());
   }
   return kDone;
@@ -285,9 +283,8 @@ int recall_action(const Words& arguments) {
   positional.add("image", 1);
   const auto values = parse_options(
       "Asks a memory about a picture or words. The first line is the answer, decoded from what the memory "
-      "gives "
-      "back and\nwithout the picture; then how sure the memory is that it knows the pair (0 to 1), and the "
-      "entries nearest to what it\ngave back.\n\n"
+      "gives back and\nwithout the picture; then how sure the memory is that it knows the pair (0 to 1), and "
+      "the entries nearest to what it\ngave back.\n\n"
       "Usage: tessera memory recall (--image FILE | --text TEXT) --model FOLDER --memory FILE [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
@@ -325,8 +322,7 @@ int forget_action(const Words& arguments) {
   positional.add("id", -1);
   const auto values = parse_options(
       "Forgets entries: the memory is afterwards what it would be had they never been written. Where one of "
-      "the "
-      "ids is not\nthere, nothing is forgotten.\n\nUsage: tessera memory forget ID... --memory FILE\n",
+      "the ids is not\nthere, nothing is forgotten.\n\nUsage: tessera memory forget ID... --memory FILE\n",
       description, arguments, positional);
   if (!values) return kDone;
   if (values->count("id") == 0) throw ConfigError("memory forget: name the ids to forget");

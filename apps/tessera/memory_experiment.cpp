@@ -35,10 +35,9 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
   // clang-format on
   const auto values = parse_options(
       "Writes held-out pairs into an empty memory, asks for each by its image alone and decodes what comes "
-      "back "
-      "without any\nimage; then forgets half and asks again. Beside these: pairs that were never written, "
-      "the "
-      "codes decoded directly (the\nceiling), the images' codes decoded directly, and an empty memory.\n\n"
+      "back without any\nimage; then forgets half and asks again. Beside these: pairs that were never "
+      "written, the codes decoded directly (the\nceiling), the images' codes decoded directly, and an empty "
+      "memory.\n\n"
       "Usage: tessera memory experiment --model FOLDER [OPTIONS]\n",
       description, arguments);
   if (!values) return kDone;

@@ -82,8 +82,7 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   add_table_option(description);
   const auto values = parse_options(
       "Draws pictures with the captions, out of those of the whole set, that the model finds closest to "
-      "each: green ones "
-      "are the picture's own, red ones another's.\n\n"
+      "each: green ones are the picture's own, red ones another's.\n\n"
       "Usage: tessera retrieval-pictures --model FOLDER --output FOLDER [OPTIONS]\n",
       description, arguments);
   if (!values) return kDone;

@@ -76,8 +76,8 @@ int train_tokenizer_command(const std::vector<std::string>& arguments) {
   add_table_option(description);
   const auto values = parse_options(
       "Trains a SentencePiece tokenizer (byte-pair, no normalisation, byte fallback; pad 0, unk 1, bos 2, "
-      "eos 3, mask "
-      "4).\n\nUsage: tessera train-tokenizer --output FILE (--shards SHARDS | --text FILE)... [OPTIONS]\n",
+      "eos 3, mask 4).\n\nUsage: tessera train-tokenizer --output FILE (--shards SHARDS | --text FILE)... "
+      "[OPTIONS]\n",
       description, arguments);
   if (!values) return kDone;
 

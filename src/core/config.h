@@ -369,8 +369,7 @@ struct Config {
 /// tokenizer, adapter, init_from) resolve against the file's folder, those given in overrides against the
 /// working folder; both become absolute. An empty path stays empty, `~` is not expanded.
 /// @throws ConfigError "FILE:LINE:COLUMN: what is wrong, what is accepted" for an unknown key, a wrong type
-/// or a
-///         value out of range; overrides are named "--set KEY"
+///         or a value out of range; overrides are named "--set KEY"
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
 
 /// The same from text, with `name` standing for the file in messages and `folder` for its folder.

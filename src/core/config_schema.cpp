@@ -155,8 +155,7 @@ std::vector<ConfigKey> lora_keys() {
       TESSERA_KEY(
           text, lora.adapter, TextKind::kInputPath,
           "PEFT folder whose adapters the run starts from, with their own options in place of those here; "
-          "empty: "
-          "fresh ones"),
+          "empty: fresh ones"),
   };
 }
 

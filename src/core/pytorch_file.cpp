@@ -193,8 +193,7 @@ class PytorchFile {
     names.resize(std::min<std::size_t>(names.size(), 20));
     fail(
         "{}: which tensors are the model's is not clear: {}there are dicts of tensors under {}; in Python, "
-        "save "
-        "the one that is meant alone",
+        "save the one that is meant alone",
         file_, holds_only_numbers ? "" : "the outermost dict holds tensors, and ", fmt::join(names, ", "));
   }
 

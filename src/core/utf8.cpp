@@ -67,8 +67,7 @@ void check_utf8(std::string_view text, const std::string& where) {
   if (wrong == text.size()) return;
   fail(
       "{}: expected UTF-8, found the byte 0x{:02x} after {}; convert the file, from Latin-1 for instance "
-      "with "
-      "iconv -f ISO-8859-1 -t UTF-8",
+      "with iconv -f ISO-8859-1 -t UTF-8",
       where, static_cast<std::uint8_t>(text[wrong]), quoted(std::string(text.substr(0, wrong))));
 }
 

@@ -145,8 +145,7 @@ std::string hint_about_prefix(const std::vector<std::string>& missing,
   if (const std::string prefix = prefix_before(missing, unexpected); !prefix.empty()) {
     return fmt::format(
         "\n  (the names of the file lack \"{0}\" in front; save them with it, in Python: {{\"{0}\" + k: v "
-        "for "
-        "k, v in state_dict.items()}})",
+        "for k, v in state_dict.items()}})",
         prefix);
   }
   return {};

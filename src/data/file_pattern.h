@@ -10,8 +10,7 @@ namespace tessera::data {
 /// "{train,val}.tar"; several groups and nested ones multiply out, leftmost slowest. A backslash before a
 /// brace, a comma or a backslash takes its meaning away.
 /// @throws Error for unbalanced braces, a group that is neither a range nor a list, a descending range, or
-/// more
-///         than a million results
+///         more than a million results
 std::vector<std::string> expand_braces(const std::string& pattern);
 
 /// The files and folders that the patterns name, in order. What is there under a name with braces is meant by

@@ -13,8 +13,8 @@ class DecodeStep {
   virtual ~DecodeStep() = default;
 
   /// @param input_ids [N, t] int64 on the CPU: the tokens since the last call, t ≥ 1. The first call's are
-  /// the
-  ///                  prompts, all of one length; later calls have as many rows, or as many as reorder left.
+  ///                  the prompts, all of one length; later calls have as many rows, or as many as reorder
+  ///                  left.
   /// @return [N, V] float32: logits of the token after the last
   virtual at::Tensor next_logits(const at::Tensor& input_ids) = 0;
 

@@ -105,15 +105,13 @@ void StalenessProbe::measure(std::int64_t step, const at::Tensor& temperature) {
   if (image.dim() != 2 || image.size(0) < 2 || text.sizes() != image.sizes()) {
     fail(
         "staleness probe: expected at least 2 pairs (losses.itc.queue.probe_pairs), found image embeddings "
-        "{} and "
-        "text embeddings {}",
+        "{} and text embeddings {}",
         c10::str(image.sizes()), c10::str(text.sizes()));
   }
   if (!history_.empty() && history_.back().image.sizes() != image.sizes()) {
     fail(
         "staleness probe: expected pairs like those of the run so far, {}, found {} "
-        "(losses.itc.queue.probe_pairs, "
-        "fusion.embedding_size)",
+        "(losses.itc.queue.probe_pairs, fusion.embedding_size)",
         c10::str(history_.back().image.sizes()), c10::str(image.sizes()));
   }
   // Copies, in case the encoder hands out the same memory each time.

@@ -76,8 +76,7 @@ class MemoryStore {
 
   /// @param code [C] floating point, any device; kept as float32
   /// @throws Error where the id is empty or already there, a text is no UTF-8, the code has another size, is
-  /// not
-  ///         finite, is zero or has a mean square far from 1; the memory is then unchanged
+  ///         not finite, is zero or has a mean square far from 1; the memory is then unchanged
   void write(const at::Tensor& code, const MemoryEntry& entry);
 
   /// @throws Error naming near ids where there is no such entry

@@ -46,8 +46,7 @@ class PairCodeImpl : public torch::nn::Module {
   /// @param image     [B, image_size], or undefined where no row has one
   /// @param text      [B, text_size], or undefined where no row has one; one of the two is given
   /// @param has_image [B] bool; undefined: every row, where `image` is given. A row without takes a learned
-  /// embedding,
-  ///                  whatever `image` holds there
+  ///                  embedding, whatever `image` holds there
   /// @param has_text  likewise
   /// @return [B, C], the dtype of the parameters; autocast is without effect here
   at::Tensor forward(const at::Tensor& image, const at::Tensor& text, const at::Tensor& has_image = {},

@@ -6,8 +6,7 @@ namespace tessera::ops {
 
 /// softmax(QKᵀ/√D + bias) V, in the precision and by the code that is fast where it runs:
 /// - on the CPU in float32, or in bfloat16 on a processor that multiplies it, and for heads of whole vectors,
-/// a
-///   kernel of our own (attention_kernel.h);
+///   a kernel of our own (attention_kernel.h);
 /// - otherwise at::scaled_dot_product_attention;
 /// - on the CPU under bfloat16 autocast, where that kernel doesn't serve, the attention itself is computed in
 ///   float32, because the backward pass of LibTorch's bfloat16 kernel is several times slower (measured,

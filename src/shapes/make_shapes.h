@@ -30,8 +30,7 @@ struct ShapesFiles {
 /// Pictures of one description have the same image_id, so that losses know that each other's captions are
 /// true of them. The files are a function of the options, bit for bit.
 /// @throws Error for options out of range, a folder that can't be written, or one that holds further shards
-/// of a larger
-///         set (a pattern over the folder would mix them in)
+///         of a larger set (a pattern over the folder would mix them in)
 ShapesFiles make_shapes(const ShapesOptions& options);
 
 }  // namespace tessera::shapes

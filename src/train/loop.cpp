@@ -298,8 +298,7 @@ void Loop::validate() {
   } catch (const Error& error) {
     fail(
         "the validation at step {} failed: {}. The run's state is saved: mend that and continue with "
-        "--resume, "
-        "which validates first, or without a validation by --set eval.every_epochs=0",
+        "--resume, which validates first, or without a validation by --set eval.every_epochs=0",
         position_.step, error.what());
   }
   record["step"] = position_.step;

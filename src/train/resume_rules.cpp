@@ -218,8 +218,7 @@ const std::vector<ResumeRule>& resume_rules() {
       {{"data.train", "data.table"},
        kSometimes,
        "other places or columns, but the same samples in the same order: the place in an epoch and the "
-       "schedule count "
-       "them",
+       "schedule count them",
        refuse_other_data},
       {{"data.batch_size", "data.drop_last"},
        kSometimes,

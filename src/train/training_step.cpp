@@ -172,8 +172,7 @@ std::string TrainingStep::queue_note(std::int64_t training_images) const {
   if (!queue_ || queue_->size() * 10 <= training_images) return {};
   return fmt::format(
       "losses.itc.queue.size: {} entries are more than a tenth of the {} training images; a queue this large "
-      "is stale "
-      "while features move fast",
+      "is stale while features move fast",
       queue_->size(), training_images);
 }
 
