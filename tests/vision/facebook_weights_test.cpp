@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "core/pytorch_file.h"
 #include "tests/vision/vision_test_support.h"
