@@ -71,6 +71,13 @@ void check_utf8(std::string_view text, const std::string& where) {
       where, static_cast<std::uint8_t>(text[wrong]), quoted(std::string(text.substr(0, wrong))));
 }
 
+std::string lower_case(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
 std::string as_utf8(std::string_view name) {
   if (is_utf8(name)) return std::string(name);
   std::string result;

@@ -15,6 +15,9 @@ bool is_utf8(std::string_view text);
 /// Throws Error "WHERE: is no UTF-8: …" with the first byte that isn't, and how to convert a file.
 void check_utf8(std::string_view text, const std::string& where);
 
+/// ASCII letters alone: the others stay, and the length in bytes.
+std::string lower_case(std::string text);
+
 /// A name of a file for JSON and other UTF-8 text. Names are bytes on Linux: one that is UTF-8 stays as it
 /// is, in another each byte that isn't part of it becomes %XX, and % becomes %25.
 std::string as_utf8(std::string_view name);

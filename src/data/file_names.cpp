@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace tessera::data {
 
@@ -27,10 +27,7 @@ std::string lower_extension(std::string_view path) {
   const std::string_view name = last_part(path);
   const std::size_t dot = name.rfind('.');
   if (dot == std::string_view::npos || dot == 0) return {};
-  std::string extension(name.substr(dot + 1));
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return extension;
+  return lower_case(std::string(name.substr(dot + 1)));
 }
 
 bool is_image_extension(std::string_view extension) {

@@ -91,7 +91,8 @@ std::shared_ptr<const Source> open_source(const std::vector<std::string>& patter
   if (patterns.empty()) fail("no data: the list of patterns is empty");
   const std::vector<fs::path> files = expand_patterns(patterns);
   const Recognised first = recognise(files.front(), options);
-  for (const fs::path& file : files) {
+  for (std::size_t i = 1; i < files.size(); ++i) {
+    const fs::path& file = files[i];
     const Recognised other = recognise(file, options);
     if (other.form == first.form) continue;
     fail("{}: {} ({}), but {}: {} ({}); a list names data of one form", files.front().string(),

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <span>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "data/file_names.h"
 
 namespace tessera::data {
@@ -19,18 +19,12 @@ constexpr std::array<const char*, 6> kCaptionNames = {"caption",  "text",    "ti
                                                       "sentence", "comment", "description"};
 constexpr std::array<const char*, 1> kImageIdNames = {"image_id"};
 
-std::string in_lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 /// The column of the first of these names that the header has.
 std::optional<std::size_t> usual_column(const std::vector<std::string>& header,
                                         std::span<const char* const> names) {
   for (const char* name : names) {
     for (std::size_t i = 0; i < header.size(); ++i) {
-      if (in_lower_case(header[i]) == name) return i;
+      if (lower_case(header[i]) == name) return i;
     }
   }
   return std::nullopt;

@@ -4,6 +4,8 @@
 #include <array>
 #include <string_view>
 
+#include "core/utf8.h"
+
 namespace tessera::inference {
 
 namespace {
@@ -19,14 +21,6 @@ bool is_word_byte(char c) {
   const auto byte = static_cast<unsigned char>(c);
   return byte >= 0x80 || (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
          (byte >= 'A' && byte <= 'Z') || byte == '\'';
-}
-
-/// ASCII letters only: the length in bytes must not change.
-std::string lower_case(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
 }
 
 bool is_function_word(const std::string& word) {

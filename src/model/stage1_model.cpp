@@ -13,8 +13,6 @@
 
 namespace tessera::model {
 
-namespace {}  // namespace
-
 const char* part_name(Part part) {
   switch (part) {
     case Part::kBackbone:
@@ -75,8 +73,7 @@ Stage1Model::Stage1Model(Stage1Parts parts)
 
 Stage1Model::~Stage1Model() = default;
 
-bool Stage1Model::encoder_needs_gradient() const {
-  if (!at::GradMode::is_enabled()) return false;
+bool Stage1Model::encoder_trains() const {
   for (const at::Tensor& parameter : parts_->vision->parameters()) {
     if (parameter.requires_grad()) return true;
   }
@@ -87,7 +84,7 @@ at::Tensor Stage1Model::encoder_tokens(const at::Tensor& pixels) {
   RECORD_USER_SCOPE("encoder");
   TORCH_CHECK(pixels.dim() == 4 && pixels.size(1) == 3 && pixels.scalar_type() == at::kByte,
               "encoder: pixels [B,3,H,W] uint8 expected, got ", pixels.sizes(), " ", pixels.scalar_type());
-  const at::AutoGradMode gradient(encoder_needs_gradient());
+  const at::AutoGradMode gradient(at::GradMode::is_enabled() && encoder_trains());
   const at::Tensor tokens =
       parts_->vision->forward(at::addcmul(pixel_offset_, pixels.to(at::kFloat), pixel_scale_));
   const std::int64_t first_patch = parts_->vision->first_patch();
@@ -230,10 +227,7 @@ void Stage1Model::set_lora_trainable(bool trainable) {
 
 void Stage1Model::set_training(bool training) {
   module_->train(training);
-  bool encoder_trains = false;
-  for (const at::Tensor& parameter : parts_->vision->parameters())
-    encoder_trains |= parameter.requires_grad();
-  if (!encoder_trains) parts_->vision->eval();
+  if (!encoder_trains()) parts_->vision->eval();
 }
 
 bool Stage1Model::is_training() const { return module_->is_training(); }

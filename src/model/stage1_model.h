@@ -170,7 +170,7 @@ class Stage1Model {
   torch::nn::Module& objective_module(const std::string& name) const;
 
  private:
-  bool encoder_needs_gradient() const;
+  bool encoder_trains() const;  ///< any of it
   Part part_of(const std::string& parameter) const;
 
   std::unique_ptr<Stage1Parts> parts_;

@@ -51,7 +51,7 @@ ObjectiveMemory caption_memory(const PassMemory& memory) {
   const double read_tokens = with_memory ? static_cast<double>(memory.config.memory.read_tokens) : 0;
   return {.kept = passes.decoder(passes.image_tokens() + read_tokens, with_memory),
           .backward = passes.logits_backward(),
-          .cast_weights = memory.fusion / 2 + memory.upper_language + memory.embedding};
+          .cast_weights = memory.decoder_casts()};
 }
 
 }  // namespace
@@ -59,9 +59,7 @@ ObjectiveMemory caption_memory(const PassMemory& memory) {
 ObjectiveEntry caption_objective() {
   return {.name = "caption",
           .reads = {.causal_text = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<CaptionObjective>(context);
-          },
+          .make = make_objective<CaptionObjective>,
           .memory = caption_memory};
 }
 

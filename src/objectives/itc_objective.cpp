@@ -31,9 +31,7 @@ class ItcObjective : public Objective {
 ObjectiveEntry itc_objective() {
   return {.name = "itc",
           .reads = {.bidirectional_text = true, .queue = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<ItcObjective>(context);
-          },
+          .make = make_objective<ItcObjective>,
           .memory = [](const PassMemory&) { return ObjectiveMemory{}; }};
 }
 

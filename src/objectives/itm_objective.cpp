@@ -140,9 +140,7 @@ ObjectiveMemory itm_memory(const PassMemory& memory) {
 ObjectiveEntry itm_objective() {
   return {.name = "itm",
           .reads = {.bidirectional_text = true, .queue = true, .queue_payload = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<ItmObjective>(context);
-          },
+          .make = make_objective<ItmObjective>,
           .memory = itm_memory};
 }
 

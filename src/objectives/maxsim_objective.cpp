@@ -42,9 +42,7 @@ ObjectiveMemory maxsim_memory(const PassMemory& memory) { return {.kept = memory
 ObjectiveEntry maxsim_objective() {
   return {.name = "maxsim",
           .reads = {.bidirectional_text = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<MaxSimObjective>(context);
-          },
+          .make = make_objective<MaxSimObjective>,
           .memory = maxsim_memory};
 }
 

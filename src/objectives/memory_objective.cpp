@@ -68,7 +68,7 @@ ObjectiveMemory memory_memory(const PassMemory& memory) {
   const KeptActivations& passes = memory.passes;
   return {.kept = passes.decoder(static_cast<double>(memory.config.memory.read_tokens), /*joined=*/true),
           .backward = passes.logits_backward(),
-          .cast_weights = memory.fusion / 2 + memory.upper_language + memory.embedding};
+          .cast_weights = memory.decoder_casts()};
 }
 
 }  // namespace
@@ -76,9 +76,7 @@ ObjectiveMemory memory_memory(const PassMemory& memory) {
 ObjectiveEntry memory_objective() {
   return {.name = "memory",
           .reads = {.bidirectional_text = true, .causal_text = true, .pair_vectors = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<MemoryObjective>(context);
-          },
+          .make = make_objective<MemoryObjective>,
           .memory = memory_memory};
 }
 

@@ -66,7 +66,7 @@ struct StepContext {
 };
 
 /// One term of the training loss: its pass and what it keeps between steps. A new one is a file and its entry
-/// in kObjectives (objectives.cpp).
+/// in all_objectives (objectives.cpp).
 class Objective {
  public:
   explicit Objective(const StepContext& context) : context_(context) {}

@@ -11,8 +11,11 @@ struct PassMemory {
   const KeptActivations& passes;
   bool has_queue = false;  ///< negatives come from past batches too
   /// Numbers in the matrices that train: of the fusion's parts, of the language model's layers, of these its
-  /// fused ones, and of its embedding.
-  double fusion = 0, language = 0, upper_language = 0, embedding = 0;
+  /// fused ones, of its embedding, and of all other parts.
+  double fusion = 0, language = 0, upper_language = 0, embedding = 0, others = 0;
+
+  /// In autocast's copies of weights that a decoding pass makes.
+  double decoder_casts() const { return fusion / 2 + upper_language + embedding; }
 };
 
 /// What one objective takes beside the passes that all share.

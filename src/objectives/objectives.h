@@ -20,6 +20,12 @@ struct ObjectiveEntry {
   ObjectiveMemory (*memory)(const PassMemory&);
 };
 
+/// ObjectiveEntry::make of a class.
+template <typename T>
+std::unique_ptr<Objective> make_objective(const StepContext& context) {
+  return std::make_unique<T>(context);
+}
+
 /// In the order in which a step computes them, and adds them up.
 const std::vector<ObjectiveEntry>& all_objectives();
 

@@ -32,9 +32,7 @@ class SiglipObjective : public Objective {
 ObjectiveEntry siglip_objective() {
   return {.name = "siglip",
           .reads = {.bidirectional_text = true},
-          .make = [](const StepContext& context) -> std::unique_ptr<Objective> {
-            return std::make_unique<SiglipObjective>(context);
-          },
+          .make = make_objective<SiglipObjective>,
           .memory = [](const PassMemory&) { return ObjectiveMemory{}; }};
 }
 

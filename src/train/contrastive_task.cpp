@@ -136,10 +136,9 @@ bool ContrastiveTask::begin_epoch(const EpochStart& start) {
 }
 
 void ContrastiveTask::tell_when_losses_begin(const EpochStart& start) const {
-  const std::optional<std::int64_t> validated = first_epoch(config_.losses, Ability::kEmbeddings);
   if (const std::string plan = loss_plan(config_.losses); !plan.empty()) {
     logger_->info("losses begin: {}{}", plan,
-                  validated.value_or(1) == 1 ? "" : " (no validation before embeddings are trained)");
+                  first_validated_epoch() == 1 ? "" : " (no validation before embeddings are trained)");
   }
   std::vector<std::string> untrained;
   for (std::int64_t epoch = start.last_epoch; epoch < start.epochs; ++epoch) {
@@ -201,9 +200,12 @@ std::vector<ParameterGroup> ContrastiveTask::parameter_groups() const {
   return train::parameter_groups(*built_.model, config_.schedule, config_.optimizer);
 }
 
-/// Validation is retrieval by embeddings, which tell nothing before the first epoch that trains them.
+std::int64_t ContrastiveTask::first_validated_epoch() const {
+  return first_epoch(config_.losses, Ability::kEmbeddings).value_or(1);
+}
+
 bool ContrastiveTask::can_validate(std::int64_t epochs_begun) const {
-  const std::int64_t first = first_epoch(config_.losses, Ability::kEmbeddings).value_or(1);
+  const std::int64_t first = first_validated_epoch();
   return validation_data_ != nullptr && (first == 1 || epochs_begun >= first);
 }
 

@@ -76,6 +76,8 @@ class ContrastiveTask : public Task {
 
  private:
   void tell_when_losses_begin(const EpochStart& start) const;
+  /// Validation is retrieval by embeddings, which tell nothing before the first epoch that trains them.
+  std::int64_t first_validated_epoch() const;
 
   Config config_;
   Compute compute_;

@@ -36,7 +36,10 @@ Loop::Loop(const Config& config, Task& task, const RunFolder& folder, const Comp
       logger_(std::move(logger)),
       stop_after_(stop_after),
       schedule_(config.schedule, task.has_lora(), task.batches_per_epoch()),
-      metrics_(compute.device) {
+      metrics_(compute.device),
+      checked_figures_(task.loss_names()) {
+  checked_figures_.insert(checked_figures_.begin(), "loss");
+  checked_figures_.emplace_back("grad_norm");
   position_.data = task.data();
 }
 
@@ -244,10 +247,7 @@ nlohmann::json Loop::host_record(const std::vector<double>& learning_rates) {
 }
 
 void Loop::stop_if_not_finite(const ReadRecord& record) const {
-  std::vector<std::string> figures = task_.loss_names();
-  figures.insert(figures.begin(), "loss");
-  figures.emplace_back("grad_norm");
-  for (const std::string& part : figures) {
+  for (const std::string& part : checked_figures_) {
     if (!record.values.contains(part)) continue;
     if (std::isfinite(record.values.at(part).get<double>())) continue;
     std::string keys;

@@ -92,6 +92,7 @@ class Loop {
   PhaseSchedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   DeferredMetrics metrics_;
+  std::vector<std::string> checked_figures_;  ///< that end the run where they are not finite
   std::vector<std::unique_ptr<Observer>> observers_;
   Position position_;
   bool validated_ = false;

@@ -25,7 +25,7 @@ constexpr double kProgram = 220.0 * 1024 * 1024;
 
 /// Numbers in the matrices that train, by who uses them.
 objectives::PassMemory pass_memory(const Config& config, const model::Stage1Model& model,
-                                   const objectives::KeptActivations& passes, double& others) {
+                                   const objectives::KeptActivations& passes) {
   const language::LanguageModelConfig& shape = model.language()->config();
   objectives::PassMemory memory{
       .config = config, .passes = passes, .has_queue = objectives::has_queue(config.losses)};
@@ -36,7 +36,7 @@ objectives::PassMemory pass_memory(const Config& config, const model::Stage1Mode
     if (parameter.part == model::Part::kLanguage) {
       memory.language += numbers;
     } else if (parameter.tensor.requires_grad() && parameter.tensor.dim() > 1) {
-      (parameter.part == model::Part::kFusion ? memory.fusion : others) += numbers;
+      (parameter.part == model::Part::kFusion ? memory.fusion : memory.others) += numbers;
     }
   }
   memory.upper_language = memory.language * static_cast<double>(model.fusion()->levels()) /
@@ -57,11 +57,10 @@ struct PassesTogether {
 PassesTogether passes_together(const Config& config, const model::Stage1Model& model,
                                const objectives::KeptActivations& passes) {
   const objectives::Reads reads = objectives::reads_of(config.losses);
-  double others = 0;
-  const objectives::PassMemory memory = pass_memory(config, model, passes, others);
+  const objectives::PassMemory memory = pass_memory(config, model, passes);
   PassesTogether all{.kept = passes.compressor() + passes.image_blocks(),
                      .backward = passes.fused_backward(),
-                     .cast_weights = others + memory.fusion / 2 + memory.language};
+                     .cast_weights = memory.others + memory.fusion / 2 + memory.language};
   if (reads.bidirectional_text) all.kept += passes.text();
   if (reads.causal_text) all.kept += passes.lower_text() + passes.first_text_attention();
   for (const objectives::ObjectiveEntry& entry : objectives::chosen_objectives(config.losses)) {

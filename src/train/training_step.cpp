@@ -23,9 +23,7 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       config_(config),
-      compute_(compute),
-      collectives_(collectives),
-      context_{*model_, config_, compute_, collectives_, tokenizer_.pad_id()},
+      context_{*model_, config_, compute, collectives, tokenizer_.pad_id()},
       losses_(config.losses),
       reads_(objectives::reads_of(losses_)) {
   for (const objectives::ObjectiveEntry& entry : objectives::chosen_objectives(config_.losses)) {
@@ -42,30 +40,31 @@ void TrainingStep::make_queue(const data::Source& training_data) {
     payload = {1 + model_->vision().grid(side, side).patches(), config_.compressor.output_size,
                config_.language.max_tokens};
   }
-  queue_ =
-      std::make_unique<losses::ItcQueue>(queue.size, config_.fusion.embedding_size, compute_.device, payload);
+  queue_ = std::make_unique<losses::ItcQueue>(queue.size, config_.fusion.embedding_size,
+                                              context_.compute.device, payload);
   read_probe(training_data);
-  const losses::StalenessOptions options{.max_shift = queue.max_shift,
-                                         .probe_every = queue.probe_every,
-                                         .queue_size = queue.size,
-                                         .global_batch = config_.data.batch_size * collectives_.size(),
-                                         .device = compute_.device};
+  const losses::StalenessOptions options{
+      .max_shift = queue.max_shift,
+      .probe_every = queue.probe_every,
+      .queue_size = queue.size,
+      .global_batch = config_.data.batch_size * context_.collectives.size(),
+      .device = context_.compute.device};
   staleness_ = std::make_unique<losses::StalenessProbe>(options, [this] { return encode_probe(); });
 }
 
 void TrainingStep::read_probe(const data::Source& training_data) {
   const TrainingImages images = read_training_images(training_data, config_, RandomPurpose::kProbe,
                                                      config_.losses.itc.queue.probe_pairs);
-  probe_ = {images.pixels.to(compute_.device), tokens_of(images.captions)};
+  probe_ = {images.pixels.to(context_.compute.device), tokens_of(images.captions)};
 }
 
 language::TokenBatch TrainingStep::tokens_of(const std::vector<std::string>& captions) const {
-  return tokenizer_.encode_batch(captions, config_.language.max_tokens).to(compute_.device);
+  return tokenizer_.encode_batch(captions, config_.language.max_tokens).to(context_.compute.device);
 }
 
 std::pair<at::Tensor, at::Tensor> TrainingStep::encode_probe() {
   const at::NoGradGuard no_grad;
-  const AutocastScope autocast(compute_);
+  const AutocastScope autocast(context_.compute);
   model_->set_training(false);
   auto embeddings = std::make_pair(model_->encode_image(probe_.pixels).embedding,
                                    model_->encode_text(probe_.tokens).embedding);
@@ -90,7 +89,7 @@ StepOutput TrainingStep::compute(const data::Batch& batch, std::int64_t step) {
   if (uses_queue()) staleness_->update(step, model_->itc_temperature().detach());
   const objectives::Encoded encoded = encode(batch, step);
   StepOutput output;
-  output.loss = at::zeros({}, at::TensorOptions(compute_.device).dtype(at::kFloat));
+  output.loss = at::zeros({}, at::TensorOptions(context_.compute.device).dtype(at::kFloat));
   for_each_active([&](const Chosen& chosen, double weight) {
     RECORD_USER_SCOPE(chosen.entry.name);
     const at::Tensor loss = chosen.objective->compute(encoded, losses_, output.metrics);
@@ -112,15 +111,15 @@ bool TrainingStep::uses_queue() const { return queue_ && reads_.queue; }
 objectives::Encoded TrainingStep::encode(const data::Batch& batch, std::int64_t step) {
   objectives::Encoded encoded;
   {
-    const AutocastScope autocast(compute_);
+    const AutocastScope autocast(context_.compute);
     const language::TokenBatch tokens = tokenizer_.encode_batch(batch.captions, config_.language.max_tokens);
     if (tokens.is_cut.defined()) captions_cut_ += tokens.is_cut.sum().item<std::int64_t>();
     encoded.step = step;
-    encoded.tokens = tokens.to(compute_.device);
-    encoded.image_ids = batch.image_ids.to(compute_.device);
+    encoded.tokens = tokens.to(context_.compute.device);
+    encoded.image_ids = batch.image_ids.to(context_.compute.device);
     {
       RECORD_USER_SCOPE("image");
-      encoded.image = model_->encode_image(batch.pixels.to(compute_.device, /*non_blocking=*/true));
+      encoded.image = model_->encode_image(batch.pixels.to(context_.compute.device, /*non_blocking=*/true));
     }
     if (reads_.bidirectional_text) {
       RECORD_USER_SCOPE("text");
@@ -152,7 +151,7 @@ void TrainingStep::add_gates(objectives::Metrics& metrics) const {
 }
 
 void TrainingStep::after_update(std::int64_t step) {
-  if (uses_queue()) queue_->enqueue(last_, step, collectives_);
+  if (uses_queue()) queue_->enqueue(last_, step, context_.collectives);
   last_ = {};
   for (const Chosen& chosen : chosen_) chosen.objective->after_update();
 }

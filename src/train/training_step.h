@@ -87,8 +87,6 @@ class TrainingStep {
   std::shared_ptr<model::Stage1Model> model_;
   language::Tokenizer tokenizer_;
   Config config_;
-  Compute compute_;
-  Collectives& collectives_;
   objectives::StepContext context_;
   std::vector<Chosen> chosen_;
   LossesConfig losses_;                                ///< those of the epoch
