@@ -17,7 +17,7 @@
 #include "core/device.h"
 #include "core/error.h"
 #include "core/safetensors.h"
-#include "vision/adapter_set.h"
+#include "lora/adapter_set.h"
 #include "vision/encoder_families.h"
 
 namespace tessera::bench {
@@ -70,7 +70,7 @@ class Encoder {
     backward();
     TensorMap gradients;
     for (const auto& [name, parameter] :
-         vision::adapter_tensors(*model_, adapters_.options("adapter"), vision::ModuleNaming::kCurrent))
+         lora::adapter_tensors(*model_, adapters_.options("adapter"), lora::ModuleNaming::kCurrent))
       gradients[name] = parameter.grad().clone();
     return gradients;
   }
@@ -86,7 +86,7 @@ class Encoder {
     if (work == "merged") adapters_.merge();
     model_->train(is_step(work));
     model_->set_gradient_checkpointing(work == "checkpointed_step");
-    if (work != "plain") vision::set_lora_trainable(*model_, adapters_.options("adapter"), is_step(work));
+    if (work != "plain") lora::set_lora_trainable(*model_, adapters_.options("adapter"), is_step(work));
     prepared_ = work;
   }
   at::Tensor features() {
@@ -94,19 +94,19 @@ class Encoder {
     return model_->forward(inputs_.at("pixel_values")).to(at::kFloat);
   }
   void backward() {
-    for (auto& [name, parameter] : vision::lora_parameters(*model_)) parameter.mutable_grad() = at::Tensor();
+    for (auto& [name, parameter] : lora::lora_parameters(*model_)) parameter.mutable_grad() = at::Tensor();
     (features() * inputs_.at("cotangent")).sum().backward();
   }
   /// Plain gradient descent: an optimizer of 0.6 M parameters is no part of what is compared.
   void train() {
     backward();
     const at::NoGradGuard no_grad;
-    for (auto& [name, parameter] : vision::lora_parameters(*model_)) parameter.add_(parameter.grad(), -1e-9);
+    for (auto& [name, parameter] : lora::lora_parameters(*model_)) parameter.add_(parameter.grad(), -1e-9);
   }
 
   Compute compute_;
   std::shared_ptr<vision::VisionEncoder> model_;
-  vision::AdapterSet adapters_;
+  lora::AdapterSet adapters_;
   TensorMap inputs_;
   std::string prepared_ = "nothing yet";
 };

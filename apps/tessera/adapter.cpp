@@ -14,11 +14,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/publish_folder.h"
+#include "lora/adapter_files.h"
+#include "lora/adapter_set.h"
 #include "model_tool.h"
 #include "tessera/actions.h"
 #include "tessera/commands.h"
-#include "vision/adapter_files.h"
-#include "vision/adapter_set.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
@@ -31,9 +31,9 @@ namespace {
 
 using Json = nlohmann::json;
 using Words = std::vector<std::string>;
-using vision::AdaptedModule;
-using vision::AdapterFiles;
-using vision::ModuleNaming;
+using lora::AdaptedModule;
+using lora::AdapterFiles;
+using lora::ModuleNaming;
 
 ModuleNaming naming_from(const std::string& word) {
   if (word == "current") return ModuleNaming::kCurrent;
@@ -59,16 +59,16 @@ std::string in_words(const ModuleSelection& modules) {
 }
 
 Json inspection(const AdapterFiles& files) {
-  const vision::LoraOptions& lora = files.options;
+  const lora::LoraOptions& lora = files.options;
   Json json = {{"folder", files.source},
-               {"naming", word_of(vision::naming_of(files))},
+               {"naming", word_of(lora::naming_of(files))},
                {"r", lora.r},
                {"lora_alpha", lora.lora_alpha},
                {"scaling", lora.scaling()},
                {"use_rslora", lora.use_rslora},
                {"use_dora", lora.use_dora},
-               {"bias", vision::bias_word(lora.bias)},
-               {"init_lora_weights", vision::init_word(lora.init)},
+               {"bias", lora::bias_word(lora.bias)},
+               {"init_lora_weights", lora::init_word(lora.init)},
                {"target_modules", in_words(lora.target_modules)},
                {"exclude_modules", in_words(lora.exclude_modules)},
                {"layers_to_transform", lora.layers_to_transform},
@@ -88,13 +88,13 @@ Json inspection(const AdapterFiles& files) {
   json["parameters"] = parameters;
   json["parameters_beside_adapters"] = others;
   json["tensors_by_dtype"] = dtypes;
-  for (const AdaptedModule& module : vision::adapted_modules(files)) {
+  for (const AdaptedModule& module : lora::adapted_modules(files)) {
     json["modules"].push_back({{"name", module.name},
                                {"r", module.r},
                                {"scaling", module.scaling},
                                {"in_features", module.in_features},
                                {"out_features", module.out_features},
-                               {"update_norm", vision::weight_update(files, module).norm().item<double>()}});
+                               {"update_norm", lora::weight_update(files, module).norm().item<double>()}});
   }
   return json;
 }
@@ -112,7 +112,7 @@ int inspect(const Words& arguments) {
       "of what\nit adds to the weight (s B A).\n\nUsage: tessera adapter inspect FOLDER [--json]\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
-  const Json json = inspection(vision::read_adapter(text_of(*values, "adapter")));
+  const Json json = inspection(lora::read_adapter(text_of(*values, "adapter")));
   if (values->count("json") != 0) {
     std::cout << dumped(json);
     return kDone;
@@ -162,8 +162,8 @@ int merge(const Words& arguments) {
   const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
   refuse_existing(output);
   const auto model = vision::load_encoder(model_folder);
-  vision::load_adapter(fs::path(text_of(*values, "adapter")), *model);
-  vision::merge_lora(*model);
+  lora::load_adapter(fs::path(text_of(*values, "adapter")), *model);
+  lora::merge_lora(*model);
   const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
                              "preprocessor_config.json";
   publish_folder(
@@ -201,9 +201,9 @@ int convert(const Words& arguments) {
   const fs::path output = text_of(*values, "output");
   refuse_existing(output);
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
-  AdapterFiles files = vision::read_adapter(text_of(*values, "adapter"));
-  if (values->count("backbone-only") != 0) files = vision::without_head(files);
-  vision::write_adapter(output, vision::convert_adapter(files, naming));
+  AdapterFiles files = lora::read_adapter(text_of(*values, "adapter"));
+  if (values->count("backbone-only") != 0) files = lora::without_head(files);
+  lora::write_adapter(output, lora::convert_adapter(files, naming));
   std::cout << output.string() << "\n";
   return kDone;
 }
@@ -238,10 +238,10 @@ std::pair<std::string, double> weighted(const std::string& word) {
   return {folder, weight};
 }
 
-vision::AdapterCombination combination_from(const std::string& word) {
-  if (word == "linear") return vision::AdapterCombination::kLinear;
-  if (word == "cat") return vision::AdapterCombination::kCat;
-  if (word == "svd") return vision::AdapterCombination::kSvd;
+lora::AdapterCombination combination_from(const std::string& word) {
+  if (word == "linear") return lora::AdapterCombination::kLinear;
+  if (word == "cat") return lora::AdapterCombination::kCat;
+  if (word == "svd") return lora::AdapterCombination::kSvd;
   throw ConfigError(fmt::format("--type: expected linear, cat or svd, found {}", word));
 }
 
@@ -266,23 +266,23 @@ int combine(const Words& arguments) {
   const auto type = combination_from(text_of(*values, "type"));
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
   const std::int64_t rank = (*values)["rank"].as<std::int64_t>();
-  if (rank != 0 && type != vision::AdapterCombination::kSvd)
+  if (rank != 0 && type != lora::AdapterCombination::kSvd)
     throw ConfigError("--rank: says the rank of --type svd; the others' follows from the adapters");
   const fs::path output = text_of(*values, "output");
   refuse_existing(output);
   std::vector<AdapterFiles> files;
-  std::vector<vision::WeightedAdapter> parts;
+  std::vector<lora::WeightedAdapter> parts;
   for (const std::string& word : (*values)["adapter"].as<Words>()) {
     const auto [folder, weight] = weighted(word);
-    files.push_back(vision::read_adapter(folder));
-    vision::check_combinable(files.back().options, folder);
-    files.back() = vision::convert_adapter(vision::without_wrapper(files.back()), ModuleNaming::kCurrent);
+    files.push_back(lora::read_adapter(folder));
+    lora::check_combinable(files.back().options, folder);
+    files.back() = lora::convert_adapter(lora::without_wrapper(files.back()), ModuleNaming::kCurrent);
     parts.push_back({fmt::format("{} ({})", folder, parts.size() + 1), weight});
   }
   std::vector<const AdapterFiles*> all;
   for (const AdapterFiles& one : files) all.push_back(&one);
-  const auto modules = vision::skeleton_of(all);
-  vision::AdapterSet adapters(*modules);
+  const auto modules = lora::skeleton_of(all);
+  lora::AdapterSet adapters(*modules);
   for (std::size_t i = 0; i < files.size(); ++i) adapters.load(parts[i].name, files[i]);
   adapters.combine("combined", parts, type, rank);
   const Json base = files.front().config.value("base_model_name_or_path", Json());
@@ -310,10 +310,10 @@ struct Side {
 
   explicit Side(const std::string& folder)
       : folder(folder),
-        files(vision::convert_adapter(vision::without_wrapper(vision::read_adapter(folder)),
-                                      ModuleNaming::kCurrent)),
+        files(
+            lora::convert_adapter(lora::without_wrapper(lora::read_adapter(folder)), ModuleNaming::kCurrent)),
         others(files.tensors) {
-    for (const AdaptedModule& module : vision::adapted_modules(files)) modules[module.name] = module;
+    for (const AdaptedModule& module : lora::adapted_modules(files)) modules[module.name] = module;
     std::erase_if(others, [](const auto& item) {
       return item.first.find(".lora_A.") != std::string::npos ||
              item.first.find(".lora_B.") != std::string::npos;
@@ -337,8 +337,8 @@ void compare_modules(const Side& one, const Side& other, double tolerance, Lines
   for (const auto& [name, module] : one.modules) {
     const auto found = other.modules.find(name);
     if (found == other.modules.end()) continue;
-    const at::Tensor a = vision::weight_update(one.files, module),
-                     b = vision::weight_update(other.files, found->second);
+    const at::Tensor a = lora::weight_update(one.files, module),
+                     b = lora::weight_update(other.files, found->second);
     if (a.sizes() != b.sizes()) {
       lines.push_back(
           fmt::format("{}: [{}] and [{}]", name, fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", ")));
@@ -368,11 +368,10 @@ void compare_options(const AdapterFiles& one, const AdapterFiles& other, Lines& 
   const auto compare = [&](const char* field, const auto& a, const auto& b) {
     if (a != b) lines.push_back(fmt::format("{}: {} and {}", field, a, b));
   };
-  const vision::LoraOptions &a = one.options, &b = other.options;
+  const lora::LoraOptions &a = one.options, &b = other.options;
   compare("use_dora", a.use_dora, b.use_dora);
-  compare("init_lora_weights", std::string(vision::init_word(a.init)),
-          std::string(vision::init_word(b.init)));
-  compare("bias", std::string(vision::bias_word(a.bias)), std::string(vision::bias_word(b.bias)));
+  compare("init_lora_weights", std::string(lora::init_word(a.init)), std::string(lora::init_word(b.init)));
+  compare("bias", std::string(lora::bias_word(a.bias)), std::string(lora::bias_word(b.bias)));
   compare("lora_dropout", a.lora_dropout, b.lora_dropout);
   compare("modules_to_save", fmt::format("[{}]", fmt::join(a.modules_to_save, ", ")),
           fmt::format("[{}]", fmt::join(b.modules_to_save, ", ")));

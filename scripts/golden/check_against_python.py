@@ -48,7 +48,7 @@ def with_adapter(folder, name, features):
 
 
 def check_exchange(build):
-    tests = build / "tests" / "vision" / "vision_tests"
+    tests = build / "tests" / "lora" / "lora_tests"
     failed = False
     with tempfile.TemporaryDirectory() as place:
         command = [str(tests), "--gtest_filter=PythonExchange.*"]

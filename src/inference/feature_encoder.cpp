@@ -10,11 +10,11 @@
 #include "core/files.h"
 #include "core/weights_file.h"
 #include "inference/image_features.h"
+#include "lora/peft_files.h"
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "vision/encoder_families.h"
-#include "vision/peft_files.h"
 
 namespace tessera::inference {
 namespace {
@@ -74,7 +74,7 @@ class EncoderBase : public FeatureEncoder {
 
   static void add_adapter(StringMap& description, const fs::path& folder) {
     description["adapter"] = folder.string();
-    description["adapter_sha1"] = file_hash(vision::adapter_weights_file(folder));
+    description["adapter_sha1"] = file_hash(lora::adapter_weights_file(folder));
   }
 
   FeatureEncoderOptions options_;
@@ -88,7 +88,7 @@ class PlainEncoder final : public EncoderBase {
   PlainEncoder(const FeatureEncoderOptions& options, std::shared_ptr<vision::VisionEncoder> model,
                const data::ImageProcessorOptions& processor, const Compute& compute)
       : EncoderBase(options, processor, compute), model_(std::move(model)) {
-    if (!options.adapter.empty()) vision::load_adapter(options.adapter, *model_);
+    if (!options.adapter.empty()) lora::load_adapter(options.adapter, *model_);
     model_->to(compute.device);
     model_->eval();
   }

@@ -14,12 +14,12 @@
 #include "core/weights_file.h"
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
+#include "lora/lora.h"
+#include "lora/peft_files.h"
 #include "losses/siglip.h"
 #include "model/stage1_model.h"
 #include "model/stage1_parts.h"
 #include "vision/encoder_families.h"
-#include "vision/lora.h"
-#include "vision/peft_files.h"
 
 namespace tessera::model {
 
@@ -106,9 +106,9 @@ AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
   const std::set<std::string> selecting = {"target_modules", "exclude_modules", "layers_to_transform",
                                            "layers_pattern"};
   std::set<std::string> adapted;
-  for (const vision::NamedLinear& item : vision::adapted_linears(model.vision())) adapted.insert(item.name);
+  for (const lora::NamedLinear& item : lora::adapted_linears(model.vision())) adapted.insert(item.name);
   const bool same_modules =
-      vision::means_just(model.vision(), vision::LoraOptions::from_config(config.lora), adapted);
+      lora::means_just(model.vision(), lora::LoraOptions::from_config(config.lora), adapted);
   std::vector<std::string> instead;
   for (const std::string& name : names_in_section("lora")) {
     const ConfigKey& key = *find_config_key("lora." + name);
@@ -130,7 +130,7 @@ AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
 
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,
-                                            std::optional<vision::LoraOptions> lora,
+                                            std::optional<lora::LoraOptions> lora,
                                             language::LanguageModel language) {
   // torch::nn's modules draw from the global generator; a run seeds it afresh before it trains.
   at::manual_seed(part_seed(config, kHeadsPart));
@@ -187,25 +187,25 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
     throw ConfigError(fmt::format("fusion.levels: expected at most the language model's {} layers, found {}",
                                   language->num_layers(), config.fusion.levels));
   }
-  std::optional<vision::LoraOptions> lora;
+  std::optional<lora::LoraOptions> lora;
   if (config.vision.trainable == TrainableChoice::kLora) {
     if (config.lora.adapter.empty()) {
-      lora = vision::LoraOptions::from_config(config.lora);
+      lora = lora::LoraOptions::from_config(config.lora);
       try {
-        vision::refuse_unused_names(*backbone, *lora);
-        vision::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
+        lora::refuse_unused_names(*backbone, *lora);
+        lora::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
       } catch (const Error& error) {
         throw ConfigError(fmt::format("lora.{}", error.what()));
       }
     } else {
-      lora = vision::load_adapter(config.lora.adapter, *backbone);
+      lora = lora::load_adapter(config.lora.adapter, *backbone);
     }
     // Its file is written with the adapters in place, and they would be taken out of it once more at reading.
-    if (config.vision.weights == "random" && vision::takes_base_weights_apart(lora->init)) {
+    if (config.vision.weights == "random" && lora::takes_base_weights_apart(lora->init)) {
       throw ConfigError(
           fmt::format("lora.init_lora_weights: \"{}\" takes trained weights apart, and vision.weights is "
                       "random: expected true, false or gaussian",
-                      vision::init_word(lora->init)));
+                      lora::init_word(lora->init)));
     }
   }
   built.model = assemble_model(config, std::move(backbone), std::move(lora), std::move(language));

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "vision/lora_options.h"
+#include "lora/lora_options.h"
 
 namespace tessera {
 struct Config;
@@ -54,7 +54,7 @@ AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model);
 /// are, everything else (compressor, fusion, heads, memory, temperatures) fresh, initialised from run.seed.
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,
-                                            std::optional<vision::LoraOptions> lora,
+                                            std::optional<lora::LoraOptions> lora,
                                             language::LanguageModel language);
 
 /// SHA-1 of the weights behind a backbone path: of the file, of a folder's one file of weights, or of its

@@ -3,10 +3,10 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/publish_folder.h"
+#include "lora/lora.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "vision/encoder_families.h"
-#include "vision/lora.h"
 
 namespace tessera::model {
 
@@ -61,7 +61,7 @@ KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const
   Stage1Model& model = *loaded.model;
   if (options.merge_lora) {
     if (!model.has_lora()) fail("{}: there is no adapter to merge", checkpoint.string());
-    vision::merge_lora(model.vision());
+    lora::merge_lora(model.vision());
   }
   const Config config = bundle_config(loaded.config, options);
   KeptFiles kept;

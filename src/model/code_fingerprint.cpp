@@ -9,8 +9,8 @@
 #include "core/config.h"
 #include "core/sha1.h"
 #include "language/tokenizer.h"
+#include "lora/lora_options.h"
 #include "model/stage1_model.h"
-#include "vision/lora_options.h"
 
 namespace tessera::model {
 

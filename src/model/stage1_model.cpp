@@ -8,8 +8,8 @@
 #include "core/loss_abilities.h"
 #include "fusion/fused_decode_step.h"
 #include "fusion/pooling.h"
+#include "lora/lora.h"
 #include "model/stage1_parts.h"
-#include "vision/lora.h"
 
 namespace tessera::model {
 
@@ -66,7 +66,7 @@ Stage1Model::Stage1Model(Stage1Parts parts)
 
   parts_->vision->set_backbone_trainable(parts_->trainable == TrainableChoice::kFull);
   if (parts_->lora) {
-    for (const std::string& name : vision::parameters_beside_adapters(*parts_->vision, *parts_->lora))
+    for (const std::string& name : lora::parameters_beside_adapters(*parts_->vision, *parts_->lora))
       beside_adapters_.insert("vision." + name);
   }
 }
@@ -222,7 +222,7 @@ Stage1Model::Gates Stage1Model::gates() const {
 bool Stage1Model::has_lora() const { return parts_->lora.has_value(); }
 
 void Stage1Model::set_lora_trainable(bool trainable) {
-  if (parts_->lora) vision::set_lora_trainable(*parts_->vision, *parts_->lora, trainable);
+  if (parts_->lora) lora::set_lora_trainable(*parts_->vision, *parts_->lora, trainable);
 }
 
 void Stage1Model::set_training(bool training) {
@@ -248,7 +248,7 @@ torch::nn::Module& Stage1Model::objective_module(const std::string& name) const 
 Part Stage1Model::part_of(const std::string& parameter) const {
   if (beside_adapters_.count(parameter) != 0) return Part::kLora;
   const Part part = part_of_module_.at(parameter.substr(0, parameter.find('.')));
-  if (part == Part::kBackbone && vision::is_lora_parameter(parameter)) return Part::kLora;
+  if (part == Part::kBackbone && lora::is_lora_parameter(parameter)) return Part::kLora;
   if (part == Part::kFusion && parameter.ends_with(".gate")) return Part::kGates;
   return part;
 }
@@ -272,7 +272,7 @@ std::int64_t Stage1Model::trainable_parameters() const {
 vision::VisionEncoder& Stage1Model::vision() const { return *parts_->vision; }
 language::LanguageModel Stage1Model::language() const { return parts_->language; }
 fusion::FusionTower Stage1Model::fusion() const { return parts_->fusion; }
-const std::optional<vision::LoraOptions>& Stage1Model::lora() const { return parts_->lora; }
+const std::optional<lora::LoraOptions>& Stage1Model::lora() const { return parts_->lora; }
 TrainableChoice Stage1Model::trainable() const { return parts_->trainable; }
 
 }  // namespace tessera::model

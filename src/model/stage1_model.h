@@ -29,13 +29,15 @@ namespace tessera::language {
 class DecodeStep;
 class LanguageModel;
 }  // namespace tessera::language
+namespace tessera::lora {
+struct LoraOptions;
+}
 namespace tessera::memory {
 class EpisodicMemory;
 }
 namespace tessera::vision {
 class VisionEncoder;
-struct LoraOptions;
-}  // namespace tessera::vision
+}
 
 namespace tessera::model {
 
@@ -163,7 +165,7 @@ class Stage1Model {
   vision::VisionEncoder& vision() const;
   language::LanguageModel language() const;
   fusion::FusionTower fusion() const;
-  const std::optional<vision::LoraOptions>& lora() const;
+  const std::optional<lora::LoraOptions>& lora() const;
   TrainableChoice trainable() const;
 
   /// The module that an objective of weight above 0 has for itself (Stage1Parts::objectives).

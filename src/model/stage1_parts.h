@@ -10,13 +10,13 @@
 #include "fusion/match_head.h"
 #include "fusion/token_projections.h"
 #include "language/language_model.h"
+#include "lora/lora_options.h"
 #include "losses/temperature.h"
 #include "memory/episodic_memory.h"
 #include "memory/pair_code.h"
 #include "model/stage1_model.h"
 #include "vision/compressor.h"
 #include "vision/encoder.h"
-#include "vision/lora_options.h"
 
 namespace tessera::model {
 
@@ -45,7 +45,7 @@ struct Stage1Parts {
   std::vector<double> image_mean;
   std::vector<double> image_std;
   TrainableChoice trainable = TrainableChoice::kLora;
-  std::optional<vision::LoraOptions> lora;  ///< set where the backbone carries adapters
+  std::optional<lora::LoraOptions> lora;  ///< set where the backbone carries adapters
 };
 
 }  // namespace tessera::model

@@ -16,10 +16,10 @@
 #include "core/weights_file.h"
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
+#include "lora/peft_files.h"
 #include "model/stage1_model.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
-#include "vision/peft_files.h"
 
 namespace tessera::model {
 
@@ -153,10 +153,10 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
   if (config.vision.trainable == TrainableChoice::kLora) {
     TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
     const vision::HuggingFaceClass encoder = model.vision().hugging_face_class();
-    vision::save_adapter(folder / "adapter", model.vision(), *model.lora(),
-                         {.base_model_name_or_path = path_to_utf8(backbone.path),
-                          .base_model_class = encoder.name,
-                          .parent_library = encoder.module});
+    lora::save_adapter(folder / "adapter", model.vision(), *model.lora(),
+                       {.base_model_name_or_path = path_to_utf8(backbone.path),
+                        .base_model_class = encoder.name,
+                        .parent_library = encoder.module});
   }
   language::save_hugging_face(model.language(), tokenizer, folder / "language_model");
   write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
@@ -167,7 +167,7 @@ void load_weights(const fs::path& folder, Stage1Model& model) {
   open_model_file(folder);
   load_model_file(folder / "model.safetensors", model);
   load_language(folder / "language_model", model);
-  if (model.lora()) vision::load_adapter(folder / "adapter", model.vision());
+  if (model.lora()) lora::load_adapter(folder / "adapter", model.vision());
 }
 
 void save_backbone(const fs::path& folder, const vision::VisionEncoder& backbone, const Config& config) {
@@ -185,9 +185,9 @@ LoadedModel load_model(const fs::path& folder) {
   open_model_file(folder);
   Config config = load_config(folder / "config.yaml");
   std::shared_ptr<vision::VisionEncoder> backbone = load_backbone(folder, config);
-  std::optional<vision::LoraOptions> lora;
+  std::optional<lora::LoraOptions> lora;
   if (config.vision.trainable == TrainableChoice::kLora)
-    lora = vision::load_adapter(folder / "adapter", *backbone);
+    lora = lora::load_adapter(folder / "adapter", *backbone);
   auto model = assemble_model(config, backbone, std::move(lora),
                               language::load_hugging_face(folder / "language_model"));
   load_model_file(folder / "model.safetensors", *model);

@@ -9,11 +9,11 @@
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
 #include "model/stage1_model.h"
+#include "nn/linear.h"
 #include "objectives/kept_activations.h"
 #include "objectives/objective_memory.h"
 #include "objectives/objectives.h"
 #include "vision/encoder.h"
-#include "vision/linear.h"
 
 namespace tessera::train {
 
@@ -77,7 +77,7 @@ PassesTogether passes_together(const Config& config, const model::Stage1Model& m
 double frozen_casts(const model::Stage1Model& model) {
   double numbers = 0;
   for (const auto& module : model.vision().modules(/*include_self=*/false)) {
-    const auto* linear = dynamic_cast<const vision::LinearImpl*>(module.get());
+    const auto* linear = dynamic_cast<const nn::LinearImpl*>(module.get());
     if (linear != nullptr && !linear->weight.requires_grad())
       numbers += static_cast<double>(linear->weight.numel());
   }

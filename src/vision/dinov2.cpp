@@ -7,8 +7,8 @@
 #include <cmath>
 #include <string>
 
-#include "vision/checkpointed.h"
-#include "vision/lora.h"
+#include "lora/lora.h"
+#include "nn/checkpointed.h"
 
 namespace tessera::vision {
 
@@ -48,8 +48,8 @@ at::Tensor Dinov2Model::forward(const at::Tensor& pixels) {
   at::Tensor hidden_states = embed(pixels);
   for (Dinov2Layer& layer : layers_) {
     hidden_states = gradient_checkpointing_
-                        ? checkpointed(hidden_states, *layer,
-                                       [layer](const at::Tensor& x) mutable { return layer->forward(x); })
+                        ? nn::checkpointed(hidden_states, *layer,
+                                           [layer](const at::Tensor& x) mutable { return layer->forward(x); })
                         : layer->forward(hidden_states);
   }
   return layernorm_->forward(hidden_states);
@@ -57,7 +57,7 @@ at::Tensor Dinov2Model::forward(const at::Tensor& pixels) {
 
 void Dinov2Model::set_backbone_trainable(bool trainable) {
   for (auto& item : named_parameters()) {
-    if (!is_lora_parameter(item.key())) {
+    if (!lora::is_lora_parameter(item.key())) {
       item.value().set_requires_grad(trainable && item.key() != "embeddings.mask_token");
     }
   }
@@ -81,7 +81,7 @@ void initialise_random(Dinov2Model& model, std::uint64_t seed) {
   for (auto& item : model.named_parameters()) {
     const std::string& name = item.key();
     at::Tensor& tensor = item.value();
-    if (is_lora_parameter(name)) {
+    if (lora::is_lora_parameter(name)) {
       continue;
     }
     if (ends_with(name, "lambda1")) {

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "nn/linear.h"
 #include "ops/attention_kernel.h"
 #include "vision/dinov2.h"
-#include "vision/linear.h"
 
 namespace tessera::vision {
 
@@ -33,7 +33,7 @@ struct Product {
   bool keeps_input() const { return trains || adapted; }
 };
 
-Product product_of(const LinearImpl& linear) {
+Product product_of(const nn::LinearImpl& linear) {
   Product product{.in = static_cast<double>(linear.in_features()),
                   .out = static_cast<double>(linear.out_features()),
                   .trains = linear.weight.requires_grad()};
@@ -58,7 +58,7 @@ struct BlockProducts {
 BlockProducts products_of(const torch::nn::Module& block) {
   BlockProducts products;
   for (const auto& item : block.named_modules()) {
-    const auto* linear = dynamic_cast<const LinearImpl*>(item.value().get());
+    const auto* linear = dynamic_cast<const nn::LinearImpl*>(item.value().get());
     if (linear == nullptr) continue;
     const std::string& name = item.key();
     const auto is = [&](const char* ending) { return name.ends_with(ending); };

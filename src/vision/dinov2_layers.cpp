@@ -114,55 +114,55 @@ at::Tensor Dinov2EmbeddingsImpl::forward(const at::Tensor& pixels) {
 Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config) : heads_(config.num_attention_heads) {
   const std::int64_t features = config.hidden_size;
   auto projections = register_module("attention", std::make_shared<torch::nn::Module>());
-  query_ = projections->register_module("query", Linear(features, features, config.qkv_bias));
-  key_ = projections->register_module("key", Linear(features, features, config.qkv_bias));
-  value_ = projections->register_module("value", Linear(features, features, config.qkv_bias));
+  query_ = projections->register_module("query", nn::Linear(features, features, config.qkv_bias));
+  key_ = projections->register_module("key", nn::Linear(features, features, config.qkv_bias));
+  value_ = projections->register_module("value", nn::Linear(features, features, config.qkv_bias));
   auto output = register_module("output", std::make_shared<torch::nn::Module>());
-  dense_ = output->register_module("dense", Linear(features, features));
+  dense_ = output->register_module("dense", nn::Linear(features, features));
   Dinov2AttentionImpl::pack();
 }
 
 void Dinov2AttentionImpl::pack() {
   const auto [query, key, value] = projections();
-  lay_together({&query->weight, &key->weight, &value->weight});
-  if (query->bias.defined()) lay_together({&query->bias, &key->bias, &value->bias});
+  nn::lay_together({&query->weight, &key->weight, &value->weight});
+  if (query->bias.defined()) nn::lay_together({&query->bias, &key->bias, &value->bias});
 }
 
 namespace {
 
-bool has_active_adapter(const LinearImpl& linear) { return linear.has_lora() && !linear.is_merged(); }
+bool has_active_adapter(const nn::LinearImpl& linear) { return linear.has_lora() && !linear.is_merged(); }
 
-bool is_frozen(const LinearImpl& linear) {
+bool is_frozen(const nn::LinearImpl& linear) {
   return !linear.weight.requires_grad() && !(linear.bias.defined() && linear.bias.requires_grad());
 }
 
 /// Whether the base products of modules of one shape, with biases or without, can be one.
 template <std::size_t kCount>
-bool form_one_product(const std::array<LinearImpl*, kCount>& linears) {
+bool form_one_product(const std::array<nn::LinearImpl*, kCount>& linears) {
   std::vector<at::Tensor> weights, biases;
-  for (const LinearImpl* linear : linears) {
+  for (const nn::LinearImpl* linear : linears) {
     if (!is_frozen(*linear)) return false;
     weights.push_back(linear->weight);
     if (linear->bias.defined()) biases.push_back(linear->bias);
   }
-  return lie_together(weights) && lie_together(biases);
+  return nn::lie_together(weights) && nn::lie_together(biases);
 }
 
 /// The base products of such modules, side by side.
 template <std::size_t kCount>
-at::Tensor one_product(const at::Tensor& input, const std::array<LinearImpl*, kCount>& linears,
-                       FrozenCast& cast) {
-  const LinearImpl& first = *linears[0];
+at::Tensor one_product(const at::Tensor& input, const std::array<nn::LinearImpl*, kCount>& linears,
+                       nn::FrozenCast& cast) {
+  const nn::LinearImpl& first = *linears[0];
   std::int64_t version = 0;  // each of them may change alone
-  for (const LinearImpl* linear : linears) version += linear->weight._version();
-  return ops::linear(input, cast.of(together(first.weight, kCount), version),
-                     first.bias.defined() ? together(first.bias, kCount) : at::Tensor());
+  for (const nn::LinearImpl* linear : linears) version += linear->weight._version();
+  return ops::linear(input, cast.of(nn::together(first.weight, kCount), version),
+                     first.bias.defined() ? nn::together(first.bias, kCount) : at::Tensor());
 }
 
 }  // namespace
 
 bool Dinov2AttentionImpl::is_one_product() const {
-  for (const LinearImpl* linear : projections()) {
+  for (const nn::LinearImpl* linear : projections()) {
     // DoRA scales what the product gives, row by row.
     if (has_active_adapter(*linear) && linear->lora_options().dora) return false;
   }
@@ -179,17 +179,19 @@ std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows)
   // Dropout is each adapter's own; without it they read the same, and their A sides are one product.
   std::vector<at::Tensor> a_sides;
   const bool trains = is_training();
-  const auto drops = [&](const LinearImpl& linear) { return trains && linear.lora_options().dropout > 0; };
-  for (LinearImpl* linear : projections()) {
+  const auto drops = [&](const nn::LinearImpl& linear) {
+    return trains && linear.lora_options().dropout > 0;
+  };
+  for (nn::LinearImpl* linear : projections()) {
     if (has_active_adapter(*linear) && !drops(*linear)) a_sides.push_back(linear->lora_a());
   }
   at::Tensor shared;
   if (!a_sides.empty()) shared = ops::linear(rows, a_sides.size() == 1 ? a_sides[0] : at::cat(a_sides));
   std::int64_t next = 0;
   for (std::size_t i = 0; i < 3; ++i) {
-    LinearImpl& linear = *projections()[i];
+    nn::LinearImpl& linear = *projections()[i];
     if (!has_active_adapter(linear)) continue;
-    const LoraAdapterOptions& options = linear.lora_options();
+    const nn::LoraAdapterOptions& options = linear.lora_options();
     at::Tensor low_rank;
     if (drops(linear)) {
       low_rank = ops::linear(ops::dropout(rows, options.dropout), linear.lora_a());
@@ -213,7 +215,7 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
   const auto [query, key, value] = projections();
   at::Tensor attended;
   if (!is_one_product()) {
-    const auto rows_of = [&](LinearImpl& linear) {
+    const auto rows_of = [&](nn::LinearImpl& linear) {
       return by_head(linear.forward(hidden_states).flatten(0, 1));
     };
     // One after the other: in which order a call's arguments are computed, and so what dropout draws, is the
@@ -232,18 +234,18 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
 
 Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swiglu_ffn) {
   const std::int64_t width = config.intermediate_size();
-  in_ = register_module(gated_ ? "gate_proj" : "fc1", Linear(config.hidden_size, width));
+  in_ = register_module(gated_ ? "gate_proj" : "fc1", nn::Linear(config.hidden_size, width));
   if (gated_) {
-    up_ = register_module("up_proj", Linear(config.hidden_size, width));
+    up_ = register_module("up_proj", nn::Linear(config.hidden_size, width));
   }
-  out_ = register_module(gated_ ? "weights_out" : "fc2", Linear(width, config.hidden_size));
+  out_ = register_module(gated_ ? "weights_out" : "fc2", nn::Linear(width, config.hidden_size));
   Dinov2MlpImpl::pack();
 }
 
 void Dinov2MlpImpl::pack() {
   if (!gated_) return;
-  lay_together({&in_->weight, &up_->weight});
-  lay_together({&in_->bias, &up_->bias});
+  nn::lay_together({&in_->weight, &up_->weight});
+  nn::lay_together({&in_->bias, &up_->bias});
 }
 
 std::pair<at::Tensor, at::Tensor> Dinov2MlpImpl::gate_and_up(const at::Tensor& hidden_states) {

@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "core/config.h"
+#include "nn/linear.h"
+#include "nn/packed_tensors.h"
 #include "vision/dinov2_config.h"
-#include "vision/linear.h"
-#include "vision/packed_tensors.h"
 
 namespace tessera::vision {
 
@@ -68,7 +68,7 @@ TORCH_MODULE(Dinov2Embeddings);
 ///
 /// The weights of query, key and value are parameters of their own that lie one behind another in memory, so
 /// that frozen they are one product, of which adapters' A sides are a second and their B sides added.
-class Dinov2AttentionImpl : public PackedModule {
+class Dinov2AttentionImpl : public nn::PackedModule {
  public:
   explicit Dinov2AttentionImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
@@ -77,7 +77,7 @@ class Dinov2AttentionImpl : public PackedModule {
   bool is_one_product() const;
 
  private:
-  std::array<LinearImpl*, 3> projections() const {
+  std::array<nn::LinearImpl*, 3> projections() const {
     return {query_.ptr().get(), key_.ptr().get(), value_.ptr().get()};
   }
   void pack() override;
@@ -86,17 +86,17 @@ class Dinov2AttentionImpl : public PackedModule {
   at::Tensor projected_together(const at::Tensor& rows);
 
   std::int64_t heads_;
-  FrozenCast cast_;  ///< of the three weights
-  Linear query_{nullptr};
-  Linear key_{nullptr};
-  Linear value_{nullptr};
-  Linear dense_{nullptr};
+  nn::FrozenCast cast_;  ///< of the three weights
+  nn::Linear query_{nullptr};
+  nn::Linear key_{nullptr};
+  nn::Linear value_{nullptr};
+  nn::Linear dense_{nullptr};
 };
 TORCH_MODULE(Dinov2Attention);
 
 /// fc2(gelu(fc1 x)), or with use_swiglu_ffn weights_out(silu(gate_proj x) · up_proj x), whose inner two are
 /// one product where nothing of them trains.
-class Dinov2MlpImpl : public PackedModule {
+class Dinov2MlpImpl : public nn::PackedModule {
  public:
   explicit Dinov2MlpImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
@@ -106,10 +106,10 @@ class Dinov2MlpImpl : public PackedModule {
   std::pair<at::Tensor, at::Tensor> gate_and_up(const at::Tensor& hidden_states);
 
   bool gated_;
-  Linear in_{nullptr};  ///< fc1 or gate_proj
-  Linear up_{nullptr};
-  Linear out_{nullptr};
-  FrozenCast cast_;
+  nn::Linear in_{nullptr};  ///< fc1 or gate_proj
+  nn::Linear up_{nullptr};
+  nn::Linear out_{nullptr};
+  nn::FrozenCast cast_;
 };
 TORCH_MODULE(Dinov2Mlp);
 

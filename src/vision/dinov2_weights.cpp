@@ -8,13 +8,13 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "lora/joined_modules.h"
+#include "lora/lora.h"
+#include "lora/module_names.h"
+#include "nn/state_dict.h"
 #include "vision/dinov2.h"
 #include "vision/encoder_families.h"
 #include "vision/facebook_weights.h"
-#include "vision/gate_names.h"
-#include "vision/lora.h"
-#include "vision/module_names.h"
-#include "vision/tensor_list.h"
 
 namespace tessera::vision {
 
@@ -25,18 +25,19 @@ constexpr const char* kMaskToken = "embeddings.mask_token";
 /// Keys as load_file_tensors takes them → the parameters' paths.
 TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
   static const std::set<std::string> kWrapperHead = {"classifier.weight", "classifier.bias"};
-  const bool wrapped = std::any_of(tensors.begin(), tensors.end(),
-                                   [](const auto& named) { return !wrapper_prefix(named.first).empty(); });
+  const bool wrapped = std::any_of(tensors.begin(), tensors.end(), [](const auto& named) {
+    return !lora::wrapper_prefix(named.first).empty();
+  });
   TensorMap renamed;
   for (const auto& [name, tensor] : tensors) {
     if (wrapped && kWrapperHead.count(name) != 0) {
       continue;
     }
-    if (!renamed.emplace(path_here(without_wrapper_prefix(name)), tensor).second) {
+    if (!renamed.emplace(lora::path_here(lora::without_wrapper_prefix(name)), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }
   }
-  split_gates(renamed);
+  lora::split_gates(renamed);
   return renamed;
 }
 
@@ -44,7 +45,7 @@ TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
 TensorMap backbone_parameters(const Dinov2Model& model) {
   TensorMap tensors;
   for (const auto& item : model.named_parameters()) {
-    if (!is_lora_parameter(item.key())) tensors[item.key()] = item.value();
+    if (!lora::is_lora_parameter(item.key())) tensors[item.key()] = item.value();
   }
   return tensors;
 }
@@ -53,7 +54,7 @@ TensorMap backbone_parameters(const Dinov2Model& model) {
 /// transformers.
 bool has_dinov2_keys(const TensorMap& tensors) {
   return std::any_of(tensors.begin(), tensors.end(), [](const auto& named) {
-    return has_last_segments(named.first, "layer_scale1.lambda1");
+    return lora::has_last_segments(named.first, "layer_scale1.lambda1");
   });
 }
 
@@ -83,12 +84,12 @@ std::shared_ptr<VisionEncoder> random_dinov2(const ArchitectureConfig& architect
 nlohmann::json Dinov2Model::config_json() const { return config_.to_json(); }
 
 void Dinov2Model::load_file_tensors(const TensorMap& tensors, const std::string& source) {
-  copy_into_parameters(backbone_parameters(*this), with_paths(tensors, source), {kMaskToken}, source);
+  nn::copy_into_parameters(backbone_parameters(*this), with_paths(tensors, source), {kMaskToken}, source);
 }
 
 TensorMap Dinov2Model::file_tensors() const {
   TensorMap tensors = backbone_parameters(*this);
-  join_gates(tensors, "model");
+  lora::join_gates(tensors, "model");
   return tensors;
 }
 

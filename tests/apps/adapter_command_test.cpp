@@ -10,10 +10,10 @@
 #include <string>
 
 #include "core/files.h"
+#include "lora/adapter_files.h"
+#include "lora/adapter_set.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
-#include "vision/adapter_files.h"
-#include "vision/adapter_set.h"
 #include "vision/dinov2.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
@@ -26,8 +26,8 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 using Json = nlohmann::json;
-using vision::LoraOptions;
-using vision::ModuleNaming;
+using lora::LoraOptions;
+using lora::ModuleNaming;
 
 class AdapterCommand : public testing::Test {
  protected:
@@ -51,7 +51,7 @@ class AdapterCommand : public testing::Test {
   /// Writes an adapter that does something.
   void write(const std::string& name, const LoraOptions& options, std::uint64_t seed,
              ModuleNaming naming = ModuleNaming::kCurrent) {
-    vision::AdapterSet adapters(*model_);
+    lora::AdapterSet adapters(*model_);
     adapters.add(name, options, seed);
     at::manual_seed(seed);
     for (const auto& [parameter, tensor] : adapters.parameters(name)) {
@@ -70,7 +70,7 @@ class AdapterCommand : public testing::Test {
   at::Tensor features(const std::string& model, const std::string& adapter = "") const {
     const at::NoGradGuard no_grad;
     const auto loaded = vision::load_encoder(path(model));
-    if (!adapter.empty()) vision::load_adapter(path(adapter), *loaded);
+    if (!adapter.empty()) lora::load_adapter(path(adapter), *loaded);
     loaded->eval();
     at::manual_seed(3);
     return loaded->forward(at::randn({2, 3, 28, 42}));
@@ -148,9 +148,9 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
 
 TEST_F(AdapterCommand, TensorsMayBeRenamedWithoutTheirConfiguration) {
   write("a", {.r = 2, .target_modules = {"query", "fc1"}}, 1);
-  vision::AdapterFiles files = vision::read_adapter(path("a"));
+  lora::AdapterFiles files = lora::read_adapter(path("a"));
   files.config["target_modules"] = {"query", "fc1"};
-  vision::write_adapter(path("mixed"), files);
+  lora::write_adapter(path("mixed"), files);
   EXPECT_TRUE(at::equal(features("model", "mixed"), features("model", "a")));
   for (const char* naming : {"current", "legacy"}) {
     ASSERT_EQ(adapter(fmt::format("convert mixed --naming {0} --output {0}", naming)).exit_code, 0);
@@ -167,7 +167,7 @@ TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
          .modules_to_save = {"norm1"}},
         1);
   // As PEFT saves it of a Dinov2ForImageClassification.
-  vision::AdapterFiles wrapped = vision::read_adapter(path("plain"));
+  lora::AdapterFiles wrapped = lora::read_adapter(path("plain"));
   TensorMap tensors;
   for (const auto& [key, tensor] : wrapped.tensors) {
     const std::string prefix = "base_model.model.";
@@ -175,7 +175,7 @@ TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
   }
   wrapped.tensors = tensors;
   wrapped.config["auto_mapping"] = {{"base_model_class", "Dinov2ForImageClassification"}};
-  vision::write_adapter(path("wrapped"), wrapped);
+  lora::write_adapter(path("wrapped"), wrapped);
   EXPECT_TRUE(at::equal(features("model", "wrapped"), features("model", "plain")));
 
   EXPECT_EQ(adapter("diff wrapped plain").exit_code, 0);
@@ -184,7 +184,7 @@ TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
   wrapped.tensors["base_model.model.classifier.weight"] = at::ones({3, 64});
   wrapped.tensors["base_model.model.classifier.bias"] = at::ones({3});
   wrapped.config["modules_to_save"] = {"classifier", "dinov2.encoder.layer.0.norm1", "norm1"};
-  vision::write_adapter(path("headed"), wrapped);
+  lora::write_adapter(path("headed"), wrapped);
   for (auto& [key, tensor] : TensorMap(wrapped.tensors)) {
     if (key.find("classifier") != std::string::npos) wrapped.tensors.erase(key);
   }
@@ -197,7 +197,7 @@ TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
     if (key.ends_with(ending))
       wrapped.config["target_modules"].push_back(key.substr(17, key.size() - 17 - ending.size()));
   }
-  vision::write_adapter(path("adapted-head"), wrapped);
+  lora::write_adapter(path("adapted-head"), wrapped);
   for (const std::string name : {"headed", "adapted-head"}) {
     const Finished refused = adapter(fmt::format("merge {} --model model --output x", name));
     EXPECT_EQ(refused.exit_code, 1);
@@ -221,8 +221,8 @@ TEST_F(AdapterCommand, CombineAddsUpAndDiffTellsApart) {
   ASSERT_EQ(combined.exit_code, 0) << combined.output;
   const auto weight = [&](const std::string& name) {
     const auto loaded = vision::load_encoder(path("model"));
-    vision::load_adapter(path(name), *loaded);
-    vision::merge_lora(*loaded);
+    lora::load_adapter(path(name), *loaded);
+    lora::merge_lora(*loaded);
     return loaded->file_tensors()
         .at("encoder.layer.10.attention.attention.query.weight")
         .detach()

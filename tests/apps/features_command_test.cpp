@@ -17,14 +17,14 @@
 #include "core/safetensors.h"
 #include "data/image_processor.h"
 #include "data/image_transform.h"
+#include "lora/lora.h"
+#include "lora/peft_files.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/data/fixtures.h"
 #include "vision/dinov2.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
-#include "vision/lora.h"
-#include "vision/peft_files.h"
 
 #include <torch/torch.h>
 
@@ -52,13 +52,13 @@ class FeaturesCommand : public testing::Test {
     vision::Dinov2Model model(config);
     vision::initialise_random(model, 1);
     vision::save_encoder(place("model"), model, {.crop_size = 16, .shortest_edge = 20});
-    const vision::LoraOptions lora{.r = 2, .lora_alpha = 4, .target_modules = {"query", "value"}};
-    vision::inject_lora(model, lora, 5);
-    for (auto& [name, tensor] : vision::lora_parameters(model)) {
+    const lora::LoraOptions lora{.r = 2, .lora_alpha = 4, .target_modules = {"query", "value"}};
+    lora::inject_lora(model, lora, 5);
+    for (auto& [name, tensor] : lora::lora_parameters(model)) {
       const torch::NoGradGuard no_grad;
       tensor.normal_(0, 0.5);
     }
-    vision::save_adapter(place("adapter"), model, lora);
+    lora::save_adapter(place("adapter"), model, lora);
     fs::create_directories(place("pictures/deeper"));
     for (int i = 0; i < 3; ++i) data::write_bytes(picture(i), picture_bytes(i));
     data::write_bytes(place("pictures/notes.txt"), "no picture");
@@ -92,7 +92,7 @@ class FeaturesCommand : public testing::Test {
   /// What the command should write of one picture, computed from the parts.
   static at::Tensor expected_tokens(int i, const std::string& adapter = "") {
     const auto model = vision::load_encoder(place("model"));
-    if (!adapter.empty()) vision::load_adapter(adapter, *model);
+    if (!adapter.empty()) lora::load_adapter(adapter, *model);
     model->eval();
     const torch::NoGradGuard no_grad;
     const data::ImageProcessor processor(data::ImageProcessorOptions::load(place("model")));

@@ -17,11 +17,11 @@
 #include "data/image_header.h"
 #include "data/still_webp.h"
 #include "data/tar_index.h"
-#include "vision/adapter_files.h"
+#include "lora/adapter_files.h"
+#include "lora/lora_targets.h"
+#include "lora/peft_files.h"
 #include "vision/dinov2.h"
 #include "vision/facebook_weights.h"
-#include "vision/lora_targets.h"
-#include "vision/peft_files.h"
 
 namespace tessera {
 
@@ -75,19 +75,19 @@ void try_out(const Use& use) {
 }
 
 /// What is done with an adapter's configuration: names and expressions looked up, the adapter rewritten.
-void use(const vision::AdapterFiles& files) {
+void use(const lora::AdapterFiles& files) {
   static vision::Dinov2Model model(small_config());
   try_out([&] {
-    for (const vision::NamedLinear& item : vision::match_targets(model, files.options)) {
+    for (const lora::NamedLinear& item : lora::match_targets(model, files.options)) {
       files.options.rank_of(item.name);
       files.options.alpha_of(item.name);
     }
   });
-  try_out([&] { vision::refuse_unused_names(model, files.options); });
-  try_out([&] { vision::parameters_beside_adapters(model, files.options); });
-  try_out([&] { vision::adapted_modules(files); });
-  try_out([&] { vision::convert_adapter(files, vision::ModuleNaming::kLegacy); });
-  try_out([&] { vision::convert_adapter(vision::without_head(files), vision::ModuleNaming::kCurrent); });
+  try_out([&] { lora::refuse_unused_names(model, files.options); });
+  try_out([&] { lora::parameters_beside_adapters(model, files.options); });
+  try_out([&] { lora::adapted_modules(files); });
+  try_out([&] { lora::convert_adapter(files, lora::ModuleNaming::kLegacy); });
+  try_out([&] { lora::convert_adapter(lora::without_head(files), lora::ModuleNaming::kCurrent); });
 }
 
 }  // namespace
@@ -116,11 +116,11 @@ bool accepts_pytorch_file(std::string_view bytes, const std::filesystem::path& s
 
 bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&) {
   static const TensorMap tensors = adapter_tensors_of_rank_2();
-  std::optional<vision::AdapterFiles> files;
+  std::optional<lora::AdapterFiles> files;
   try {
     const auto json = parse_json<nlohmann::ordered_json>(bytes, "adapter_config.json");
     json_text(json);
-    files = vision::AdapterFiles::of(json, tensors, "adapter_config.json");
+    files = lora::AdapterFiles::of(json, tensors, "adapter_config.json");
   } catch (const Error&) {
     return false;
   }

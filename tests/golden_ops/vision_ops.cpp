@@ -4,12 +4,12 @@
 #include <memory>
 
 #include "core/error.h"
+#include "lora/lora_targets.h"
+#include "lora/module_names.h"
+#include "lora/peft_files.h"
 #include "tests/golden_ops/golden_case.h"
 #include "vision/compressor.h"
 #include "vision/dinov2.h"
-#include "vision/lora_targets.h"
-#include "vision/module_names.h"
-#include "vision/peft_files.h"
 
 namespace tessera::golden {
 
@@ -59,22 +59,22 @@ void run_backbone(const GoldenCase& golden, vision::Dinov2Model& model, GoldenRe
 
 /// The reference's gradient is of SwiGLU's one inner matrix: the model's two become its halves.
 void lead_to_joined_gates(vision::Dinov2Model& model, GoldenResult& result) {
-  std::map<std::string, vision::LinearImpl*> linears;
-  for (const vision::NamedLinear& item : vision::named_linears(model)) linears[item.name] = item.linear;
+  std::map<std::string, nn::LinearImpl*> linears;
+  for (const lora::NamedLinear& item : lora::named_linears(model)) linears[item.name] = item.linear;
   const std::string gate_name = "gate_proj";
   for (const auto& [name, gate] : linears) {
     if (!name.ends_with(gate_name)) continue;
     const std::string place = name.substr(0, name.size() - gate_name.size());
-    vision::LinearImpl* up = linears.at(place + "up_proj");
-    const auto join = [&, gate = gate](const char* kind, at::Tensor vision::LinearImpl::*parameter) {
+    nn::LinearImpl* up = linears.at(place + "up_proj");
+    const auto join = [&, gate = gate](const char* kind, at::Tensor nn::LinearImpl::*parameter) {
       at::Tensor& leaf = result.leaves.at("w." + place + "weights_in." + kind);
       leaf = leaf.detach().clone().set_requires_grad(true);
       const auto halves = leaf.chunk(2, 0);
       gate->*parameter = halves[0];
       up->*parameter = halves[1];
     };
-    join("weight", &vision::LinearImpl::weight);
-    join("bias", &vision::LinearImpl::bias);
+    join("weight", &nn::LinearImpl::weight);
+    join("bias", &nn::LinearImpl::bias);
   }
 }
 
@@ -95,20 +95,20 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
   if (!golden.params.contains("adapter_config")) {
     fail("{}: params.adapter_config is missing", golden.name);
   }
-  const vision::LoraOptions options =
-      vision::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
-  for (const auto naming : {vision::ModuleNaming::kLegacy, vision::ModuleNaming::kCurrent}) {
+  const lora::LoraOptions options =
+      lora::load_adapter(golden.params["adapter_config"], golden.adapter, *model, golden.name);
+  for (const auto naming : {lora::ModuleNaming::kLegacy, lora::ModuleNaming::kCurrent}) {
     // SwiGLU's two halves have no names of their own in the old naming.
-    if (naming == vision::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
-    const TensorMap tensors = vision::adapter_tensors(*model, options, naming);
+    if (naming == lora::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
+    const TensorMap tensors = lora::adapter_tensors(*model, options, naming);
     for (const auto& [key, value] : golden.adapter) {
-      const std::string path = vision::without_wrapper_prefix(vision::without_peft_prefix(key));
-      const auto found = tensors.find(vision::kPeftPrefix + path);
+      const std::string path = lora::without_wrapper_prefix(lora::without_peft_prefix(key));
+      const auto found = tensors.find(lora::kPeftPrefix + path);
       if (found != tensors.end()) result.leaves["adapter." + key] = found->second;
     }
   }
   if (golden.params.value("merged", false)) {
-    for (const vision::NamedLinear& item : vision::adapted_linears(*model)) item.linear->merge();
+    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) item.linear->merge();
   }
   train_if_asked(golden, *model);
   run_backbone(golden, *model, result);

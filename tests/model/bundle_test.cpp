@@ -12,13 +12,13 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "language/tokenizer_training.h"
+#include "lora/lora.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "tests/core/error_of.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/model/small_config.h"
 #include "vision/encoder_families.h"
-#include "vision/lora.h"
 
 namespace tessera::model {
 namespace {
@@ -154,7 +154,7 @@ TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
   const SafetensorsFile file(bundle / "backbone" / "model.safetensors");
   const torch::NoGradGuard no_grad;
   int adapted = 0;
-  for (const vision::NamedLinear& item : vision::adapted_linears(original.model->vision())) {
+  for (const lora::NamedLinear& item : lora::adapted_linears(original.model->vision())) {
     const at::Tensor product =
         item.linear->lora_b().to(at::kDouble).mm(item.linear->lora_a().to(at::kDouble));
     const at::Tensor merged =

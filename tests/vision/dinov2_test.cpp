@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lora/lora.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/lora.h"
 
 namespace tessera::vision {
 namespace {
@@ -71,19 +71,19 @@ TEST(Dinov2, EveryUsedParameterGetsAGradient) {
 
 TEST(Dinov2, FreezingSparesAdaptersAndTheMaskTokenNeverTrains) {
   const auto model = random_model();
-  inject_lora(*model, {.r = 2, .target_modules = {"query"}}, 0);
+  lora::inject_lora(*model, {.r = 2, .target_modules = {"query"}}, 0);
   model->set_backbone_trainable(true);
   EXPECT_TRUE(model->named_parameters()["layernorm.weight"].requires_grad());
   EXPECT_FALSE(model->named_parameters()["embeddings.mask_token"].requires_grad());
   model->set_backbone_trainable(false);
   for (const auto& item : model->named_parameters()) {
-    EXPECT_EQ(item.value().requires_grad(), is_lora_parameter(item.key())) << item.key();
+    EXPECT_EQ(item.value().requires_grad(), lora::is_lora_parameter(item.key())) << item.key();
   }
 }
 
 TEST(Dinov2, NothingBelowTheFirstAdaptedBlockIsKeptForTheBackwardPass) {
   const auto model = random_model();
-  inject_lora(*model, {.r = 2, .target_modules = {"layer.2.attention.attention.query"}}, 0);
+  lora::inject_lora(*model, {.r = 2, .target_modules = {"layer.2.attention.attention.query"}}, 0);
   EXPECT_FALSE(model->embed(random_pixels()).requires_grad());
   // What autograd reaches from the output: the adapter, but no product of the blocks below.
   const at::Tensor output = model->forward(random_pixels());
@@ -132,7 +132,7 @@ TEST(Dinov2, PatchProjectionIsTheConvolution) {
 
 TEST(Dinov2, RunsUnderAutocast) {
   const auto model = random_model();
-  inject_lora(*model, {.r = 2, .target_modules = {"all-linear"}}, 0);
+  lora::inject_lora(*model, {.r = 2, .target_modules = {"all-linear"}}, 0);
   at::manual_seed(4);
   const at::Tensor pixels = random_pixels();
   const at::Tensor expected = model->forward(pixels).detach();
@@ -143,7 +143,7 @@ TEST(Dinov2, RunsUnderAutocast) {
   at::autocast::clear_cache();
   EXPECT_LT((output.to(at::kFloat) - expected).norm().item<double>(), 0.05 * expected.norm().item<double>());
   output.to(at::kFloat).square().sum().backward();
-  for (const auto& [name, parameter] : lora_parameters(*model)) {
+  for (const auto& [name, parameter] : lora::lora_parameters(*model)) {
     EXPECT_TRUE(parameter.grad().defined() && parameter.grad().isfinite().all().item<bool>()) << name;
   }
 }

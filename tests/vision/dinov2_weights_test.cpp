@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
+#include "lora/lora.h"
+#include "lora/module_names.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/lora.h"
-#include "vision/module_names.h"
 
 namespace tessera::vision {
 namespace {
@@ -38,7 +38,7 @@ void expect_same(const Dinov2Model& left, const Dinov2Model& right) {
 TensorMap current_names(const Dinov2Model& model, const std::string& prefix) {
   TensorMap tensors;
   for (const auto& [name, tensor] : copies(model)) {
-    tensors[prefix + rename_path(name, ModuleNaming::kCurrent)] = tensor;
+    tensors[prefix + lora::rename_path(name, lora::ModuleNaming::kCurrent)] = tensor;
   }
   return tensors;
 }
@@ -58,7 +58,7 @@ TEST(Dinov2Weights, AFolderReadsBackAsItWasWritten) {
   EXPECT_EQ(std::distance(fs::directory_iterator(temporary.path()), {}), 1) << "nothing temporary may stay";
   // Again, over the old one and with an adapter, which is not part of the backbone.
   const auto other = random_model(config, 2);
-  inject_lora(*other, {.r = 2, .target_modules = {"query"}}, 0);
+  lora::inject_lora(*other, {.r = 2, .target_modules = {"query"}}, 0);
   save_encoder(folder, *other);
   expect_same(*other, *load_dinov2(folder));
   expect_same(*other, *load_dinov2(folder / "model.safetensors"));

@@ -3,25 +3,25 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "lora/lora.h"
+#include "nn/frozen_cast.h"
 #include "tests/core/peak_bytes.h"
 #include "tests/vision/vision_test_support.h"
-#include "vision/frozen_cast.h"
-#include "vision/lora.h"
 
 namespace tessera::vision {
 namespace {
 
-const LoraOptions kAdapters{.r = 2, .lora_alpha = 4, .target_modules = {"query", "value", "fc2"}};
+const lora::LoraOptions kAdapters{.r = 2, .lora_alpha = 4, .target_modules = {"query", "value", "fc2"}};
 
-std::shared_ptr<Dinov2Model> adapted(const LoraOptions& options = kAdapters,
+std::shared_ptr<Dinov2Model> adapted(const lora::LoraOptions& options = kAdapters,
                                      const Dinov2Config& config = small_config()) {
   auto model = random_model(config);
   for (at::Tensor& parameter : model->parameters()) {
     const at::NoGradGuard no_grad;
     if (parameter.dim() == 1) parameter.add_(at::randn_like(parameter), 0.1);  // biases that matter
   }
-  inject_lora(*model, options, 1);
-  for (auto& [name, parameter] : lora_parameters(*model)) {
+  lora::inject_lora(*model, options, 1);
+  for (auto& [name, parameter] : lora::lora_parameters(*model)) {
     const at::NoGradGuard no_grad;
     parameter.normal_(0, 0.3);
   }
@@ -35,7 +35,7 @@ TensorMap computed(Dinov2Model& model, const at::Tensor& pixels) {
   TensorMap result = {{"features", features.detach()}};
   std::vector<at::Tensor> parameters;
   std::vector<std::string> names;
-  for (const auto& [name, parameter] : lora_parameters(model)) {
+  for (const auto& [name, parameter] : lora::lora_parameters(model)) {
     names.push_back(name);
     parameters.push_back(parameter);
   }
@@ -55,14 +55,14 @@ std::vector<Dinov2AttentionImpl*> attentions(torch::nn::Module& model) {
 TEST(EncoderPasses, QueryKeyAndValueAreOneProductThatGivesWhatThreeGive) {
   at::manual_seed(1);
   const at::Tensor pixels = random_pixels();
-  for (const LoraOptions& options : {kAdapters, LoraOptions{.r = 3, .target_modules = {"key"}},
-                                     LoraOptions{.r = 3, .target_modules = {"fc1"}}}) {
+  for (const lora::LoraOptions& options : {kAdapters, lora::LoraOptions{.r = 3, .target_modules = {"key"}},
+                                           lora::LoraOptions{.r = 3, .target_modules = {"fc1"}}}) {
     const auto model = adapted(options);
     model->eval();
     for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_TRUE(attention->is_one_product());
     const TensorMap together = computed(*model, pixels);
     // A weight elsewhere in memory: three products.
-    for (const NamedLinear& item : match_targets(*model, {.target_modules = {"key"}}))
+    for (const lora::NamedLinear& item : lora::match_targets(*model, {.target_modules = {"key"}}))
       item.linear->weight.set_data(item.linear->weight.detach().clone());
     for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_FALSE(attention->is_one_product());
     const TensorMap apart = computed(*model, pixels);
@@ -77,7 +77,7 @@ TEST(EncoderPasses, QueryKeyAndValueAreOneProductThatGivesWhatThreeGive) {
 TEST(EncoderPasses, CheckpointingKeepsGradientsBitForBitAlsoWithDropout) {
   at::manual_seed(2);
   const at::Tensor pixels = random_pixels();
-  LoraOptions options = kAdapters;
+  lora::LoraOptions options = kAdapters;
   options.lora_dropout = 0.3;
   const auto model = adapted(options);
   model->train();
@@ -97,14 +97,14 @@ TEST(EncoderPasses, CheckpointingAndWhatIsNotAdaptedTakeNoMemory) {
   config.image_size = 40;
   at::manual_seed(3);
   const at::Tensor pixels = random_pixels(40, 40);
-  const auto left = [&](const LoraOptions& options, bool checkpointing) {
+  const auto left = [&](const lora::LoraOptions& options, bool checkpointing) {
     const auto model = adapted(options, config);
     model->set_gradient_checkpointing(checkpointing);
     model->forward(pixels);  // what is made once is there already
     return peak_and_left_bytes([&] { return model->forward(pixels); }).second;
   };
-  const LoraOptions all{.r = 2, .target_modules = {"query", "fc1"}};
-  LoraOptions last = all;
+  const lora::LoraOptions all{.r = 2, .target_modules = {"query", "fc1"}};
+  lora::LoraOptions last = all;
   last.layers_to_transform = {5};
   const double of_all = left(all, false), of_checkpoints = left(all, true), of_last = left(last, false);
   // A block keeps some twenty times its input.
@@ -116,7 +116,7 @@ TEST(EncoderPasses, ABlockWithoutGradientRunsAsItIs) {
   at::manual_seed(4);
   const auto model = adapted();
   model->eval();
-  set_lora_trainable(*model, kAdapters, false);
+  lora::set_lora_trainable(*model, kAdapters, false);
   const at::Tensor pixels = random_pixels();
   const at::Tensor plain = model->forward(pixels);
   model->set_gradient_checkpointing(true);
@@ -156,7 +156,7 @@ class CpuAutocast {
 
 TEST(EncoderPasses, AFrozenWeightIsCastOnceAndAgainWhenItHasChanged) {
   at::Tensor weight = at::randn({4, 4});
-  FrozenCast cast;
+  nn::FrozenCast cast;
   EXPECT_TRUE(cast.of(weight).is_same(weight));
   const CpuAutocast autocast;
   const at::Tensor once = cast.of(weight);
@@ -185,9 +185,9 @@ TEST(EncoderPasses, AMergeOfAnyOfTheThreeIsSeenUnderAutocast) {
     const at::NoGradGuard no_grad;
     const CpuAutocast autocast;
     const at::Tensor unmerged = model->forward(pixels);
-    for (const NamedLinear& item : adapted_linears(*model)) item.linear->merge();
+    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) item.linear->merge();
     const at::Tensor merged = model->forward(pixels);
-    for (const NamedLinear& item : adapted_linears(*model)) {
+    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) {
       item.linear->unmerge();
       item.linear->use_adapter(nullptr);
     }
@@ -211,7 +211,7 @@ TEST(EncoderPasses, CheckpointingUnderAutocastGivesTheSameGradients) {
       loss = model->forward(pixels).to(at::kFloat).square().mean();
     }
     std::vector<at::Tensor> parameters;
-    for (const auto& [name, parameter] : lora_parameters(*model)) parameters.push_back(parameter);
+    for (const auto& [name, parameter] : lora::lora_parameters(*model)) parameters.push_back(parameter);
     return torch::autograd::grad({loss}, parameters);
   };
   const auto kept = gradients();

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "nn/state_dict.h"
 #include "vision/encoder.h"
 #include "vision/encoder_families.h"
-#include "vision/tensor_list.h"
 
 namespace tessera::vision {
 
@@ -84,7 +84,7 @@ class StripEncoder : public VisionEncoder {
     return {{"strips.projection", projection_}, {"strips.leading", leading_}};
   }
   void load_file_tensors(const TensorMap& tensors, const std::string& source) override {
-    copy_into_parameters(file_tensors(), tensors, {}, source);
+    nn::copy_into_parameters(file_tensors(), tensors, {}, source);
   }
 
  private:

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lora/peft_files.h"
+
+namespace tessera::lora {
+
+/// How several adapters become one, with PEFT's names and formulas (add_weighted_adapter).
+enum class AdapterCombination {
+  kLinear,  ///< A = Σ ±√|w·s|·A_i, B = Σ √|w·s|·B_i: a rough mean, for adapters of one rank
+  kCat,     ///< exactly Σ w·ΔW_i, by stacking; the ranks add up
+  kSvd,     ///< the best approximation of Σ w·ΔW_i of a given rank
+};
+
+struct WeightedAdapter {
+  std::string name;
+  double weight = 1;
+};
+
+/// @param name  of the adapter in messages
+/// @throws Error where an adapter of these options can't be one of several that are added up
+void check_combinable(const LoraOptions& options, const std::string& name);
+
+/// Named adapters of one module tree, any number in memory, none or one in use. Taking another into use moves
+/// pointers, a few for each adapted module, and no number is copied; nothing of the base model is lost,
+/// whatever an adapter brings of its own for it (biases, modules_to_save, what PiSSA leaves of a weight).
+///
+///   AdapterSet adapters(*model);
+///   adapters.load("birds", "adapters/birds");
+///   adapters.load("ships", "adapters/ships");
+///   adapters.use("ships");
+///   adapters.combine("both", {{"birds", 0.5}, {"ships", 0.5}}, AdapterCombination::kCat);
+///
+/// The tree must outlive the set and keep its modules. Adapters take part in the tree's parameters while they
+/// are in use alone.
+class AdapterSet {
+ public:
+  /// @throws c10::Error where the tree carries adapters already
+  explicit AdapterSet(torch::nn::Module& root);
+  /// Leaves the base model as it was.
+  ~AdapterSet();
+  AdapterSet(const AdapterSet&) = delete;
+  AdapterSet& operator=(const AdapterSet&) = delete;
+
+  /// A fresh adapter, begun as the options say. Not taken into use.
+  /// @throws Error where the name is taken or empty, or as inject_lora does; nothing is added then
+  void add(const std::string& name, const LoraOptions& options, std::uint64_t seed);
+  /// One from a PEFT folder. Not taken into use.
+  /// @throws Error as load_adapter does; nothing is added then
+  void load(const std::string& name, const std::filesystem::path& folder);
+  void load(const std::string& name, const AdapterFiles& files);
+  /// @throws Error as save_adapter does
+  void save(const std::string& name, const std::filesystem::path& folder,
+            const AdapterDescription& description = {});
+  void remove(const std::string& name);
+
+  /// A new adapter that adds what several add together. Not taken into use.
+  /// @param rank  of kSvd; 0: the greatest of theirs
+  /// @throws Error naming the adapter that can't be combined (DoRA, biases, modules_to_save or base weights
+  /// of its
+  ///         own), or the module whose ranks differ (kLinear)
+  void combine(const std::string& name, const std::vector<WeightedAdapter>& adapters,
+               AdapterCombination combination, std::int64_t rank = 0);
+
+  std::vector<std::string> names() const;
+  bool contains(const std::string& name) const { return adapters_.count(name) != 0; }
+  const LoraOptions& options(const std::string& name) const { return of(name).options; }
+  /// The parameters of an adapter, in use or not, under the tree's names.
+  TensorMap parameters(const std::string& name) const;
+
+  /// Takes an adapter into use, in place of the present one. An empty name: none, the base model.
+  /// @throws Error where there is no such adapter, or the present one is merged
+  void use(const std::string& name);
+  const std::string& in_use() const { return in_use_; }
+
+  /// Adds the adapter in use to the weights, so that it costs nothing; unmerge brings them back bit for bit.
+  /// @throws Error where none is in use
+  void merge();
+  void unmerge();
+  bool is_merged() const { return merged_; }
+
+ private:
+  struct Adapter {
+    LoraOptions options;
+    std::vector<std::pair<NamedLinear, std::shared_ptr<nn::LoraAdapter>>> parts;
+    TensorMap own;                   ///< what stands in for parameters of the base model while it is in use
+    std::vector<std::string> saved;  ///< those of `own` that belong to its file
+  };
+
+  const Adapter& of(const std::string& name) const;
+  void check_new(const std::string& name) const;
+  Adapter make(const LoraOptions& options, std::uint64_t seed);
+  void put_in(Adapter& adapter);
+  void take_out(Adapter& adapter);
+  /// Parameters of the base model and what stands in for them change places.
+  void exchange_own(Adapter& adapter);
+
+  torch::nn::Module& root_;
+  std::map<std::string, Adapter> adapters_;
+  std::string in_use_;
+  bool merged_ = false;
+};
+
+}  // namespace tessera::lora

@@ -1,0 +1,280 @@
+#include "lora/peft_files.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <system_error>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/finite.h"
+#include "core/json_file.h"
+#include "core/weights_file.h"
+#include "lora/joined_modules.h"
+#include "nn/state_dict.h"
+
+namespace tessera::lora {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kConfigFile = "adapter_config.json";
+constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
+constexpr const char* kPickledFile = "adapter_model.bin";  // of PEFT before 0.5, or on request
+/// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
+const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
+const std::string kMagnitudeSuffix = ".lora_magnitude_vector";
+
+/// Of an adapter that isn't called "default", PEFT makes a folder inside: "; there is one in mine", or
+/// nothing.
+std::string adapters_inside(const fs::path& folder) {
+  std::set<std::string> found;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (fs::exists(entry.path() / kConfigFile)) found.insert(entry.path().filename().string());
+  }
+  return found.empty() ? "" : fmt::format("; there is one in {}", fmt::join(found, ", "));
+}
+
+/// PEFT's key → the parameter's path here.
+std::string parameter_path(const std::string& key) {
+  std::string path = without_wrapper_prefix(without_peft_prefix(key));
+  if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
+  if (path.ends_with(kMagnitudeSuffix + ".weight")) path.resize(path.size() - std::string(".weight").size());
+  return path_here(path);
+}
+
+/// The shortest list that means just the adapted modules: their last segments, or where that would mean
+/// others too, their whole paths.
+std::vector<std::string> minimal_targets(torch::nn::Module& root, ModuleNaming naming, bool whole_paths) {
+  std::set<std::string> segments, paths;
+  std::size_t adapted = 0;
+  for (const NamedLinear& item : adapted_linears(root)) {
+    const std::string path = rename_path(item.name, naming);
+    segments.insert(path.substr(path.rfind('.') + 1));
+    paths.insert(path);
+    ++adapted;
+  }
+  const std::vector<NamedLinear> all = named_linears(root);
+  const auto meant = std::count_if(all.begin(), all.end(), [&](const NamedLinear& item) {
+    const std::string path = rename_path(item.name, naming);
+    return segments.count(path.substr(path.rfind('.') + 1)) != 0;
+  });
+  if (!whole_paths && static_cast<std::size_t>(meant) == adapted) return {segments.begin(), segments.end()};
+  return {paths.begin(), paths.end()};
+}
+
+AdapterSelection selection_of(torch::nn::Module& root, const LoraOptions& options,
+                              const AdapterDescription& description) {
+  const ModuleNaming naming = description.naming;
+  AdapterSelection selection{minimal_targets(root, naming, description.whole_paths), {}, {}};
+  for (const NamedLinear& item : adapted_linears(root)) {
+    const std::int64_t rank = options.rank_of(item.name);
+    const double alpha = options.alpha_of(item.name);
+    const std::string path = rename_path(item.name, naming);
+    if (rank != options.r) selection.ranks.emplace_back(path, rank);
+    if (alpha != options.lora_alpha) selection.alphas.emplace_back(path, alpha);
+  }
+  return selection;
+}
+
+/// Adapters that are there already must compute what the file's would.
+void check_injected(torch::nn::Module& root, const LoraOptions& options, const std::string& source) {
+  for (const NamedLinear& item : adapted_linears(root)) {
+    const nn::LoraAdapterOptions& here = item.linear->lora_options();
+    const std::int64_t r = options.rank_of(item.name);
+    if (here.r != r) {
+      fail("{}: r: the model's adapters have {} ({}), the file's {}", source, here.r, item.name, r);
+    }
+    const double scaling = options.scaling_of(item.name);
+    if (std::abs(here.scaling - scaling) > 1e-9 * std::abs(here.scaling)) {
+      fail("{}: lora_alpha, use_rslora: the model's adapters have scaling {} ({}), the file's {}", source,
+           here.scaling, item.name, scaling);
+    }
+    if (here.dora != options.use_dora) {
+      fail("{}: use_dora: the model's adapters say {} ({}), the file says {}", source, here.dora, item.name,
+           options.use_dora);
+    }
+  }
+}
+
+/// A parameter's path here → PEFT's, still in the naming of the modules here.
+class PeftPaths {
+ public:
+  explicit PeftPaths(torch::nn::Module& root) {
+    for (const NamedLinear& item : adapted_linears(root)) adapted_biases_.insert(item.name + kBias);
+  }
+  std::string of(const std::string& path) const {
+    if (adapted_biases_.count(path) == 0) return path;
+    return path.substr(0, path.size() - kBias.size()) + kBaseBias;
+  }
+
+ private:
+  std::set<std::string> adapted_biases_;
+};
+
+/// How the model that the tensors are of calls its modules.
+ModuleNames names_in(const TensorMap& tensors) {
+  ModuleNames names;
+  for (const auto& [key, tensor] : tensors) {
+    if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
+      names.naming = ModuleNaming::kLegacy;
+    if (const std::string_view prefix = wrapper_prefix(without_peft_prefix(key)); !prefix.empty())
+      names.prefix = prefix;
+  }
+  return names;
+}
+
+/// Of a parameter that the file should have: the key in the words that its other keys are made of.
+std::string expected_key(const ModuleNames& names, const PeftPaths& paths, const std::string& parameter) {
+  return kPeftPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
+}
+
+/// The modules here that the tensors adapt.
+std::set<std::string> modules_adapted_by(const TensorMap& tensors) {
+  static const std::string kA = ".lora_A.weight";
+  TensorMap by_path;
+  for (const auto& [key, tensor] : tensors) {
+    if (key.ends_with(kA)) by_path.emplace(parameter_path(key), tensor);
+  }
+  split_gates(by_path);
+  std::set<std::string> adapted;
+  for (const auto& [path, tensor] : by_path) adapted.insert(path.substr(0, path.size() - kA.size()));
+  return adapted;
+}
+
+/// What PEFT writes twice, under a key of its own wrapper: with bias "all", the biases of modules_to_save and
+/// of the modules that these stand in for.
+bool is_repetition(const std::string& key) {
+  return key.find(".original_module.") != std::string::npos ||
+         key.find(".modules_to_save.") != std::string::npos;
+}
+
+/// For the end of a message about an adapter that doesn't fit.
+std::string hint_about_a_head(const TensorMap& tensors) {
+  bool is_wrapped = false, has_head = false;
+  for (const auto& [key, tensor] : tensors) {
+    is_wrapped |= !wrapper_prefix(without_peft_prefix(key)).empty();
+    has_head |= !is_in_backbone(without_peft_prefix(key));
+  }
+  if (!is_wrapped || !has_head) return {};
+  return "\n  (it is of a DINOv2 with a head, which tessera adapter convert --backbone-only leaves out)";
+}
+
+}  // namespace
+
+TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming) {
+  const PeftPaths paths(root);
+  TensorMap tensors;
+  for (const auto& [name, tensor] : adapter_parameters(root, options)) tensors[paths.of(name)] = tensor;
+  if (naming == ModuleNaming::kLegacy) join_gates(tensors, "adapter");
+  TensorMap named;
+  for (const auto& [path, tensor] : tensors) named[kPeftPrefix + rename_path(path, naming)] = tensor;
+  return named;
+}
+
+void save_adapter(const fs::path& folder, torch::nn::Module& root, const LoraOptions& options,
+                  const AdapterDescription& description) {
+  TORCH_CHECK(!adapted_linears(root).empty(), "save_adapter: there is no adapter to save");
+  const TensorMap tensors = adapter_tensors(root, options, description.naming);
+  check_injected(root, options, (folder / kConfigFile).string());
+  const nlohmann::json config =
+      adapter_config_json(options, selection_of(root, options, description), description);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) {
+    fail("{}: the folder can't be made: {}", folder.string(), error.message());
+  }
+  write_safetensors(folder / kAdapterWeightsFile, tensors, {{"format", "pt"}});
+  write_file_atomically(folder / kConfigFile, config.dump(2));
+}
+
+void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::nn::Module& root,
+                  const std::string& source) {
+  check_injected(root, options, source);
+  TensorMap by_path;
+  std::map<std::string, std::string> keys;
+  for (const auto& [key, tensor] : tensors) {
+    if (options.bias == LoraBias::kAll && is_repetition(key)) continue;
+    if (!by_path.emplace(parameter_path(key), tensor).second) {
+      fail("{}: {} is there under two names", source, key);
+    }
+    keys[parameter_path(key)] = key;
+  }
+  split_gates(by_path);
+  const PeftPaths paths(root);
+  const ModuleNames names = names_in(tensors);
+  try {
+    nn::copy_into_parameters(adapter_parameters(root, options), by_path, {}, source,
+                             [&](const std::string& name) {
+                               const auto found = keys.find(name);
+                               return found != keys.end() ? found->second : expected_key(names, paths, name);
+                             });
+  } catch (const Error& error) {
+    fail("{}{}", error.what(), hint_about_a_head(tensors));
+  }
+}
+
+LoraOptions load_adapter(const AdapterFiles& files, torch::nn::Module& root) {
+  const LoraOptions options = options_for(root, files);
+  try {
+    if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
+  } catch (const Error& error) {
+    fail("{}: {}{}", files.source, error.what(), hint_about_a_head(files.tensors));
+  }
+  copy_adapter(options, files.tensors, root, files.source);
+  return options;
+}
+
+LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
+                         const std::string& source) {
+  return load_adapter(AdapterFiles::of(adapter_config, tensors, source), root);
+}
+
+AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source) {
+  AdapterFiles files{parse_adapter_config(config, source), std::move(config), std::move(tensors),
+                     std::move(source)};
+  files.options.names = names_in(files.tensors);
+  return files;
+}
+
+LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files) {
+  LoraOptions in_any_names = files.options;
+  in_any_names.names.reset();
+  const std::set<std::string> adapted = modules_adapted_by(files.tensors);
+  const bool is_mixed = !means_just(root, files.options, adapted) && means_just(root, in_any_names, adapted);
+  return is_mixed ? in_any_names : files.options;
+}
+
+AdapterFiles read_adapter(const fs::path& folder) {
+  const auto refuse = [&](const char* file) {
+    fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
+         kConfigFile, kAdapterWeightsFile, kPickledFile, adapters_inside(folder));
+  };
+  if (!fs::exists(folder / kConfigFile)) refuse(kConfigFile);
+  if (!fs::exists(adapter_weights_file(folder))) refuse(kAdapterWeightsFile);
+  const Json config = read_json_file<Json>(folder / kConfigFile);
+  parse_adapter_config(config, folder.string());  // before anything is said of the tensors
+  TensorMap tensors = read_weights(adapter_weights_file(folder));
+  for (const auto& [key, tensor] : tensors)
+    check_weights(tensor, fmt::format("{}: tensor '{}'", adapter_weights_file(folder).string(), key));
+  return AdapterFiles::of(config, std::move(tensors), folder.string());
+}
+
+fs::path adapter_weights_file(const fs::path& folder) {
+  const fs::path pickled = folder / kPickledFile;
+  return !fs::exists(folder / kAdapterWeightsFile) && fs::exists(pickled) ? pickled
+                                                                          : folder / kAdapterWeightsFile;
+}
+
+LoraOptions load_adapter(const fs::path& folder, torch::nn::Module& root) {
+  return load_adapter(read_adapter(folder), root);
+}
+
+}  // namespace tessera::lora
