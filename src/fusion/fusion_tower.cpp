@@ -26,7 +26,7 @@ FusionTowerImpl::FusionTowerImpl(const FusionTowerOptions& options) : options_(o
   TORCH_CHECK(options.read_tokens >= 1, "fusion tower: at least one token of a read-out expected, got ",
               options.read_tokens);
   memory_projection_ = register_module(
-      "memory_projection", torch::nn::Linear(options.code_size, options.read_tokens * options.image_size));
+      "memory_projection", nn::drawn_linear(options.code_size, options.read_tokens * options.image_size));
 }
 
 std::int64_t FusionTowerImpl::first_layer(const language::LanguageModel& language) const {

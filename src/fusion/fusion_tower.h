@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
@@ -13,6 +12,7 @@
 #include "fusion/gated_cross_attention.h"
 #include "fusion/image_block.h"
 #include "language/language_model.h"
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -121,7 +121,7 @@ class FusionTowerImpl : public torch::nn::Module {
   FusionTowerOptions options_;
   torch::nn::ModuleList image_blocks_{nullptr};
   torch::nn::ModuleList text_cross_attention_{nullptr};
-  torch::nn::Linear memory_projection_{nullptr};
+  nn::Linear memory_projection_{nullptr};
 };
 TORCH_MODULE(FusionTower);
 

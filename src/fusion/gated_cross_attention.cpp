@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "ops/attention.h"
-#include "ops/linear.h"
 
 namespace tessera::fusion {
 
@@ -21,9 +20,9 @@ GatedCrossAttentionImpl::GatedCrossAttentionImpl(const GatedCrossAttentionOption
   norm = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.query_size})));
   context_norm = register_module("context_norm",
                                  torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.context_size})));
-  query = register_module("query", torch::nn::Linear(options.query_size, options.query_size));
-  key_value = register_module("key_value", torch::nn::Linear(options.context_size, 2 * options.query_size));
-  output = register_module("output", torch::nn::Linear(options.query_size, options.query_size));
+  query = register_module("query", nn::drawn_linear(options.query_size, options.query_size));
+  key_value = register_module("key_value", nn::drawn_linear(options.context_size, 2 * options.query_size));
+  output = register_module("output", nn::drawn_linear(options.query_size, options.query_size));
   gate = register_parameter("gate", at::zeros({1}));
 }
 
@@ -33,7 +32,7 @@ ContextKeys GatedCrossAttentionImpl::keys(const at::Tensor& context, const at::T
               context.sizes());
   const std::int64_t batch = context.size(0);
   const std::int64_t tokens = context.size(1);
-  ContextKeys keys{ops::linear(context_norm->forward(context), key_value)
+  ContextKeys keys{key_value->forward(context_norm->forward(context))
                        .view({batch, tokens, 2, options_.heads, options_.query_size / options_.heads}),
                    {}};
   if (context_mask.defined()) {
@@ -54,7 +53,7 @@ at::Tensor GatedCrossAttentionImpl::queries(const at::Tensor& hidden_states) {
   TORCH_CHECK(hidden_states.dim() == 3 && hidden_states.size(2) == options_.query_size,
               "gated cross-attention: hidden_states [B, T, ", options_.query_size, "] expected, got ",
               hidden_states.sizes());
-  return ops::linear(norm->forward(hidden_states), query)
+  return query->forward(norm->forward(hidden_states))
       .view({hidden_states.size(0), hidden_states.size(1), options_.heads,
              options_.query_size / options_.heads});
 }
@@ -64,7 +63,7 @@ at::Tensor GatedCrossAttentionImpl::read(const at::Tensor& hidden_states, const 
   TORCH_CHECK(queries.size(0) == context.key_value.size(0), "gated cross-attention: a context for each of ",
               queries.size(0), " rows expected, got ", context.key_value.size(0));
   const at::Tensor attended = ops::cross_attention(queries, context.key_value, context.bias);
-  const at::Tensor projected = ops::linear(attended.reshape(hidden_states.sizes()), output);
+  const at::Tensor projected = output->forward(attended.reshape(hidden_states.sizes()));
   return at::addcmul(hidden_states, projected, gate.to(projected.scalar_type()));
 }
 

@@ -2,11 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -58,7 +59,7 @@ class GatedCrossAttentionImpl : public torch::nn::Module {
   }
 
   torch::nn::LayerNorm norm{nullptr}, context_norm{nullptr};
-  torch::nn::Linear query{nullptr}, key_value{nullptr}, output{nullptr};
+  nn::Linear query{nullptr}, key_value{nullptr}, output{nullptr};
   at::Tensor gate;
 
  private:

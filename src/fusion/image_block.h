@@ -2,13 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 
 #include "fusion/gated_cross_attention.h"
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -35,7 +35,7 @@ class ImageBlockImpl : public torch::nn::Module {
   at::Tensor feed_forward_half(const at::Tensor& hidden_states);
 
   torch::nn::LayerNorm attention_norm{nullptr}, feed_forward_norm{nullptr};
-  torch::nn::Linear query_key_value{nullptr}, attention_output{nullptr}, up{nullptr}, down{nullptr};
+  nn::Linear query_key_value{nullptr}, attention_output{nullptr}, up{nullptr}, down{nullptr};
   GatedCrossAttention cross_attention{nullptr};
 
  private:

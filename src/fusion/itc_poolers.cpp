@@ -6,9 +6,9 @@ namespace tessera::fusion {
 
 ItcPoolersImpl::ItcPoolersImpl(const ItcPoolersOptions& options) {
   image_projection_ =
-      register_module("image_projection", torch::nn::Linear(2 * options.image_size, options.embedding_size));
+      register_module("image_projection", nn::drawn_linear(2 * options.image_size, options.embedding_size));
   text_projection_ =
-      register_module("text_projection", torch::nn::Linear(options.text_size, options.embedding_size));
+      register_module("text_projection", nn::drawn_linear(options.text_size, options.embedding_size));
 }
 
 at::Tensor ItcPoolersImpl::image(const at::Tensor& tokens) {

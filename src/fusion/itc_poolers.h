@@ -1,10 +1,10 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include "fusion/pooling.h"
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -32,8 +32,8 @@ class ItcPoolersImpl : public torch::nn::Module {
   at::Tensor text(const at::Tensor& hidden_states, const at::Tensor& attention_mask);
 
  private:
-  torch::nn::Linear image_projection_{nullptr};
-  torch::nn::Linear text_projection_{nullptr};
+  nn::Linear image_projection_{nullptr};
+  nn::Linear text_projection_{nullptr};
 };
 TORCH_MODULE(ItcPoolers);
 

@@ -10,9 +10,9 @@ namespace tessera::fusion {
 
 MatchHeadImpl::MatchHeadImpl(const MatchHeadOptions& options) {
   image_pooler_ =
-      register_module("image_pooler", torch::nn::Linear(2 * options.image_size, options.image_size));
-  text_pooler_ = register_module("text_pooler", torch::nn::Linear(2 * options.text_size, options.text_size));
-  classifier_ = register_module("classifier", torch::nn::Linear(options.image_size + options.text_size, 2));
+      register_module("image_pooler", nn::drawn_linear(2 * options.image_size, options.image_size));
+  text_pooler_ = register_module("text_pooler", nn::drawn_linear(2 * options.text_size, options.text_size));
+  classifier_ = register_module("classifier", nn::drawn_linear(options.image_size + options.text_size, 2));
 }
 
 at::Tensor MatchHeadImpl::forward(const at::Tensor& image, const at::Tensor& text,

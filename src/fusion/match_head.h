@@ -2,10 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -28,7 +29,7 @@ class MatchHeadImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& image, const at::Tensor& text, const at::Tensor& attention_mask);
 
  private:
-  torch::nn::Linear image_pooler_{nullptr}, text_pooler_{nullptr}, classifier_{nullptr};
+  nn::Linear image_pooler_{nullptr}, text_pooler_{nullptr}, classifier_{nullptr};
 };
 TORCH_MODULE(MatchHead);
 

@@ -2,10 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+
+#include "nn/linear.h"
 
 namespace tessera::fusion {
 
@@ -29,7 +30,7 @@ class TokenProjectionsImpl : public torch::nn::Module {
   at::Tensor text_tokens(const at::Tensor& hidden_states);
 
  private:
-  torch::nn::Linear image_projection_{nullptr}, text_projection_{nullptr};
+  nn::Linear image_projection_{nullptr}, text_projection_{nullptr};
 };
 TORCH_MODULE(TokenProjections);
 

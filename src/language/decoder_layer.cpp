@@ -4,18 +4,16 @@
 
 #include <limits>
 
+#include "nn/feed_forward.h"
 #include "ops/attention.h"
-#include "ops/feed_forward.h"
-#include "ops/linear.h"
 #include "ops/norm.h"
 #include "ops/rotation.h"
 
 namespace tessera::language {
 namespace {
 
-torch::nn::Linear make_linear(std::int64_t in, std::int64_t out) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(false));
-}
+/// Without a bias; LanguageModelImpl fills it.
+nn::Linear make_linear(std::int64_t in, std::int64_t out) { return nn::Linear(in, out, /*with_bias=*/false); }
 
 /// [B, T, key_value_heads, D] → [B, T, heads, D], each head standing `heads / key_value_heads` times in a
 /// row.
@@ -119,10 +117,10 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
         .view({batch, tokens, heads, head_dim_});
   };
   const at::Tensor query =
-      ops::rotate(split(ops::linear(hidden_states, q_proj), heads_), context.cos, context.sin);
+      ops::rotate(split(q_proj->forward(hidden_states), heads_), context.cos, context.sin);
   at::Tensor key =
-      ops::rotate(split(ops::linear(hidden_states, k_proj), key_value_heads_), context.cos, context.sin);
-  at::Tensor value = split(ops::linear(hidden_states, v_proj), key_value_heads_);
+      ops::rotate(split(k_proj->forward(hidden_states), key_value_heads_), context.cos, context.sin);
+  at::Tensor value = split(v_proj->forward(hidden_states), key_value_heads_);
   if (cache != nullptr) {
     cache->append(key, value);
     key = cache->key;
@@ -130,7 +128,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
   }
   const at::Tensor attended = ops::attention(query, repeat_heads(key, heads_), repeat_heads(value, heads_),
                                              context.attention_bias, context.is_causal);
-  return ops::linear(attended.reshape({batch, tokens, heads_ * head_dim_}), o_proj);
+  return o_proj->forward(attended.reshape({batch, tokens, heads_ * head_dim_}));
 }
 
 MlpImpl::MlpImpl(const LanguageModelConfig& config) {
@@ -153,11 +151,11 @@ at::Tensor DecoderLayerImpl::attention_half(const at::Tensor& hidden_states, con
 }
 
 at::Tensor DecoderLayerImpl::feed_forward_half(const at::Tensor& hidden_states) {
-  return ops::feed_forward(hidden_states, {.norm_weight = post_attention_layernorm->weight,
-                                           .eps = post_attention_layernorm->eps(),
-                                           .gate = mlp->gate_proj->weight,
-                                           .up = mlp->up_proj->weight,
-                                           .down = mlp->down_proj->weight});
+  return nn::feed_forward(hidden_states, {.norm_weight = post_attention_layernorm->weight,
+                                          .eps = post_attention_layernorm->eps(),
+                                          .gate = mlp->gate_proj.get(),
+                                          .up = mlp->up_proj.get(),
+                                          .down = mlp->down_proj.get()});
 }
 
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& hidden_states, const DecoderContext& context,

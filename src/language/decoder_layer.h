@@ -1,10 +1,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/modules/linear.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
 
 #include "language/key_value_cache.h"
 #include "language/language_model_config.h"
+#include "nn/linear.h"
 
 namespace tessera::language {
 
@@ -61,7 +63,7 @@ class AttentionImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& hidden_states, const DecoderContext& context,
                      KeyValueCache* cache = nullptr);
 
-  torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
+  nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 
  private:
   std::int64_t heads_;
@@ -70,13 +72,13 @@ class AttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Attention);
 
-/// The weights of SwiGLU (Shazeer 2020), down(silu(gate(x)) · up(x)), which ops::feed_forward computes
+/// The weights of SwiGLU (Shazeer 2020), down(silu(gate(x)) · up(x)), which nn::feed_forward computes
 /// together with norm and residual.
 class MlpImpl : public torch::nn::Module {
  public:
   explicit MlpImpl(const LanguageModelConfig& config);
 
-  torch::nn::Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
+  nn::Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
 };
 TORCH_MODULE(Mlp);
 

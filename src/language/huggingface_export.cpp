@@ -49,10 +49,14 @@ LanguageModel load_hugging_face(const fs::path& folder) {
   const fs::path config_path = folder / "config.json";
   const auto config =
       LanguageModelConfig::from_hugging_face(read_json_file(config_path), config_path.string());
-  const fs::path weights_path = find_weights_file(folder);
   LanguageModel model(config, /*seed=*/0);
-  load_language_model_weights(model, read_weights(weights_path), weights_path.string());
+  load_hugging_face_weights(model, folder);
   return model;
+}
+
+void load_hugging_face_weights(LanguageModel& model, const fs::path& folder) {
+  const fs::path weights_path = find_weights_file(folder);
+  load_language_model_weights(model, read_weights(weights_path), weights_path.string());
 }
 
 }  // namespace tessera::language

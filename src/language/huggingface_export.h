@@ -20,4 +20,8 @@ void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer,
 ///         weights are missing, unexpected or mis-shaped
 LanguageModel load_hugging_face(const std::filesystem::path& folder);
 
+/// Reads the weights of such a folder into a model of the same shape, which alone says what is computed.
+/// @throws Error as load_language_model_weights does; the model is then unchanged
+void load_hugging_face_weights(LanguageModel& model, const std::filesystem::path& folder);
+
 }  // namespace tessera::language

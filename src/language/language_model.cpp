@@ -2,11 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <fmt/ranges.h>
 
 #include "core/error.h"
-#include "core/finite.h"
-#include "core/weights_file.h"
+#include "nn/state_dict.h"
 #include "ops/linear.h"
 
 namespace tessera::language {
@@ -18,31 +16,6 @@ constexpr const char* kHead = "lm_head.weight";
 const LanguageModelConfig& checked(const LanguageModelConfig& config) {
   config.check("language model");
   return config;
-}
-
-/// Everything that is wrong with the weights, one line each; empty where nothing is.
-std::string mismatches(const TensorMap& parameters, const TensorMap& weights) {
-  std::string problems;
-  std::vector<std::string> missing, unexpected;
-  for (const auto& [name, parameter] : parameters) {
-    const auto found = weights.find(name);
-    if (found == weights.end()) {
-      missing.push_back(name);
-      problems += fmt::format("\n  missing: {}", name);
-    } else if (found->second.sizes() != parameter.sizes()) {
-      problems += fmt::format("\n  shape of {}: expected [{}], found [{}]", name,
-                              fmt::join(parameter.sizes(), ", "), fmt::join(found->second.sizes(), ", "));
-    } else if (!found->second.is_floating_point()) {
-      problems += fmt::format("\n  dtype of {}: expected a floating-point one, found {}", name,
-                              c10::toString(found->second.scalar_type()));
-    }
-  }
-  for (const auto& [name, weight] : weights) {
-    if (parameters.count(name) != 0) continue;
-    unexpected.push_back(name);
-    problems += fmt::format("\n  unexpected: {}", name);
-  }
-  return problems + hint_about_prefix(missing, unexpected);
 }
 
 }  // namespace
@@ -61,9 +34,8 @@ LanguageModelImpl::LanguageModelImpl(const LanguageModelConfig& config, std::uin
     : config_(checked(config)) {
   model_ = register_module("model", Decoder(config));
   if (!config.tie_word_embeddings) {
-    lm_head_ = register_module(
-        "lm_head",
-        torch::nn::Linear(torch::nn::LinearOptions(config.hidden_size, config.vocab_size).bias(false)));
+    lm_head_ =
+        register_module("lm_head", nn::Linear(config.hidden_size, config.vocab_size, /*with_bias=*/false));
   }
   initialise(seed);
 }
@@ -109,7 +81,8 @@ at::Tensor LanguageModelImpl::hidden_states(const at::Tensor& input_ids, const a
 }
 
 at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_states) {
-  return ops::linear(hidden_states, lm_head_.is_empty() ? model_->embed_tokens->weight : lm_head_->weight);
+  return lm_head_.is_empty() ? ops::linear(hidden_states, model_->embed_tokens->weight)
+                             : lm_head_->forward(hidden_states);
 }
 
 TensorMap language_model_weights(const LanguageModel& model) {
@@ -120,8 +93,6 @@ TensorMap language_model_weights(const LanguageModel& model) {
 }
 
 void load_language_model_weights(LanguageModel& model, const TensorMap& weights, const std::string& source) {
-  at::NoGradGuard no_grad;
-  const TensorMap parameters = language_model_weights(model);
   TensorMap given = weights;
   // Older transformers wrote down what follows from rope_theta.
   std::erase_if(given,
@@ -133,11 +104,7 @@ void load_language_model_weights(LanguageModel& model, const TensorMap& weights,
     }
     given.erase(kHead);
   }
-  const std::string problems = mismatches(parameters, given);
-  if (!problems.empty()) fail("{}: the weights don't fit the language model:{}", source, problems);
-  for (const auto& [name, weight] : given)
-    check_weights(weight, fmt::format("{}: tensor '{}'", source, name));
-  for (const auto& [name, parameter] : parameters) parameter.copy_(given.at(name));
+  nn::load_state_dict(language_model_weights(model), given, {}, source);
 }
 
 }  // namespace tessera::language

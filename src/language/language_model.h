@@ -68,7 +68,7 @@ class LanguageModelImpl : public torch::nn::Module {
 
   LanguageModelConfig config_;
   Decoder model_{nullptr};
-  torch::nn::Linear lm_head_{nullptr};  ///< absent where the embedding is tied
+  nn::Linear lm_head_{nullptr};  ///< absent where the embedding is tied
 };
 TORCH_MODULE(LanguageModel);
 

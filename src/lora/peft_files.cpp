@@ -211,7 +211,7 @@ void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::n
   const PeftPaths paths(root);
   const ModuleNames names = names_in(tensors);
   try {
-    nn::copy_into_parameters(adapter_parameters(root, options), by_path, {}, source,
+    nn::load_state_dict(adapter_parameters(root, options), by_path, {}, source,
                              [&](const std::string& name) {
                                const auto found = keys.find(name);
                                return found != keys.end() ? found->second : expected_key(names, paths, name);

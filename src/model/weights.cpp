@@ -1,15 +1,12 @@
 #include "model/weights.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "core/finite.h"
 #include "core/json_file.h"
 #include "core/safetensors.h"
 #include "core/utf8.h"
@@ -18,6 +15,7 @@
 #include "language/language_model.h"
 #include "lora/peft_files.h"
 #include "model/stage1_model.h"
+#include "nn/state_dict.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
@@ -34,47 +32,12 @@ bool in_model_file(TrainableChoice trainable, Part part) {
   return part != Part::kBackbone || trainable == TrainableChoice::kFull;
 }
 
-void copy_into(const at::Tensor& parameter, const at::Tensor& value, const std::string& name,
-               const std::string& file) {
-  if (parameter.sizes() != value.sizes()) {
-    fail("{}: tensor '{}' has shape {}, the model expects {}", file, name,
-         fmt::join(value.sizes().vec(), "x"), fmt::join(parameter.sizes().vec(), "x"));
-  }
-  const at::NoGradGuard no_grad;
-  at::Tensor target = parameter;
-  target.copy_(value);
-}
-
 void load_model_file(const fs::path& path, Stage1Model& model) {
-  const SafetensorsFile file(path);
-  std::set<std::string> unexpected;
-  for (const std::string& name : file.names()) unexpected.insert(name);
-  std::vector<std::string> missing;
+  TensorMap parameters;
   for (const NamedParameter& parameter : model.named_parts()) {
-    if (!in_model_file(model.trainable(), parameter.part)) continue;
-    if (!file.contains(parameter.name)) {
-      missing.push_back(parameter.name);
-      continue;
-    }
-    unexpected.erase(parameter.name);
-    const at::Tensor value = file.tensor(parameter.name);
-    check_weights(value, fmt::format("{}: tensor '{}'", path.string(), parameter.name));
-    copy_into(parameter.tensor, value, parameter.name, path.string());
+    if (in_model_file(model.trainable(), parameter.part)) parameters[parameter.name] = parameter.tensor;
   }
-  if (!missing.empty() || !unexpected.empty()) {
-    fail("{}: does not fit the model: missing [{}], unexpected [{}]", path.string(), fmt::join(missing, ", "),
-         fmt::join(unexpected, ", "));
-  }
-}
-
-void load_language(const fs::path& folder, Stage1Model& model) {
-  const language::LanguageModel loaded = language::load_hugging_face(folder);
-  const auto values = loaded->named_parameters();
-  for (const auto& item : model.language()->named_parameters()) {
-    const at::Tensor* value = values.find(item.key());
-    if (value == nullptr) fail("{}: tensor '{}' is missing", folder.string(), item.key());
-    copy_into(item.value(), *value, item.key(), folder.string());
-  }
+  nn::load_state_dict(parameters, SafetensorsFile(path).tensors(), {}, path.string());
 }
 
 SafetensorsFile open_model_file(const fs::path& folder) {
@@ -166,7 +129,8 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
 void load_weights(const fs::path& folder, Stage1Model& model) {
   open_model_file(folder);
   load_model_file(folder / "model.safetensors", model);
-  load_language(folder / "language_model", model);
+  language::LanguageModel language = model.language();
+  language::load_hugging_face_weights(language, folder / "language_model");
   if (model.lora()) lora::load_adapter(folder / "adapter", model.vision());
 }
 

@@ -1,8 +1,11 @@
 #include "nn/linear.h"
 
 #include <ATen/ATen.h>
+#include <torch/nn/init.h>
 
+#include <cmath>
 #include <ostream>
+#include <utility>
 
 #include "ops/activations.h"
 #include "ops/linear.h"
@@ -13,19 +16,28 @@ namespace {
 
 constexpr const char* kMagnitude = "lora_magnitude_vector";
 
-/// x·scale·Bᵀ added to `output` in place. Under autocast the products before come out in its dtype; an
-/// in-place product is not cast for us.
-void add_low_rank(at::Tensor& output, const at::Tensor& low_rank, const LoraAdapter& adapter) {
-  output.addmm_(low_rank.to(output.scalar_type()), adapter.b->weight.to(output.scalar_type()).t(), /*beta=*/1,
-                /*alpha=*/adapter.options.scaling);
+}  // namespace
+
+at::Tensor with_update(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling) {
+  const at::ScalarType type = weight.scalar_type();
+  return at::addmm(weight, b.to(type), a.to(type), /*beta=*/1, /*alpha=*/scaling);
 }
 
-}  // namespace
+at::Tensor LoraAdapter::with_update(const at::Tensor& weight) const {
+  return nn::with_update(weight, a->weight, b->weight, options.scaling);
+}
+
+at::Tensor LoraAdapter::added_to(at::Tensor output, const at::Tensor& low_rank, bool in_place) const {
+  // Under autocast the products before come out in its dtype; an in-place product is not cast for us.
+  const at::ScalarType type = output.scalar_type();
+  const at::Tensor left = low_rank.to(type), right = b->weight.to(type).t();
+  if (in_place) return output.addmm_(left, right, /*beta=*/1, /*alpha=*/options.scaling);
+  return at::addmm(output, left, right, /*beta=*/1, /*alpha=*/options.scaling);
+}
 
 at::Tensor adapted_row_norms(const at::Tensor& weight, const LoraAdapter& adapter) {
   const at::NoGradGuard no_grad;
-  return at::addmm(weight, adapter.b->weight, adapter.a->weight, /*beta=*/1, adapter.options.scaling)
-      .norm(2, {1});
+  return adapter.with_update(weight).norm(2, {1});
 }
 
 LoraMatrixImpl::LoraMatrixImpl(std::int64_t in_features, std::int64_t out_features,
@@ -41,6 +53,22 @@ LinearImpl::LinearImpl(std::int64_t in_features, std::int64_t out_features, bool
   }
 }
 
+void LinearImpl::draw_parameters() {
+  torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));
+  const double bound = in_features_ > 0 ? 1 / std::sqrt(static_cast<double>(in_features_)) : 0;
+  if (bias.defined()) torch::nn::init::uniform_(bias, -bound, bound);
+}
+
+Linear drawn_linear(std::int64_t in_features, std::int64_t out_features, bool with_bias) {
+  Linear linear(in_features, out_features, with_bias);
+  linear->draw_parameters();
+  return linear;
+}
+
+bool LinearImpl::is_frozen() const {
+  return !weight.requires_grad() && !(bias.defined() && bias.requires_grad());
+}
+
 at::Tensor LinearImpl::base_product(const at::Tensor& input) const {
   return ops::linear(input, cast_.of(weight), bias);
 }
@@ -48,9 +76,7 @@ at::Tensor LinearImpl::base_product(const at::Tensor& input) const {
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
   TORCH_CHECK(input.dim() >= 1 && input.size(-1) == in_features_, "Linear: input [..., ", in_features_,
               "] expected, got ", input.sizes());
-  if (!has_lora() || is_merged()) {
-    return base_product(input);
-  }
+  if (!has_active_adapter()) return base_product(input);
   const LoraAdapter& adapter = *adapter_;
   // Two dimensions throughout: the product is then no view of anything, and the adapter's part can be added
   // to it in place, inside the second product, without a further pass over the output.
@@ -64,11 +90,11 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
     at::Tensor direction = drops            ? ops::linear(dropped, cast_.of(weight))
                            : bias.defined() ? output - bias.to(output.scalar_type())
                                             : output.clone();
-    at::Tensor low_rank_product = at::zeros_like(direction);
-    add_low_rank(low_rank_product, low_rank, adapter);
+    const at::Tensor low_rank_product =
+        adapter.added_to(at::zeros_like(direction), low_rank, /*in_place=*/true);
     output = (output + (scale - 1) * direction + scale * low_rank_product).to(output.scalar_type());
   } else {
-    add_low_rank(output, low_rank, adapter);
+    output = adapter.added_to(std::move(output), low_rank, /*in_place=*/true);
   }
   std::vector<std::int64_t> shape = input.sizes().vec();
   shape.back() = out_features_;
@@ -115,8 +141,7 @@ at::Tensor LinearImpl::merged_weight() const {
   TORCH_CHECK(has_lora(), "Linear: there is no adapter to merge");
   TORCH_CHECK(!is_merged(), "Linear: the adapter is merged already");
   const at::NoGradGuard no_grad;
-  at::Tensor merged = at::addmm(weight.to(at::kDouble), adapter_->b->weight.to(at::kDouble),
-                                adapter_->a->weight.to(at::kDouble), /*beta=*/1, adapter_->options.scaling);
+  at::Tensor merged = adapter_->with_update(weight.to(at::kDouble));
   if (adapter_->options.dora)
     merged.mul_((adapter_->magnitude.to(at::kDouble) / merged.norm(2, {1})).unsqueeze(1));
   return merged.to(weight.scalar_type());

@@ -28,12 +28,25 @@ class LoraMatrixImpl : public torch::nn::Module {
 };
 TORCH_MODULE(LoraMatrix);
 
+/// weight + s·B·A in the weight's type: what an adapter adds, as a matrix.
+/// @param weight [out, in]
+/// @param a, b   [r, in], [out, r], of any float type
+at::Tensor with_update(const at::Tensor& weight, const at::Tensor& a, const at::Tensor& b, double scaling);
+
 /// An adapter's part in one Linear. It may exist without being in use: Linears take and leave it by its
 /// pointer.
 struct LoraAdapter {
   LoraAdapterOptions options;
   LoraMatrix a{nullptr}, b{nullptr};  ///< [r, in], [out, r]
   at::Tensor magnitude;               ///< [out]; undefined without DoRA
+
+  /// weight + s·B·A, as above.
+  at::Tensor with_update(const at::Tensor& weight) const;
+  /// output + s·B·low_rank: what the adapter adds, to an output.
+  /// @param output    [M, out]
+  /// @param low_rank  [M, r], A·x of the (dropped) inputs
+  /// @param in_place  adds to `output` itself, which may then be no view
+  at::Tensor added_to(at::Tensor output, const at::Tensor& low_rank, bool in_place) const;
 };
 
 /// y = W x + b, and with an adapter y = W x + b + s·B·A·dropout(x) (Hu et al. 2021, with PEFT's semantics).
@@ -49,6 +62,10 @@ struct LoraAdapter {
 class LinearImpl : public torch::nn::Module {
  public:
   LinearImpl(std::int64_t in_features, std::int64_t out_features, bool with_bias = true);
+
+  /// Fills weight and bias as torch::nn::Linear begins, by the same draws from the global generator: uniform
+  /// in ±1/√in.
+  void draw_parameters();
 
   /// @param input [..., in]
   /// @return [..., out]
@@ -66,6 +83,10 @@ class LinearImpl : public torch::nn::Module {
   /// make_adapter and use_adapter. @throws c10::Error where there is one already
   void add_lora(const LoraAdapterOptions& options);
   bool has_lora() const { return adapter_ != nullptr; }
+  /// Whether forward adds an adapter's part to the product with `weight`.
+  bool has_active_adapter() const { return has_lora() && !is_merged(); }
+  /// Whether neither weight nor bias has a gradient.
+  bool is_frozen() const;
   const LoraAdapterOptions& lora_options() const;
   at::Tensor& lora_a();  ///< [r, in]
   at::Tensor& lora_b();  ///< [out, r]
@@ -98,6 +119,9 @@ class LinearImpl : public torch::nn::Module {
   mutable FrozenCast cast_;     ///< of weight
 };
 TORCH_MODULE(Linear);
+
+/// A Linear with drawn parameters (LinearImpl::draw_parameters).
+Linear drawn_linear(std::int64_t in_features, std::int64_t out_features, bool with_bias = true);
 
 /// ‖W + s·B·A‖ by rows, [out], without gradient: DoRA's norm, and what its magnitudes begin with.
 at::Tensor adapted_row_norms(const at::Tensor& weight, const LoraAdapter& adapter);

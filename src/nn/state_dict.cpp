@@ -36,9 +36,9 @@ bool is_float(at::ScalarType dtype) {
 
 }  // namespace
 
-void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
-                          const std::vector<std::string>& optional, const std::string& source,
-                          const std::function<std::string(const std::string&)>& name_in_file) {
+void load_state_dict(const TensorMap& parameters, const TensorMap& tensors,
+                     const std::vector<std::string>& optional, const std::string& source,
+                     const std::function<std::string(const std::string&)>& name_in_file) {
   const auto shown = [&](const std::string& name) { return name_in_file ? name_in_file(name) : name; };
   std::vector<std::string> missing;
   std::vector<std::string> unexpected;

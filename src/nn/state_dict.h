@@ -19,8 +19,8 @@ namespace tessera::nn {
 /// @param name_in_file  a parameter's name → the one that messages show; empty: the same
 /// @throws Error listing every tensor that is missing, unexpected, of another shape or of another type; or
 ///         naming one with values that are not finite
-void copy_into_parameters(const TensorMap& parameters, const TensorMap& tensors,
-                          const std::vector<std::string>& optional, const std::string& source,
-                          const std::function<std::string(const std::string&)>& name_in_file = {});
+void load_state_dict(const TensorMap& parameters, const TensorMap& tensors,
+                     const std::vector<std::string>& optional, const std::string& source,
+                     const std::function<std::string(const std::string&)>& name_in_file = {});
 
 }  // namespace tessera::nn

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/modules/linear.h>
 
 namespace tessera::ops {
 
@@ -13,11 +12,6 @@ namespace tessera::ops {
 /// @param bias   [out] or undefined
 /// @return […, out]
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
-
-/// By a module's parameters.
-inline at::Tensor linear(const at::Tensor& x, const torch::nn::Linear& module) {
-  return linear(x, module->weight, module->bias);
-}
 
 /// Whether x is where our matrix product runs: float32 on the CPU outside autocast.
 bool in_full_precision_on_cpu(const at::Tensor& x);

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "ops/activations.h"
-#include "ops/linear.h"
 
 namespace tessera::vision {
 
@@ -16,8 +15,8 @@ FeatureCompressorOptions FeatureCompressorOptions::from_config(const CompressorC
 }
 
 FeatureCompressorImpl::FeatureCompressorImpl(const FeatureCompressorOptions& options) : options_(options) {
-  in_ = register_module("0", torch::nn::Linear(options.input_size, options.hidden_size));
-  out_ = register_module("3", torch::nn::Linear(options.hidden_size, options.output_size));
+  in_ = register_module("0", nn::drawn_linear(options.input_size, options.hidden_size));
+  out_ = register_module("3", nn::drawn_linear(options.hidden_size, options.output_size));
   norm_ = register_module("4", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.output_size})));
 }
 
@@ -27,11 +26,11 @@ at::Tensor FeatureCompressorImpl::forward(const at::Tensor& hidden_states) {
               hidden_states.sizes());
   // In two dimensions the product is no view, so that ReLU can take its place.
   const at::Tensor rows = hidden_states.reshape({-1, options_.input_size});
-  at::Tensor inner = ops::linear(rows, in_).relu_();
+  at::Tensor inner = in_->forward(rows).relu_();
   if (is_training() && options_.dropout > 0) {
     inner = ops::dropout(inner, options_.dropout);
   }
-  return norm_->forward(ops::linear(inner, out_))
+  return norm_->forward(out_->forward(inner))
       .view({hidden_states.size(0), hidden_states.size(1), options_.output_size});
 }
 

@@ -2,13 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 
 #include "core/config.h"
+#include "nn/linear.h"
 
 namespace tessera::vision {
 
@@ -36,8 +36,8 @@ class FeatureCompressorImpl : public torch::nn::Module {
 
  private:
   FeatureCompressorOptions options_;
-  torch::nn::Linear in_{nullptr};
-  torch::nn::Linear out_{nullptr};
+  nn::Linear in_{nullptr};
+  nn::Linear out_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
 };
 TORCH_MODULE(FeatureCompressor);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <vector>
 
 #include "ops/activations.h"
 #include "ops/attention.h"
@@ -111,99 +112,19 @@ at::Tensor Dinov2EmbeddingsImpl::forward(const at::Tensor& pixels) {
   return at::cat(parts, 1);
 }
 
-Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config) : heads_(config.num_attention_heads) {
-  const std::int64_t features = config.hidden_size;
+Dinov2AttentionImpl::Dinov2AttentionImpl(const Dinov2Config& config)
+    : heads_(config.num_attention_heads),
+      query_(config.hidden_size, config.hidden_size, config.qkv_bias),
+      key_(config.hidden_size, config.hidden_size, config.qkv_bias),
+      value_(config.hidden_size, config.hidden_size, config.qkv_bias),
+      dense_(config.hidden_size, config.hidden_size),
+      query_key_value_({query_, key_, value_}) {
   auto projections = register_module("attention", std::make_shared<torch::nn::Module>());
-  query_ = projections->register_module("query", nn::Linear(features, features, config.qkv_bias));
-  key_ = projections->register_module("key", nn::Linear(features, features, config.qkv_bias));
-  value_ = projections->register_module("value", nn::Linear(features, features, config.qkv_bias));
+  projections->register_module("query", query_);
+  projections->register_module("key", key_);
+  projections->register_module("value", value_);
   auto output = register_module("output", std::make_shared<torch::nn::Module>());
-  dense_ = output->register_module("dense", nn::Linear(features, features));
-  Dinov2AttentionImpl::pack();
-}
-
-void Dinov2AttentionImpl::pack() {
-  const auto [query, key, value] = projections();
-  nn::lay_together({&query->weight, &key->weight, &value->weight});
-  if (query->bias.defined()) nn::lay_together({&query->bias, &key->bias, &value->bias});
-}
-
-namespace {
-
-bool has_active_adapter(const nn::LinearImpl& linear) { return linear.has_lora() && !linear.is_merged(); }
-
-bool is_frozen(const nn::LinearImpl& linear) {
-  return !linear.weight.requires_grad() && !(linear.bias.defined() && linear.bias.requires_grad());
-}
-
-/// Whether the base products of modules of one shape, with biases or without, can be one.
-template <std::size_t kCount>
-bool form_one_product(const std::array<nn::LinearImpl*, kCount>& linears) {
-  std::vector<at::Tensor> weights, biases;
-  for (const nn::LinearImpl* linear : linears) {
-    if (!is_frozen(*linear)) return false;
-    weights.push_back(linear->weight);
-    if (linear->bias.defined()) biases.push_back(linear->bias);
-  }
-  return nn::lie_together(weights) && nn::lie_together(biases);
-}
-
-/// The base products of such modules, side by side.
-template <std::size_t kCount>
-at::Tensor one_product(const at::Tensor& input, const std::array<nn::LinearImpl*, kCount>& linears,
-                       nn::FrozenCast& cast) {
-  const nn::LinearImpl& first = *linears[0];
-  std::int64_t version = 0;  // each of them may change alone
-  for (const nn::LinearImpl* linear : linears) version += linear->weight._version();
-  return ops::linear(input, cast.of(nn::together(first.weight, kCount), version),
-                     first.bias.defined() ? nn::together(first.bias, kCount) : at::Tensor());
-}
-
-}  // namespace
-
-bool Dinov2AttentionImpl::is_one_product() const {
-  for (const nn::LinearImpl* linear : projections()) {
-    // DoRA scales what the product gives, row by row.
-    if (has_active_adapter(*linear) && linear->lora_options().dora) return false;
-  }
-  return form_one_product(projections());
-}
-
-at::Tensor Dinov2AttentionImpl::projected_together(const at::Tensor& rows) {
-  return one_product(rows, projections(), cast_);
-}
-
-std::array<at::Tensor, 3> Dinov2AttentionImpl::projected(const at::Tensor& rows) {
-  const std::vector<at::Tensor> parts = projected_together(rows).chunk(3, 1);
-  std::array<at::Tensor, 3> result = {parts[0], parts[1], parts[2]};
-  // Dropout is each adapter's own; without it they read the same, and their A sides are one product.
-  std::vector<at::Tensor> a_sides;
-  const bool trains = is_training();
-  const auto drops = [&](const nn::LinearImpl& linear) {
-    return trains && linear.lora_options().dropout > 0;
-  };
-  for (nn::LinearImpl* linear : projections()) {
-    if (has_active_adapter(*linear) && !drops(*linear)) a_sides.push_back(linear->lora_a());
-  }
-  at::Tensor shared;
-  if (!a_sides.empty()) shared = ops::linear(rows, a_sides.size() == 1 ? a_sides[0] : at::cat(a_sides));
-  std::int64_t next = 0;
-  for (std::size_t i = 0; i < 3; ++i) {
-    nn::LinearImpl& linear = *projections()[i];
-    if (!has_active_adapter(linear)) continue;
-    const nn::LoraAdapterOptions& options = linear.lora_options();
-    at::Tensor low_rank;
-    if (drops(linear)) {
-      low_rank = ops::linear(ops::dropout(rows, options.dropout), linear.lora_a());
-    } else {
-      low_rank = shared.slice(1, next, next + options.r);
-      next += options.r;
-    }
-    const at::ScalarType type = result[i].scalar_type();
-    result[i] =
-        at::addmm(result[i], low_rank.to(type), linear.lora_b().to(type).t(), /*beta=*/1, options.scaling);
-  }
-  return result;
+  output->register_module("dense", dense_);
 }
 
 at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
@@ -212,52 +133,45 @@ at::Tensor Dinov2AttentionImpl::forward(const at::Tensor& hidden_states) {
   const auto by_head = [&](const at::Tensor& projection) {
     return projection.unflatten(-1, {heads_, -1}).unflatten(0, {batch, length});
   };
-  const auto [query, key, value] = projections();
   at::Tensor attended;
-  if (!is_one_product()) {
-    const auto rows_of = [&](nn::LinearImpl& linear) {
-      return by_head(linear.forward(hidden_states).flatten(0, 1));
+  if (!query_key_value_.is_one_product()) {
+    const auto rows_of = [&](nn::Linear& linear) {
+      return by_head(linear->forward(hidden_states).flatten(0, 1));
     };
     // One after the other: in which order a call's arguments are computed, and so what dropout draws, is the
     // compiler's affair.
-    const at::Tensor query_rows = rows_of(*query), key_rows = rows_of(*key), value_rows = rows_of(*value);
-    attended = ops::attention(query_rows, key_rows, value_rows);
-  } else if (has_active_adapter(*query) || has_active_adapter(*key) || has_active_adapter(*value)) {
-    const std::array<at::Tensor, 3> parts = projected(hidden_states.flatten(0, 1));
+    const at::Tensor query = rows_of(query_), key = rows_of(key_), value = rows_of(value_);
+    attended = ops::attention(query, key, value);
+  } else if (query_key_value_.has_active_adapter()) {
+    const std::vector<at::Tensor> parts = query_key_value_.outputs(hidden_states.flatten(0, 1));
     attended = ops::attention(by_head(parts[0]), by_head(parts[1]), by_head(parts[2]));
   } else {
     attended = ops::self_attention(
-        projected_together(hidden_states.flatten(0, 1)).view({batch, length, 3, heads_, -1}));
+        query_key_value_.base_products(hidden_states.flatten(0, 1)).view({batch, length, 3, heads_, -1}));
   }
   return dense_->forward(attended.reshape({batch, length, -1}));
 }
 
-Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) : gated_(config.use_swiglu_ffn) {
+Dinov2MlpImpl::Dinov2MlpImpl(const Dinov2Config& config) {
+  const bool gated = config.use_swiglu_ffn;
   const std::int64_t width = config.intermediate_size();
-  in_ = register_module(gated_ ? "gate_proj" : "fc1", nn::Linear(config.hidden_size, width));
-  if (gated_) {
+  in_ = register_module(gated ? "gate_proj" : "fc1", nn::Linear(config.hidden_size, width));
+  if (gated) {
     up_ = register_module("up_proj", nn::Linear(config.hidden_size, width));
+    gate_up_.emplace(std::vector<nn::Linear>{in_, up_});
   }
-  out_ = register_module(gated_ ? "weights_out" : "fc2", nn::Linear(width, config.hidden_size));
-  Dinov2MlpImpl::pack();
-}
-
-void Dinov2MlpImpl::pack() {
-  if (!gated_) return;
-  nn::lay_together({&in_->weight, &up_->weight});
-  nn::lay_together({&in_->bias, &up_->bias});
+  out_ = register_module(gated ? "weights_out" : "fc2", nn::Linear(width, config.hidden_size));
 }
 
 std::pair<at::Tensor, at::Tensor> Dinov2MlpImpl::gate_and_up(const at::Tensor& hidden_states) {
-  const std::array pair = {in_.get(), up_.get()};
-  if (has_active_adapter(*in_) || has_active_adapter(*up_) || !form_one_product(pair))
+  if (gate_up_->has_active_adapter() || !gate_up_->is_one_product())
     return {in_->forward(hidden_states), up_->forward(hidden_states)};
-  const std::vector<at::Tensor> halves = one_product(hidden_states, pair, cast_).chunk(2, -1);
+  const std::vector<at::Tensor> halves = gate_up_->base_products(hidden_states).chunk(2, -1);
   return {halves[0], halves[1]};
 }
 
 at::Tensor Dinov2MlpImpl::forward(const at::Tensor& hidden_states) {
-  if (!gated_) return out_->forward(at::gelu(in_->forward(hidden_states)));
+  if (!gate_up_) return out_->forward(at::gelu(in_->forward(hidden_states)));
   const auto [gate, up] = gate_and_up(hidden_states);
   return out_->forward(ops::swiglu(gate, up));
 }

@@ -5,18 +5,19 @@
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
-#include <array>
+#include <optional>
 #include <utility>
 
 #include "core/config.h"
 #include "nn/linear.h"
+#include "nn/linear_group.h"
 #include "nn/packed_tensors.h"
 #include "vision/dinov2_config.h"
 
 namespace tessera::vision {
 
 // The modules that DINOv2 is made of, named so that the parameters carry Hugging Face's (legacy) keys
-// (but for SwiGLU's two inner products: gate_names.h).
+// (but for SwiGLU's two inner products: dinov2_names.h).
 // Parameters are zero (norms one) until initialise_random or a loader fills them.
 
 /// Position embeddings for an image of height × width pixels: [1, 1+P, C], the pooled token's first. They are
@@ -64,33 +65,21 @@ class Dinov2EmbeddingsImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Dinov2Embeddings);
 
-/// Multi-head self-attention, [B, N, C] → [B, N, C].
-///
-/// The weights of query, key and value are parameters of their own that lie one behind another in memory, so
-/// that frozen they are one product, of which adapters' A sides are a second and their B sides added.
+/// Multi-head self-attention, [B, N, C] → [B, N, C]. Query, key and value are one product where they are
+/// frozen (nn/linear_group.h).
 class Dinov2AttentionImpl : public nn::PackedModule {
  public:
   explicit Dinov2AttentionImpl(const Dinov2Config& config);
   at::Tensor forward(const at::Tensor& hidden_states);
 
-  /// Whether query, key and value are one product now: frozen, and still one behind another.
-  bool is_one_product() const;
+  bool is_one_product() const { return query_key_value_.is_one_product(); }
 
  private:
-  std::array<nn::LinearImpl*, 3> projections() const {
-    return {query_.ptr().get(), key_.ptr().get(), value_.ptr().get()};
-  }
-  void pack() override;
-  /// Query, key and value of [M, C] rows, [M, C] each, by one product and those of the adapters.
-  std::array<at::Tensor, 3> projected(const at::Tensor& rows);
-  at::Tensor projected_together(const at::Tensor& rows);
+  void pack() override { query_key_value_.pack(); }
 
   std::int64_t heads_;
-  nn::FrozenCast cast_;  ///< of the three weights
-  nn::Linear query_{nullptr};
-  nn::Linear key_{nullptr};
-  nn::Linear value_{nullptr};
-  nn::Linear dense_{nullptr};
+  nn::Linear query_, key_, value_, dense_;
+  nn::LinearGroup query_key_value_;
 };
 TORCH_MODULE(Dinov2Attention);
 
@@ -102,14 +91,15 @@ class Dinov2MlpImpl : public nn::PackedModule {
   at::Tensor forward(const at::Tensor& hidden_states);
 
  private:
-  void pack() override;
+  void pack() override {
+    if (gate_up_) gate_up_->pack();
+  }
   std::pair<at::Tensor, at::Tensor> gate_and_up(const at::Tensor& hidden_states);
 
-  bool gated_;
   nn::Linear in_{nullptr};  ///< fc1 or gate_proj
   nn::Linear up_{nullptr};
   nn::Linear out_{nullptr};
-  nn::FrozenCast cast_;
+  std::optional<nn::LinearGroup> gate_up_;
 };
 TORCH_MODULE(Dinov2Mlp);
 

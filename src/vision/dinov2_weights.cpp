@@ -84,7 +84,7 @@ std::shared_ptr<VisionEncoder> random_dinov2(const ArchitectureConfig& architect
 nlohmann::json Dinov2Model::config_json() const { return config_.to_json(); }
 
 void Dinov2Model::load_file_tensors(const TensorMap& tensors, const std::string& source) {
-  nn::copy_into_parameters(backbone_parameters(*this), with_paths(tensors, source), {kMaskToken}, source);
+  nn::load_state_dict(backbone_parameters(*this), with_paths(tensors, source), {kMaskToken}, source);
 }
 
 TensorMap Dinov2Model::file_tensors() const {

@@ -70,7 +70,7 @@ class VisionEncoder : public torch::nn::Module {
   /// what the forward pass never reads.
   virtual void set_backbone_trainable(bool trainable) = 0;
   /// Keeps of each block its input alone for the backward pass, which computes the rest again: less memory, a
-  /// half more time (checkpointed.h).
+  /// half more time (nn/checkpointed.h).
   virtual void set_gradient_checkpointing(bool on) = 0;
   /// What an image of so many pixels costs in a training step, as the encoder is now.
   virtual EncoderActivations activations(std::int64_t height, std::int64_t width,

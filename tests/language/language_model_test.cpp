@@ -206,8 +206,8 @@ TEST(LoadWeights, ListsEverythingThatIsWrongAndChangesNothing) {
   EXPECT_THAT(message,
               AllOf(HasSubstr("some.safetensors"), HasSubstr("missing: model.norm.weight"),
                     HasSubstr("unexpected: model.norm.bias"),
-                    HasSubstr("model.layers.0.mlp.up_proj.weight: expected [48, 32], found [48, 31]"),
-                    HasSubstr("dtype of model.layers.1.mlp.up_proj.weight")));
+                    HasSubstr("model.layers.0.mlp.up_proj.weight (expected [48, 32], found [48, 31])"),
+                    HasSubstr("model.layers.1.mlp.up_proj.weight (expected a float type")));
   EXPECT_TRUE(at::equal(before, language_model_weights(model).at("model.embed_tokens.weight")));
 }
 

@@ -1,8 +1,10 @@
 #include "nn/linear.h"
 
+#include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
-
-#include "tests/vision/vision_test_support.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/nn/modules/linear.h>
 
 namespace tessera::nn {
 namespace {
@@ -130,6 +132,20 @@ TEST(Linear, MergingAddsTheProductExactly) {
     EXPECT_THROW(linear->merge_lora(), c10::Error);
     linear->add_lora({.r = 2});  // a next one may come
     EXPECT_TRUE(linear->has_lora());
+  }
+}
+
+TEST(Linear, ItsDrawsAreThoseOfLibTorchsLinear) {
+  for (const bool with_bias : {true, false}) {
+    at::manual_seed(6);
+    const torch::nn::Linear theirs(torch::nn::LinearOptions(7, 5).bias(with_bias));
+    const at::Tensor next = at::rand({3});
+    at::manual_seed(6);
+    const Linear ours = drawn_linear(7, 5, with_bias);
+    EXPECT_TRUE(at::equal(ours->weight, theirs->weight));
+    EXPECT_EQ(ours->bias.defined(), with_bias);
+    EXPECT_TRUE(!with_bias || at::equal(ours->bias, theirs->bias));
+    EXPECT_TRUE(at::equal(at::rand({3}), next)) << "what is drawn after it must stay";
   }
 }
 

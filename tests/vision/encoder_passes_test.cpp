@@ -1,11 +1,13 @@
 // What the encoder's passes save: products, casts, and memory for the backward pass.
 
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "lora/lora.h"
 #include "nn/frozen_cast.h"
 #include "tests/core/peak_bytes.h"
+#include "tests/nn/at_once.h"
 #include "tests/vision/vision_test_support.h"
 
 namespace tessera::vision {
@@ -218,6 +220,29 @@ TEST(EncoderPasses, CheckpointingUnderAutocastGivesTheSameGradients) {
   model->set_gradient_checkpointing(true);
   const auto again = gradients();
   for (std::size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(at::equal(again[i], kept[i]));
+}
+
+TEST(EncoderPasses, ThreadsShareAModelInBfloat16BitForBit) {
+  at::set_num_threads(1);
+  at::manual_seed(2);
+  const at::Tensor pixels = random_pixels();
+  for (int round = 0; round < 10; ++round) {
+    const auto fresh = [] {
+      auto model = random_model();
+      model->set_backbone_trainable(false);
+      model->eval();
+      return model;
+    };
+    at::Tensor expected;
+    {
+      const at::NoGradGuard no_grad;
+      const AutocastScope autocast(nn::kBf16);
+      expected = fresh()->forward(pixels);
+    }
+    const auto shared = fresh();
+    for (const at::Tensor& found : nn::at_once(4, [&] { return shared->forward(pixels); }))
+      ASSERT_TRUE(at::equal(found, expected)) << round;
+  }
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ class StripEncoder : public VisionEncoder {
     return {{"strips.projection", projection_}, {"strips.leading", leading_}};
   }
   void load_file_tensors(const TensorMap& tensors, const std::string& source) override {
-    nn::copy_into_parameters(file_tensors(), tensors, {}, source);
+    nn::load_state_dict(file_tensors(), tensors, {}, source);
   }
 
  private:
