@@ -15,10 +15,11 @@
 #include "core/files.h"
 #include "core/publish_folder.h"
 #include "lora/adapter_files.h"
-#include "lora/adapter_set.h"
+#include "lora/combine_adapters.h"
 #include "model_tool.h"
 #include "tessera/actions.h"
 #include "tessera/commands.h"
+#include "vision/dinov2_names.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
@@ -42,6 +43,10 @@ ModuleNaming naming_from(const std::string& word) {
 }
 
 const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
+
+AdapterFiles read(const std::string& folder) {
+  return lora::read_adapter(folder, vision::dinov2_module_names());
+}
 
 std::string text_of(const options::variables_map& values, const char* name) {
   return values[name].as<std::string>();
@@ -112,7 +117,7 @@ int inspect(const Words& arguments) {
       "of what\nit adds to the weight (s B A).\n\nUsage: tessera adapter inspect FOLDER [--json]\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
-  const Json json = inspection(lora::read_adapter(text_of(*values, "adapter")));
+  const Json json = inspection(read(text_of(*values, "adapter")));
   if (values->count("json") != 0) {
     std::cout << dumped(json);
     return kDone;
@@ -201,7 +206,7 @@ int convert(const Words& arguments) {
   const fs::path output = text_of(*values, "output");
   refuse_existing(output);
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
-  AdapterFiles files = lora::read_adapter(text_of(*values, "adapter"));
+  AdapterFiles files = read(text_of(*values, "adapter"));
   if (values->count("backbone-only") != 0) files = lora::without_head(files);
   lora::write_adapter(output, lora::convert_adapter(files, naming));
   std::cout << output.string() << "\n";
@@ -270,31 +275,12 @@ int combine(const Words& arguments) {
     throw ConfigError("--rank: says the rank of --type svd; the others' follows from the adapters");
   const fs::path output = text_of(*values, "output");
   refuse_existing(output);
-  std::vector<AdapterFiles> files;
-  std::vector<lora::WeightedAdapter> parts;
+  std::vector<lora::WeightedAdapter> adapters;
   for (const std::string& word : (*values)["adapter"].as<Words>()) {
     const auto [folder, weight] = weighted(word);
-    files.push_back(lora::read_adapter(folder));
-    lora::check_combinable(files.back().options, folder);
-    files.back() = lora::convert_adapter(lora::without_wrapper(files.back()), ModuleNaming::kCurrent);
-    parts.push_back({fmt::format("{} ({})", folder, parts.size() + 1), weight});
+    adapters.push_back({read(folder), weight});
   }
-  std::vector<const AdapterFiles*> all;
-  for (const AdapterFiles& one : files) all.push_back(&one);
-  const auto modules = lora::skeleton_of(all);
-  lora::AdapterSet adapters(*modules);
-  for (std::size_t i = 0; i < files.size(); ++i) adapters.load(parts[i].name, files[i]);
-  adapters.combine("combined", parts, type, rank);
-  const Json base = files.front().config.value("base_model_name_or_path", Json());
-  publish_folder(
-      output,
-      [&](const fs::path& fresh) {
-        adapters.save("combined", fresh,
-                      {.naming = naming,
-                       .base_model_name_or_path = base.is_string() ? base.get<std::string>() : "",
-                       .whole_paths = true});
-      },
-      OldFolder::kRefuse);
+  lora::write_adapter(output, lora::convert_adapter(lora::combine_adapters(adapters, type, rank), naming));
   std::cout << output.string() << "\n";
   return kDone;
 }
@@ -310,8 +296,7 @@ struct Side {
 
   explicit Side(const std::string& folder)
       : folder(folder),
-        files(
-            lora::convert_adapter(lora::without_wrapper(lora::read_adapter(folder)), ModuleNaming::kCurrent)),
+        files(lora::convert_adapter(lora::without_wrapper(read(folder)), ModuleNaming::kCurrent)),
         others(files.tensors) {
     for (const AdaptedModule& module : lora::adapted_modules(files)) modules[module.name] = module;
     std::erase_if(others, [](const auto& item) {

@@ -11,6 +11,7 @@
 #include "core/publish_folder.h"
 #include "lora/joined_modules.h"
 #include "lora/lora_targets.h"
+#include "nn/linear.h"
 
 namespace tessera::lora {
 
@@ -47,32 +48,6 @@ bool comes_before(const std::string& a, const std::string& b) {
   return a.size() - i < b.size() - j;
 }
 
-const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module, const std::string& which) {
-  const auto found = std::find_if(files.tensors.begin(), files.tensors.end(), [&](const auto& item) {
-    return without_peft_prefix(item.first) == module + which;
-  });
-  if (found == files.tensors.end()) fail("{}: {}{} is missing", files.source, module, which);
-  if (found->second.dim() != 2 || !at::isFloatingType(found->second.scalar_type()))
-    fail("{}: {}: expected a matrix of a float type, found {} {}", files.source, found->first,
-         fmt::format("[{}]", fmt::join(found->second.sizes(), ", ")), toString(found->second.scalar_type()));
-  return found->second;
-}
-
-/// A last segment ("query") or a path in the naming; of "weights_in" the current one has two.
-std::vector<std::string> renamed_targets(const std::string& target, ModuleNaming naming) {
-  static const std::string kWhole = "weights_in";
-  if (naming == ModuleNaming::kCurrent && target.ends_with(kWhole)) {
-    const std::string place = target.substr(0, target.size() - kWhole.size());
-    return {place + "gate_proj", place + "up_proj"};
-  }
-  if (target.find('.') != std::string::npos) return {rename_path(target, naming)};
-  for (const char* place : {"attention.attention.", "attention.output.", "attention.", "mlp."}) {
-    const std::string renamed = rename_path(place + target, naming);
-    if (renamed != place + target) return {renamed.substr(renamed.rfind('.') + 1)};
-  }
-  return {target};
-}
-
 bool names_one(const std::string& target, const std::vector<AdaptedModule>& modules) {
   return std::any_of(modules.begin(), modules.end(),
                      [&](const AdaptedModule& module) { return has_last_segments(module.name, target); });
@@ -107,7 +82,18 @@ bool is_plain_list(const LoraOptions& options, const std::vector<AdaptedModule>&
 
 }  // namespace
 
-ModuleNaming naming_of(const AdapterFiles& files) { return files.options.names.value().naming; }
+const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module, const std::string& which) {
+  const auto found = std::find_if(files.tensors.begin(), files.tensors.end(), [&](const auto& item) {
+    return without_peft_prefix(item.first) == module + which;
+  });
+  if (found == files.tensors.end()) fail("{}: {}{} is missing", files.source, module, which);
+  if (found->second.dim() != 2 || !at::isFloatingType(found->second.scalar_type()))
+    fail("{}: {}: expected a matrix of a float type, found {} {}", files.source, found->first,
+         fmt::format("[{}]", fmt::join(found->second.sizes(), ", ")), toString(found->second.scalar_type()));
+  return found->second;
+}
+
+ModuleNaming naming_of(const AdapterFiles& files) { return files.options.in_file.value().naming; }
 
 std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
   std::vector<AdaptedModule> modules;
@@ -118,9 +104,9 @@ std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
     AdaptedModule module;
     module.name = name.substr(0, name.size() - kA.size());
     const at::Tensor &a = matrix_of(files, module.name, kA), &b = matrix_of(files, module.name, kB);
-    module.r = files.options.rank_of(module.name);
-    module.alpha = files.options.alpha_of(module.name);
-    module.scaling = files.options.scaling_of(module.name);
+    module.r = files.options.rank_of(module.name, *files.names);
+    module.alpha = files.options.alpha_of(module.name, *files.names);
+    module.scaling = files.options.scaling_of(module.name, *files.names);
     module.in_features = a.size(1);
     module.out_features = b.size(0);
     if (a.size(0) != module.r || b.size(1) != module.r)
@@ -136,9 +122,9 @@ std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files) {
 }
 
 at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module) {
-  return at::mm(matrix_of(files, module.name, kB).to(at::kDouble),
-                matrix_of(files, module.name, kA).to(at::kDouble)) *
-         module.scaling;
+  return nn::with_update(at::zeros({module.out_features, module.in_features}, at::kDouble),
+                         matrix_of(files, module.name, kA), matrix_of(files, module.name, kB),
+                         module.scaling);
 }
 
 namespace {
@@ -181,45 +167,48 @@ void select_modules(Json& config, const LoraOptions& options, const std::vector<
 AdapterFiles convert_adapter(const AdapterFiles& files, ModuleNaming naming) {
   TensorMap tensors = files.tensors, renamed;
   if (naming == ModuleNaming::kCurrent) {
-    split_gates(tensors);
+    split_joined(*files.names, tensors);
   } else {
-    join_gates(tensors, files.source);
+    join_parts(*files.names, tensors, files.source);
   }
   for (const auto& [key, tensor] : tensors) {
-    if (!renamed.emplace(rename_path(key, naming), tensor).second)
+    if (!renamed.emplace(files.names->renamed(key, naming), tensor).second)
       fail("{}: {} is there under two names", files.source, key);
   }
   Json config = files.config;
   select_modules(config, files.options, adapted_modules(files),
-                 [&](const std::string& name) { return renamed_targets(name, naming); });
-  return AdapterFiles::of(std::move(config), std::move(renamed), files.source);
+                 [&](const std::string& name) { return files.names->renamed_targets(name, naming); });
+  return AdapterFiles::of(std::move(config), std::move(renamed), files.source, *files.names);
 }
 
 AdapterFiles without_wrapper(const AdapterFiles& files) {
-  if (files.options.names.value().prefix.empty()) return files;
+  const ModuleNames& names = *files.names;
+  if (files.options.in_file.value().prefix.empty()) return files;
   TensorMap tensors;
   for (const auto& [key, tensor] : files.tensors) {
-    if (!tensors.emplace(kPeftPrefix + without_wrapper_prefix(without_peft_prefix(key)), tensor).second)
+    if (!tensors.emplace(kPeftPrefix + names.without_wrapper_prefix(without_peft_prefix(key)), tensor).second)
       fail("{}: {} is there under two names", files.source, key);
   }
   Json config = files.config;
   select_modules(config, files.options, adapted_modules(files),
-                 [](const std::string& name) { return std::vector{without_wrapper_prefix(name)}; });
+                 [&](const std::string& name) { return std::vector{names.without_wrapper_prefix(name)}; });
   std::vector<std::string> saved = files.options.modules_to_save;
-  for (std::string& name : saved) name = without_wrapper_prefix(name);
+  for (std::string& name : saved) name = names.without_wrapper_prefix(name);
   if (!saved.empty()) config["modules_to_save"] = saved;
   name_backbone_class(config);
-  return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
+  return AdapterFiles::of(std::move(config), std::move(tensors), files.source, *files.names);
 }
 
 AdapterFiles without_head(const AdapterFiles& files) {
+  const ModuleNames& names = *files.names;
   const AdapterFiles whole = without_wrapper(files);
   TensorMap tensors = whole.tensors;
-  std::erase_if(tensors, [](const auto& item) { return !is_in_backbone(without_peft_prefix(item.first)); });
-  if (tensors.empty()) fail("{}: no tensor in it belongs to a DINOv2 backbone", files.source);
+  std::erase_if(tensors,
+                [&](const auto& item) { return !names.is_in_backbone(without_peft_prefix(item.first)); });
+  if (tensors.empty()) fail("{}: no tensor in it belongs to a {} backbone", files.source, names.architecture);
   Json config = whole.config;
   std::vector<AdaptedModule> modules = adapted_modules(whole);
-  std::erase_if(modules, [](const AdaptedModule& module) { return !is_in_backbone(module.name); });
+  std::erase_if(modules, [&](const AdaptedModule& module) { return !names.is_in_backbone(module.name); });
   select_modules(config, whole.options, modules, [](const std::string& name) { return std::vector{name}; });
   Json saved = Json::array();
   for (const std::string& name : whole.options.modules_to_save) {
@@ -228,12 +217,12 @@ AdapterFiles without_head(const AdapterFiles& files) {
     const bool holds_one = std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) {
       const std::string path = without_peft_prefix(item.first);
       return path.find(".lora_") == std::string::npos &&
-             is_within_saved(path.substr(0, path.rfind('.')), of_one);
+             is_within_saved(path.substr(0, path.rfind('.')), of_one, names);
     });
     if (holds_one) saved.push_back(name);
   }
   config["modules_to_save"] = saved.empty() ? Json() : saved;
-  return AdapterFiles::of(std::move(config), std::move(tensors), files.source);
+  return AdapterFiles::of(std::move(config), std::move(tensors), files.source, *files.names);
 }
 
 void write_adapter(const fs::path& folder, const AdapterFiles& files) {
@@ -245,41 +234,6 @@ void write_adapter(const fs::path& folder, const AdapterFiles& files) {
         write_file_atomically(fresh / "adapter_config.json", nlohmann::json(files.config).dump(2));
       },
       OldFolder::kRefuse);
-}
-
-std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFiles*>& adapters) {
-  auto root = std::make_shared<torch::nn::Module>();
-  std::map<std::string, nn::LinearImpl*> linears;
-  std::map<std::string, std::shared_ptr<torch::nn::Module>> places = {{"", root}};
-  for (const AdapterFiles* files : adapters) {
-    for (const AdaptedModule& module : adapted_modules(*files)) {
-      const std::string path = path_here(module.name);
-      const auto known = linears.find(path);
-      if (known != linears.end()) {
-        if (known->second->in_features() != module.in_features ||
-            known->second->out_features() != module.out_features)
-          fail("{}: {}: expected {} inputs and {} outputs as in the adapter before, found {} and {}",
-               files->source, module.name, known->second->in_features(), known->second->out_features(),
-               module.in_features, module.out_features);
-        continue;
-      }
-      std::string parent;
-      for (std::size_t end = path.find('.'); end != std::string::npos; end = path.find('.', end + 1)) {
-        const std::string place = path.substr(0, end);
-        auto& child = places[place];
-        if (!child) {
-          child = places.at(parent)->register_module(place.substr(parent.empty() ? 0 : parent.size() + 1),
-                                                     std::make_shared<torch::nn::Module>());
-        }
-        parent = place;
-      }
-      const auto linear = places.at(parent)->register_module(
-          path.substr(parent.empty() ? 0 : parent.size() + 1),
-          std::make_shared<nn::LinearImpl>(module.in_features, module.out_features));
-      linears[path] = linear.get();
-    }
-  }
-  return root;
 }
 
 }  // namespace tessera::lora

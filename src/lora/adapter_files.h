@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,6 +25,9 @@ ModuleNaming naming_of(const AdapterFiles& files);
 /// In the order of the names; layers by their number.
 /// @throws Error naming the tensor that is missing, or whose shape or rank is not what the configuration says
 std::vector<AdaptedModule> adapted_modules(const AdapterFiles& files);
+/// The matrix of a module (".lora_A.weight", ".lora_B.weight").
+/// @throws Error where it is missing, or no matrix of a float type
+const at::Tensor& matrix_of(const AdapterFiles& files, const std::string& module, const std::string& which);
 /// ΔW = s·B·A of one of them, [out, in] float64.
 at::Tensor weight_update(const AdapterFiles& files, const AdaptedModule& module);
 
@@ -44,10 +46,5 @@ AdapterFiles without_head(const AdapterFiles& files);
 
 /// Writes both files. @throws Error where the folder exists already or can't be written
 void write_adapter(const std::filesystem::path& folder, const AdapterFiles& files);
-
-/// Modules of the shapes that adapters have, with weights of zeros: for what needs a module tree and no
-/// weights, such as AdapterSet::combine.
-/// @throws Error where two adapters disagree about a module's size
-std::shared_ptr<torch::nn::Module> skeleton_of(const std::vector<const AdapterFiles*>& adapters);
 
 }  // namespace tessera::lora

@@ -9,22 +9,6 @@
 
 namespace tessera::lora {
 
-/// How several adapters become one, with PEFT's names and formulas (add_weighted_adapter).
-enum class AdapterCombination {
-  kLinear,  ///< A = Σ ±√|w·s|·A_i, B = Σ √|w·s|·B_i: a rough mean, for adapters of one rank
-  kCat,     ///< exactly Σ w·ΔW_i, by stacking; the ranks add up
-  kSvd,     ///< the best approximation of Σ w·ΔW_i of a given rank
-};
-
-struct WeightedAdapter {
-  std::string name;
-  double weight = 1;
-};
-
-/// @param name  of the adapter in messages
-/// @throws Error where an adapter of these options can't be one of several that are added up
-void check_combinable(const LoraOptions& options, const std::string& name);
-
 /// Named adapters of one module tree, any number in memory, none or one in use. Taking another into use moves
 /// pointers, a few for each adapted module, and no number is copied; nothing of the base model is lost,
 /// whatever an adapter brings of its own for it (biases, modules_to_save, what PiSSA leaves of a weight).
@@ -33,14 +17,13 @@ void check_combinable(const LoraOptions& options, const std::string& name);
 ///   adapters.load("birds", "adapters/birds");
 ///   adapters.load("ships", "adapters/ships");
 ///   adapters.use("ships");
-///   adapters.combine("both", {{"birds", 0.5}, {"ships", 0.5}}, AdapterCombination::kCat);
 ///
 /// The tree must outlive the set and keep its modules. Adapters take part in the tree's parameters while they
 /// are in use alone.
 class AdapterSet {
  public:
   /// @throws c10::Error where the tree carries adapters already
-  explicit AdapterSet(torch::nn::Module& root);
+  explicit AdapterSet(AdaptableModule& root);
   /// Leaves the base model as it was.
   ~AdapterSet();
   AdapterSet(const AdapterSet&) = delete;
@@ -57,14 +40,6 @@ class AdapterSet {
   void save(const std::string& name, const std::filesystem::path& folder,
             const AdapterDescription& description = {});
   void remove(const std::string& name);
-
-  /// A new adapter that adds what several add together. Not taken into use.
-  /// @param rank  of kSvd; 0: the greatest of theirs
-  /// @throws Error naming the adapter that can't be combined (DoRA, biases, modules_to_save or base weights
-  /// of its
-  ///         own), or the module whose ranks differ (kLinear)
-  void combine(const std::string& name, const std::vector<WeightedAdapter>& adapters,
-               AdapterCombination combination, std::int64_t rank = 0);
 
   std::vector<std::string> names() const;
   bool contains(const std::string& name) const { return adapters_.count(name) != 0; }
@@ -99,7 +74,7 @@ class AdapterSet {
   /// Parameters of the base model and what stands in for them change places.
   void exchange_own(Adapter& adapter);
 
-  torch::nn::Module& root_;
+  AdaptableModule& root_;
   std::map<std::string, Adapter> adapters_;
   std::string in_use_;
   bool merged_ = false;

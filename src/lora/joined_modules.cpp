@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <optional>
 #include <string_view>
+#include <vector>
 
 #include "core/error.h"
 #include "nn/packed_tensors.h"
@@ -12,71 +14,100 @@ namespace tessera::lora {
 
 namespace {
 
-const std::string kJoined = "mlp.weights_in.", kGate = "mlp.gate_proj.", kUp = "mlp.up_proj.";
+bool is_of_module(const std::string& key, std::string_view module) {
+  const std::size_t at = find_segments(key, module);
+  return at != std::string_view::npos && at + module.size() < key.size();
+}
 
-/// `key` with the module `from` in it exchanged for `to`; empty where it isn't in it.
-std::string exchanged(const std::string& key, const std::string& from, const std::string& to) {
-  const std::size_t at = key.find(from);
-  if (at == std::string::npos || (at != 0 && key[at - 1] != '.')) return {};
-  return std::string(key).replace(at, from.size(), to);
+/// The key of a parameter of the module `from`, as one of the module `to`; nothing where it is of no such
+/// module.
+std::optional<std::string> exchanged(const std::string& key, std::string_view from, std::string_view to) {
+  if (!is_of_module(key, from)) return {};
+  return std::string(key).replace(find_segments(key, from), from.size(), to);
 }
 
 bool is_shared(const std::string& key) { return key.ends_with("lora_A.weight"); }
 
-at::Tensor joined(const at::Tensor& gate, const at::Tensor& up) {
-  return gate.sizes() == up.sizes() && nn::lie_together({gate, up}) ? nn::together(gate, 2)
-                                                                    : at::cat({gate, up});
+at::Tensor laid_out(const std::vector<at::Tensor>& parts) {
+  bool are_one = nn::lie_together(parts);
+  for (const at::Tensor& part : parts) are_one &= part.sizes() == parts.front().sizes();
+  return are_one ? nn::together(parts.front(), static_cast<std::int64_t>(parts.size())) : at::cat(parts);
+}
+
+void split(const ModuleNames::Joined& joined, TensorMap& tensors) {
+  const auto count = static_cast<std::int64_t>(joined.parts.size());
+  TensorMap made;
+  for (auto item = tensors.begin(); item != tensors.end();) {
+    const auto& [key, tensor] = *item;
+    if (!is_of_module(key, joined.whole) || tensor.dim() == 0 ||
+        (!is_shared(key) && tensor.size(0) % count != 0)) {
+      ++item;
+      continue;
+    }
+    const std::int64_t rows = tensor.size(0) / count;
+    for (std::int64_t i = 0; i < count; ++i) {
+      made[*exchanged(key, joined.whole, joined.parts[static_cast<std::size_t>(i)])] =
+          is_shared(key) ? tensor : tensor.slice(0, i * rows, (i + 1) * rows);
+    }
+    item = tensors.erase(item);
+  }
+  tensors.merge(made);
+}
+
+/// The tensors of the other parts beside that of the first, whose key is given.
+std::vector<at::Tensor> parts_beside(const ModuleNames::Joined& joined, const TensorMap& tensors,
+                                     const std::string& key, const std::string& source) {
+  std::vector<at::Tensor> parts = {tensors.at(key)};
+  for (std::size_t i = 1; i < joined.parts.size(); ++i) {
+    const std::string other = *exchanged(key, joined.parts[0], joined.parts[i]);
+    const auto found = tensors.find(other);
+    if (found == tensors.end())
+      fail("{}: {} is there without its {}, and the old naming has one matrix for both", source, key,
+           last_segment(joined.parts[i]));
+    if (is_shared(key) && !at::equal(parts[0], found->second))
+      fail(
+          "{}: {} and {} differ: the old naming has one matrix for both ({}), whose adapter has one A; keep "
+          "the "
+          "current naming",
+          source, key, other, last_segment(joined.whole));
+    if (!is_shared(key) && parts[0].sizes().slice(1) != found->second.sizes().slice(1))
+      fail("{}: {} and {} have different shapes", source, key, other);
+    parts.push_back(found->second);
+  }
+  return parts;
+}
+
+void join(const ModuleNames::Joined& joined, TensorMap& tensors, const std::string& source) {
+  TensorMap made;
+  std::vector<std::string> taken;
+  for (const auto& [key, tensor] : tensors) {
+    for (std::size_t i = 1; i < joined.parts.size(); ++i) {
+      const auto first = exchanged(key, joined.parts[i], joined.parts[0]);
+      if (!first) continue;
+      if (tensors.count(*first) == 0)
+        fail("{}: {} is there without its {}, and the old naming has one matrix for both", source, key,
+             last_segment(joined.parts[0]));
+      taken.push_back(key);
+    }
+    const auto whole = exchanged(key, joined.parts[0], joined.whole);
+    if (!whole) continue;
+    const std::vector<at::Tensor> parts = parts_beside(joined, tensors, key, source);
+    made[*whole] = is_shared(key) ? tensor : laid_out(parts);
+    taken.push_back(key);
+  }
+  for (const std::string& key : taken) tensors.erase(key);
+  tensors.merge(made);
 }
 
 }  // namespace
 
-void split_gates(TensorMap& tensors) {
-  TensorMap split;
-  for (auto item = tensors.begin(); item != tensors.end();) {
-    const auto& [key, tensor] = *item;
-    const std::string gate = exchanged(key, kJoined, kGate);
-    const bool splits = !gate.empty() && tensor.dim() > 0 && (is_shared(key) || tensor.size(0) % 2 == 0);
-    if (!splits) {
-      ++item;
-      continue;
-    }
-    const std::string up = exchanged(key, kJoined, kUp);
-    const std::int64_t half = tensor.size(0) / 2;
-    split[gate] = is_shared(key) ? tensor : tensor.slice(0, 0, half);
-    split[up] = is_shared(key) ? tensor : tensor.slice(0, half);
-    item = tensors.erase(item);
-  }
-  tensors.merge(split);
+void split_joined(const ModuleNames& names, TensorMap& tensors) {
+  for (const ModuleNames::Joined& joined : names.joined) split(joined, tensors);
 }
 
-void join_gates(TensorMap& tensors, const std::string& source) {
+void join_parts(const ModuleNames& names, TensorMap& tensors, const std::string& source) {
   const c10::NoGradGuard no_grad;
-  TensorMap made;
-  for (auto item = tensors.begin(); item != tensors.end();) {
-    const auto& [key, tensor] = *item;
-    if (!exchanged(key, kUp, kGate).empty() && tensors.count(exchanged(key, kUp, kGate)) == 0 &&
-        made.count(exchanged(key, kUp, kJoined)) == 0)
-      fail("{}: {} is there without its gate_proj, and the old naming has one matrix for both", source, key);
-    const std::string up = exchanged(key, kGate, kUp);
-    if (up.empty()) {
-      ++item;
-      continue;
-    }
-    const auto found = tensors.find(up);
-    if (found == tensors.end())
-      fail("{}: {} is there without its up_proj, and the old naming has one matrix for both", source, key);
-    if (is_shared(key) && !at::equal(tensor, found->second))
-      fail(
-          "{}: {} and {} differ: the old naming has one matrix for both (weights_in), whose adapter has one "
-          "A; keep the current naming",
-          source, key, up);
-    if (!is_shared(key) && tensor.sizes().slice(1) != found->second.sizes().slice(1))
-      fail("{}: {} and {} have different shapes", source, key, up);
-    made[exchanged(key, kGate, kJoined)] = is_shared(key) ? tensor : joined(tensor, found->second);
-    tensors.erase(found);
-    item = tensors.erase(item);
-  }
-  tensors.merge(made);
+  for (const ModuleNames::Joined& joined : names.joined) join(joined, tensors, source);
 }
 
 }  // namespace tessera::lora

@@ -36,6 +36,14 @@ void factorise(const at::Tensor& weight, nn::LoraAdapter& adapter, LoraInit init
 
 }  // namespace
 
+nn::LoraAdapterOptions adapter_options(const LoraOptions& options, const std::string& module,
+                                       const ModuleNames& names) {
+  return {.r = options.rank_of(module, names),
+          .scaling = options.scaling_of(module, names),
+          .dropout = options.lora_dropout,
+          .dora = options.use_dora};
+}
+
 at::Tensor initialise_adapter(const nn::LinearImpl& linear, nn::LoraAdapter& adapter, LoraInit init,
                               const at::Generator& generator) {
   const at::NoGradGuard no_grad;
@@ -55,7 +63,7 @@ at::Tensor initialise_adapter(const nn::LinearImpl& linear, nn::LoraAdapter& ada
     case LoraInit::kPissa:
     case LoraInit::kOlora:
       factorise(linear.weight, adapter, init);
-      rest = (linear.weight.to(at::kFloat) - adapter.options.scaling * at::mm(b, a))
+      rest = (linear.weight.to(at::kFloat) - adapter.with_update(at::zeros_like(linear.weight, at::kFloat)))
                  .to(linear.weight.scalar_type());
       break;
   }
@@ -64,8 +72,7 @@ at::Tensor initialise_adapter(const nn::LinearImpl& linear, nn::LoraAdapter& ada
   return rest;
 }
 
-std::vector<std::string> inject_lora(torch::nn::Module& root, const LoraOptions& options,
-                                     std::uint64_t seed) {
+std::vector<std::string> inject_lora(AdaptableModule& root, const LoraOptions& options, std::uint64_t seed) {
   options.check("LoRA");
   const std::vector<NamedLinear> targets = match_targets(root, options);
   TORCH_CHECK(adapted_linears(root).empty(), "inject_lora: the modules have adapters already");
@@ -75,10 +82,7 @@ std::vector<std::string> inject_lora(torch::nn::Module& root, const LoraOptions&
   std::vector<std::string> names;
   for (const NamedLinear& target : targets) {
     nn::LinearImpl& linear = *target.linear;
-    linear.add_lora({.r = options.rank_of(target.name),
-                     .scaling = options.scaling_of(target.name),
-                     .dropout = options.lora_dropout,
-                     .dora = options.use_dora});
+    linear.add_lora(adapter_options(options, target.name, root.module_names()));
     const at::Tensor rest = initialise_adapter(linear, *linear.adapter(), options.init, generator);
     const at::NoGradGuard no_grad;
     if (rest.defined()) linear.weight.copy_(rest);
@@ -99,7 +103,7 @@ TensorMap lora_parameters(torch::nn::Module& root) {
   return parameters;
 }
 
-TensorMap adapter_parameters(torch::nn::Module& root, const LoraOptions& options) {
+TensorMap adapter_parameters(AdaptableModule& root, const LoraOptions& options) {
   TensorMap parameters = lora_parameters(root);
   const auto all = root.named_parameters();
   for (const std::string& name : parameters_beside_adapters(root, options)) parameters[name] = all[name];
@@ -111,7 +115,7 @@ bool is_lora_parameter(const std::string& name) {
          has_last_segments(name, "lora_magnitude_vector");
 }
 
-void set_lora_trainable(torch::nn::Module& root, const LoraOptions& options, bool trainable) {
+void set_lora_trainable(AdaptableModule& root, const LoraOptions& options, bool trainable) {
   for (auto& [name, parameter] : adapter_parameters(root, options)) parameter.set_requires_grad(trainable);
 }
 

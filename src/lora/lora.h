@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/safetensors.h"
+#include "lora/adaptable_module.h"
 #include "lora/lora_options.h"
 #include "lora/lora_targets.h"
 #include "nn/linear.h"
@@ -20,7 +21,12 @@ namespace tessera::lora {
 /// its modules. PiSSA and OLoRA take what the adapter begins with out of the base weight.
 /// @return the adapted modules' names
 /// @throws Error naming the option that is out of range, or the target that matches nothing
-std::vector<std::string> inject_lora(torch::nn::Module& root, const LoraOptions& options, std::uint64_t seed);
+std::vector<std::string> inject_lora(AdaptableModule& root, const LoraOptions& options, std::uint64_t seed);
+
+/// What the options say of one module's adapter.
+/// @param names  of the architecture that the module is of
+nn::LoraAdapterOptions adapter_options(const LoraOptions& options, const std::string& module,
+                                       const ModuleNames& names);
 
 /// Fills an adapter as `init` says. @return what the base weight has to become, undefined where it stays
 at::Tensor initialise_adapter(const nn::LinearImpl& linear, nn::LoraAdapter& adapter, LoraInit init,
@@ -29,12 +35,12 @@ at::Tensor initialise_adapter(const nn::LinearImpl& linear, nn::LoraAdapter& ada
 /// "….lora_A.weight", "….lora_B.weight" and with DoRA "….lora_magnitude_vector" → the parameter itself.
 TensorMap lora_parameters(torch::nn::Module& root);
 /// The same, and the base model's parameters that belong to the adapter (parameters_beside_adapters).
-TensorMap adapter_parameters(torch::nn::Module& root, const LoraOptions& options);
+TensorMap adapter_parameters(AdaptableModule& root, const LoraOptions& options);
 
 /// Whether a dotted parameter name is an adapter's.
 bool is_lora_parameter(const std::string& name);
 
-void set_lora_trainable(torch::nn::Module& root, const LoraOptions& options, bool trainable);
+void set_lora_trainable(AdaptableModule& root, const LoraOptions& options, bool trainable);
 
 /// Adds every adapter of the tree to its weight, for good (LinearImpl::merge_lora). What the modules compute
 /// stays the same within rounding, in evaluation mode.

@@ -12,9 +12,9 @@ namespace {
 /// Of the first pattern that names the module.
 template <typename Value>
 Value value_of(const std::vector<std::pair<std::string, Value>>& patterns, const char* field,
-               const std::string& module, const std::optional<ModuleNames>& names, Value otherwise) {
+               const std::vector<std::string>& names_of_module, Value otherwise) {
   for (const auto& [key, value] : patterns) {
-    if (pattern_names(key, field, module, names)) return value;
+    if (pattern_names(key, field, names_of_module)) return value;
   }
   return otherwise;
 }
@@ -64,17 +64,17 @@ double LoraOptions::scaling() const {
   return lora_alpha / (use_rslora ? std::sqrt(rank) : rank);
 }
 
-std::int64_t LoraOptions::rank_of(const std::string& module) const {
-  return value_of(rank_pattern, "rank_pattern", module, names, r);
+std::int64_t LoraOptions::rank_of(const std::string& module, const ModuleNames& names) const {
+  return value_of(rank_pattern, "rank_pattern", names.names_of(module, in_file), r);
 }
 
-double LoraOptions::alpha_of(const std::string& module) const {
-  return value_of(alpha_pattern, "alpha_pattern", module, names, lora_alpha);
+double LoraOptions::alpha_of(const std::string& module, const ModuleNames& names) const {
+  return value_of(alpha_pattern, "alpha_pattern", names.names_of(module, in_file), lora_alpha);
 }
 
-double LoraOptions::scaling_of(const std::string& module) const {
-  const auto rank = static_cast<double>(rank_of(module));
-  return alpha_of(module) / (use_rslora ? std::sqrt(rank) : rank);
+double LoraOptions::scaling_of(const std::string& module, const ModuleNames& names) const {
+  const auto rank = static_cast<double>(rank_of(module, names));
+  return alpha_of(module, names) / (use_rslora ? std::sqrt(rank) : rank);
 }
 
 void LoraOptions::check(const std::string& source) const {

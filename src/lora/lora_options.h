@@ -34,16 +34,17 @@ struct LoraOptions {
   /// Of an adapter from a file: the names that its lists and expressions mean. Such a list may also hold what
   /// means no module, as in PEFT. Empty: somebody wrote them down, in any of a module's names, and is told of
   /// one that means nothing.
-  std::optional<ModuleNames> names;
+  std::optional<NamesInFile> in_file;
 
   static LoraOptions from_config(const LoraConfig& config);
   LoraConfig to_config() const;  ///< with no `adapter`
 
   /// s = α/r, with use_rslora α/√r, where no pattern says otherwise.
   double scaling() const;
-  std::int64_t rank_of(const std::string& module) const;
-  double alpha_of(const std::string& module) const;
-  double scaling_of(const std::string& module) const;
+  /// @param names  of the architecture that the module is of
+  std::int64_t rank_of(const std::string& module, const ModuleNames& names) const;
+  double alpha_of(const std::string& module, const ModuleNames& names) const;
+  double scaling_of(const std::string& module, const ModuleNames& names) const;
   /// Whether every adapted module has the same rank and scaling.
   bool is_uniform() const { return rank_pattern.empty() && alpha_pattern.empty(); }
 

@@ -16,36 +16,48 @@ namespace tessera::lora {
 
 namespace {
 
-/// Whether it holds for one of the names that a module goes by.
-template <typename Predicate>
-bool for_any_name(const std::string& path, const std::optional<ModuleNames>& names,
-                  const Predicate& predicate) {
-  const std::vector<std::string> called = names_of(path, names);
-  return std::any_of(called.begin(), called.end(), predicate);
-}
+/// The names that the options may call a module by.
+class Names {
+ public:
+  Names(const ModuleNames& of_architecture, const LoraOptions& options)
+      : of_architecture_(of_architecture), in_file_(options.in_file) {}
 
-bool matches(const std::string& path, const std::string& target, const std::optional<ModuleNames>& names) {
-  return for_any_name(path, names, [&](const std::string& name) { return has_last_segments(name, target); });
-}
+  std::vector<std::string> of(const std::string& path) const {
+    return of_architecture_.names_of(path, in_file_);
+  }
+  /// Whether it holds for one of them.
+  template <typename Predicate>
+  bool any_of(const std::string& path, const Predicate& predicate) const {
+    const std::vector<std::string> called = of(path);
+    return std::any_of(called.begin(), called.end(), predicate);
+  }
+  bool match(const std::string& path, const std::string& target) const {
+    return any_of(path, [&](const std::string& name) { return has_last_segments(name, target); });
+  }
+
+ private:
+  const ModuleNames& of_architecture_;
+  const std::optional<NamesInFile>& in_file_;
+};
 
 /// A ModuleSelection with its expression compiled.
 class Selection {
  public:
-  Selection(const ModuleSelection& selection, const char* field, const std::optional<ModuleNames>& names)
+  Selection(const ModuleSelection& selection, const char* field, const Names& names)
       : selection_(selection), names_(names) {
     if (!selection.pattern.empty()) pattern_.emplace(selection.pattern, field);
   }
   bool takes(const std::string& path) const {
     if (pattern_)
-      return for_any_name(path, names_, [&](const std::string& name) { return pattern_->matches(name); });
+      return names_.any_of(path, [&](const std::string& name) { return pattern_->matches(name); });
     return selection_.is_all_linear() ||
            std::any_of(selection_.names.begin(), selection_.names.end(),
-                       [&](const std::string& target) { return matches(path, target, names_); });
+                       [&](const std::string& target) { return names_.match(path, target); });
   }
 
  private:
   const ModuleSelection& selection_;
-  const std::optional<ModuleNames>& names_;
+  const Names& names_;
   std::optional<ModulePattern> pattern_;
 };
 
@@ -77,21 +89,22 @@ class LayerNumbers {
 
 /// PEFT takes a module whose path merely ends in these letters.
 bool is_saved_whole(const std::string& path, const std::vector<std::string>& modules_to_save,
-                    const std::optional<ModuleNames>& names) {
+                    const Names& names) {
   return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& end) {
-    return for_any_name(path, names, [&](const std::string& name) { return name.ends_with(end); });
+    return names.any_of(path, [&](const std::string& name) { return name.ends_with(end); });
   });
 }
 
 /// By its rule "embeddings" means embeddings and the patch_embeddings inside it, of which PEFT then makes a
 /// file that it can't read.
-void refuse_nested(const std::vector<std::string>& modules, const LoraOptions& options) {
+void refuse_nested(const std::vector<std::string>& modules, const LoraOptions& options,
+                   const ModuleNames& names) {
   for (const std::string& path : modules) {
     const std::string outer = path.substr(0, std::min(path.rfind('.'), path.size()));
     const std::string last = path.substr(path.rfind('.') + 1);
     for (const std::string& end : options.modules_to_save) {
       if (outer.size() < path.size() && last.size() > end.size() && last.ends_with(end) &&
-          is_within_saved(outer, options))
+          is_within_saved(outer, options, names))
         fail("modules_to_save: \"{}\" names {} and a module that it lies in, which PEFT can't read back", end,
              path);
     }
@@ -99,28 +112,26 @@ void refuse_nested(const std::vector<std::string>& modules, const LoraOptions& o
 }
 
 /// What a reader of the message could have written: the last segments, in both namings.
-std::set<std::string> last_segments(const std::vector<std::string>& paths) {
-  std::set<std::string> names;
+std::set<std::string> last_segments(const std::vector<std::string>& paths, const ModuleNames& names) {
+  std::set<std::string> segments;
   for (const std::string& path : paths) {
-    for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
-      const std::string name = rename_path(path, naming);
-      names.insert(name.substr(name.rfind('.') + 1));
-    }
+    for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent})
+      segments.emplace(last_segment(names.renamed(path, naming)));
   }
-  return names;
+  return segments;
 }
 
-std::set<std::string> candidates(const std::vector<NamedLinear>& linears) {
+std::set<std::string> candidates(const std::vector<NamedLinear>& linears, const ModuleNames& names) {
   std::vector<std::string> paths;
   for (const NamedLinear& item : linears) paths.push_back(item.name);
-  return last_segments(paths);
+  return last_segments(paths, names);
 }
 
 }  // namespace
 
-bool is_within_saved(const std::string& path, const LoraOptions& options) {
+bool is_within_saved(const std::string& path, const LoraOptions& options, const ModuleNames& names) {
   for (std::size_t end = path.find('.'); !options.modules_to_save.empty(); end = path.find('.', end + 1)) {
-    if (is_saved_whole(path.substr(0, end), options.modules_to_save, options.names)) return true;
+    if (is_saved_whole(path.substr(0, end), options.modules_to_save, {names, options})) return true;
     if (end == std::string::npos) break;
   }
   return false;
@@ -142,49 +153,51 @@ std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
   return linears;
 }
 
-void refuse_unused_names(torch::nn::Module& root, const LoraOptions& options) {
+void refuse_unused_names(AdaptableModule& root, const LoraOptions& options) {
+  const Names names(root.module_names(), options);
   const std::vector<NamedLinear> linears = named_linears(root), adapted = match_targets(root, options);
   for (const std::string& name : options.exclude_modules.names) {
     if (std::none_of(linears.begin(), linears.end(),
-                     [&](const NamedLinear& item) { return matches(item.name, name, options.names); }))
+                     [&](const NamedLinear& item) { return names.match(item.name, name); }))
       fail("exclude_modules: \"{}\" matches no linear module; there are {}", name,
-           fmt::join(candidates(linears), ", "));
+           fmt::join(candidates(linears, root.module_names()), ", "));
   }
   const auto check = [&](const auto& patterns, const char* field) {
     for (const auto& [key, value] : patterns) {
       if (std::none_of(adapted.begin(), adapted.end(), [&, key = key](const NamedLinear& item) {
-            return pattern_names(key, field, item.name, options.names);
+            return pattern_names(key, field, names.of(item.name));
           }))
         fail("{}: \"{}\" matches no adapted module; there are {}", field, key,
-             fmt::join(candidates(adapted), ", "));
+             fmt::join(candidates(adapted, root.module_names()), ", "));
     }
   };
   check(options.rank_pattern, "rank_pattern");
   check(options.alpha_pattern, "alpha_pattern");
 }
 
-std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOptions& options) {
+std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions& options) {
+  const Names names(root.module_names(), options);
   std::vector<NamedLinear> linears = named_linears(root);
   const ModuleSelection& wanted = options.target_modules;
-  if (!wanted.is_all_linear() && !options.names) {
+  if (!wanted.is_all_linear() && !options.in_file) {
     for (const std::string& target : wanted.names) {
-      const bool found = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
-        return matches(item.name, target, options.names);
-      });
+      const bool found = std::any_of(linears.begin(), linears.end(),
+                                     [&](const NamedLinear& item) { return names.match(item.name, target); });
       if (!found) {
         fail(
             "target_modules: \"{}\" matches no linear module; there are {} (or \"all-linear\" alone for all)",
-            target, fmt::join(candidates(linears), ", "));
+            target, fmt::join(candidates(linears, root.module_names()), ", "));
       }
     }
   }
-  const Selection targets(wanted, "target_modules", options.names);
-  const Selection excluded(options.exclude_modules, "exclude_modules", options.names);
+  const Selection targets(wanted, "target_modules", names);
+  const Selection excluded(options.exclude_modules, "exclude_modules", names);
   const LayerNumbers layers(options);
   std::vector<NamedLinear> meant;
   std::set<std::int64_t> layers_left_out;
   for (const NamedLinear& item : linears) {
-    if (!targets.takes(item.name) || excluded.takes(item.name) || is_within_saved(item.name, options))
+    if (!targets.takes(item.name) || excluded.takes(item.name) ||
+        is_within_saved(item.name, options, root.module_names()))
       continue;
     if (layers.take(item.name)) {
       meant.push_back(item);
@@ -197,7 +210,7 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
          fmt::join(options.layers_to_transform, ", "));
   }
   const bool is_name = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
-    return !wanted.pattern.empty() && matches(item.name, wanted.pattern, options.names);
+    return !wanted.pattern.empty() && names.match(item.name, wanted.pattern);
   });
   if (meant.empty()) {
     fail("target_modules: {} matches no linear module{}{}; there are {}",
@@ -208,12 +221,13 @@ std::vector<NamedLinear> match_targets(torch::nn::Module& root, const LoraOption
              ? ""
              : " that exclude_modules, layers_to_transform and modules_to_save leave",
          is_name ? fmt::format(" by its whole path (a list, [{}], names ends of paths)", wanted.pattern) : "",
-         linears.empty() ? "none" : fmt::format("{}", fmt::join(candidates(linears), ", ")));
+         linears.empty() ? "none"
+                         : fmt::format("{}", fmt::join(candidates(linears, root.module_names()), ", ")));
   }
   return meant;
 }
 
-bool means_just(torch::nn::Module& root, const LoraOptions& options, const std::set<std::string>& modules) {
+bool means_just(AdaptableModule& root, const LoraOptions& options, const std::set<std::string>& modules) {
   std::set<std::string> meant;
   try {
     for (const NamedLinear& item : match_targets(root, options)) meant.insert(item.name);
@@ -223,32 +237,33 @@ bool means_just(torch::nn::Module& root, const LoraOptions& options, const std::
   return meant == modules;
 }
 
-std::vector<std::string> parameters_beside_adapters(torch::nn::Module& root, const LoraOptions& options) {
+std::vector<std::string> parameters_beside_adapters(AdaptableModule& root, const LoraOptions& options) {
+  const Names names(root.module_names(), options);
   std::vector<std::string> modules;
   for (const auto& item : root.named_modules(/*name_prefix=*/{}, /*include_self=*/false)) {
     if (!item.value()->parameters().empty()) modules.push_back(item.key());
   }
   for (const std::string& end : options.modules_to_save) {
     if (std::none_of(modules.begin(), modules.end(),
-                     [&](const std::string& path) { return is_saved_whole(path, {end}, options.names); }))
+                     [&](const std::string& path) { return is_saved_whole(path, {end}, names); }))
       fail("modules_to_save: \"{}\" names no module; there are {}", end,
-           fmt::join(last_segments(modules), ", "));
+           fmt::join(last_segments(modules, root.module_names()), ", "));
   }
-  refuse_nested(modules, options);
+  refuse_nested(modules, options, root.module_names());
   std::set<std::string> adapted_biases;
   for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + ".bias");
-  std::vector<std::string> names;
+  std::vector<std::string> beside;
   for (const auto& item : root.named_parameters()) {
     const std::string& name = item.key();
     if (is_lora_parameter(name)) continue;
-    const bool saved = is_within_saved(name.substr(0, name.rfind('.')), options);
+    const bool saved = is_within_saved(name.substr(0, name.rfind('.')), options, root.module_names());
     const bool is_bias = name.ends_with(".bias");
     const bool trains = options.bias == LoraBias::kAll        ? is_bias
                         : options.bias == LoraBias::kLoraOnly ? adapted_biases.count(name) != 0
                                                               : false;
-    if (saved || trains) names.push_back(name);
+    if (saved || trains) beside.push_back(name);
   }
-  return names;
+  return beside;
 }
 
 }  // namespace tessera::lora

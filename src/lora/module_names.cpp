@@ -1,33 +1,28 @@
 #include "lora/module_names.h"
 
-#include <array>
-#include <string_view>
+#include <algorithm>
+
+#include "lora/adaptable_module.h"
 
 namespace tessera::lora {
 
 namespace {
 
-struct Alias {
-  std::string_view legacy;
-  std::string_view current;
-};
+/// `path` with `from` in it exchanged for `to`; nothing where it isn't in it.
+std::optional<std::string> with_exchanged(const std::string& path, std::string_view from,
+                                          std::string_view to) {
+  const std::size_t at = find_segments(path, from);
+  if (at == std::string_view::npos) return {};
+  return std::string(path).replace(at, from.size(), to);
+}
 
-// In this order: a longer legacy name before any that it contains.
-constexpr std::array<Alias, 5> kAliases = {{
-    {"attention.attention.query", "attention.q_proj"},
-    {"attention.attention.key", "attention.k_proj"},
-    {"attention.attention.value", "attention.v_proj"},
-    {"attention.output.dense", "attention.o_proj"},
-    {"mlp.weights_out", "mlp.down_proj"},
-}};
+}  // namespace
 
-constexpr std::array<std::string_view, 2> kWrapperPrefixes = {"dinov2.", "dinov2_with_registers."};
+const ModuleNames& AdaptableModule::module_names() const {
+  static const ModuleNames paths;
+  return paths;
+}
 
-/// One matrix in legacy files (gate_names.h).
-constexpr std::array<std::string_view, 2> kHalves = {"mlp.gate_proj", "mlp.up_proj"};
-constexpr std::string_view kWhole = "mlp.weights_in";
-
-/// Where `part` stands in `path` as whole segments; npos where it doesn't.
 std::size_t find_segments(std::string_view path, std::string_view part) {
   for (std::size_t at = path.find(part); at != std::string_view::npos; at = path.find(part, at + 1)) {
     const std::size_t end = at + part.size();
@@ -38,34 +33,7 @@ std::size_t find_segments(std::string_view path, std::string_view part) {
   return std::string_view::npos;
 }
 
-}  // namespace
-
-std::string rename_path(const std::string& path, ModuleNaming naming) {
-  if (naming == ModuleNaming::kLegacy) {
-    for (const std::string_view half : kHalves) {
-      const std::size_t at = find_segments(path, half);
-      if (at != std::string_view::npos) return std::string(path).replace(at, half.size(), kWhole);
-    }
-    return path_here(path);
-  }
-  for (const Alias& alias : kAliases) {
-    const std::size_t at = find_segments(path, alias.legacy);
-    if (at != std::string_view::npos)
-      return std::string(path).replace(at, alias.legacy.size(), alias.current);
-  }
-  return path;
-}
-
-std::string_view wrapper_prefix(std::string_view path) {
-  for (const std::string_view prefix : kWrapperPrefixes) {
-    if (path.starts_with(prefix)) return prefix;
-  }
-  return {};
-}
-
-std::string without_wrapper_prefix(const std::string& path) {
-  return path.substr(wrapper_prefix(path).size());
-}
+std::string_view last_segment(std::string_view path) { return path.substr(path.rfind('.') + 1); }
 
 std::string without_peft_prefix(const std::string& key) {
   return key.starts_with(kPeftPrefix) ? key.substr(kPeftPrefix.size()) : key;
@@ -75,33 +43,91 @@ bool has_last_segments(std::string_view path, std::string_view end) {
   return path.ends_with(end) && (path.size() == end.size() || path[path.size() - end.size() - 1] == '.');
 }
 
-bool is_in_backbone(std::string_view path) {
-  const std::string_view plain = path.substr(wrapper_prefix(path).size());
-  return plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("layernorm.");
+std::string ModuleNames::renamed(const std::string& path, ModuleNaming naming) const {
+  if (naming == ModuleNaming::kLegacy) {
+    for (const Joined& one : joined) {
+      for (const std::string_view part : one.parts) {
+        if (const auto whole = with_exchanged(path, part, one.whole)) return *whole;
+      }
+    }
+    return path_here(path);
+  }
+  for (const Alias& alias : aliases) {
+    if (const auto current = with_exchanged(path, alias.legacy, alias.current)) return *current;
+  }
+  return path;
 }
 
-std::vector<std::string> names_of(const std::string& path, const std::optional<ModuleNames>& names) {
+std::string ModuleNames::path_here(const std::string& path) const {
+  for (const Alias& alias : aliases) {
+    if (const auto legacy = with_exchanged(path, alias.current, alias.legacy)) return *legacy;
+  }
+  return path;
+}
+
+std::string_view ModuleNames::wrapper_prefix(std::string_view path) const {
+  for (const std::string_view prefix : wrapper_prefixes) {
+    if (path.starts_with(prefix)) return prefix;
+  }
+  return {};
+}
+
+std::string ModuleNames::without_wrapper_prefix(const std::string& path) const {
+  return path.substr(wrapper_prefix(path).size());
+}
+
+bool ModuleNames::is_in_backbone(std::string_view path) const {
+  const std::string_view plain = path.substr(wrapper_prefix(path).size());
+  return backbone.empty() || std::any_of(backbone.begin(), backbone.end(), [&](std::string_view beginning) {
+           return plain.starts_with(beginning);
+         });
+}
+
+bool ModuleNames::is_legacy(const std::string& path) const {
+  return renamed(path, ModuleNaming::kCurrent) != path ||
+         std::any_of(joined.begin(), joined.end(), [&](const Joined& one) {
+           return find_segments(path, one.whole) != std::string_view::npos;
+         });
+}
+
+std::vector<std::string> ModuleNames::names_of(const std::string& path,
+                                               const std::optional<NamesInFile>& in_file) const {
   const std::string plain = without_wrapper_prefix(path);
-  if (names) {
-    const std::string name = rename_path(plain, names->naming);
-    return {is_in_backbone(plain + ".") ? names->prefix + name : name};
+  if (in_file) {
+    const std::string name = renamed(plain, in_file->naming);
+    return {is_in_backbone(plain + ".") ? in_file->prefix + name : name};
   }
   std::vector<std::string> all;
   for (const ModuleNaming naming : {ModuleNaming::kLegacy, ModuleNaming::kCurrent}) {
-    all.push_back(rename_path(plain, naming));
-    for (const std::string_view prefix : kWrapperPrefixes)
-      all.push_back(std::string(prefix) + rename_path(plain, naming));
+    all.push_back(renamed(plain, naming));
+    for (const std::string_view prefix : wrapper_prefixes)
+      all.push_back(std::string(prefix) + renamed(plain, naming));
   }
   return all;
 }
 
-std::string path_here(const std::string& path) {
-  for (const Alias& alias : kAliases) {
-    const std::size_t at = find_segments(path, alias.current);
-    if (at != std::string_view::npos)
-      return std::string(path).replace(at, alias.current.size(), alias.legacy);
+std::vector<std::string> ModuleNames::renamed_targets(const std::string& target, ModuleNaming naming) const {
+  const auto means = [&](std::string_view name) {
+    return has_last_segments(target, name) || has_last_segments(name, target);
+  };
+  for (const Joined& one : joined) {
+    if (naming != ModuleNaming::kCurrent || !means(one.whole)) continue;
+    const std::string place = target.substr(0, target.size() - last_segment(one.whole).size());
+    std::vector<std::string> targets;
+    for (const std::string_view part : one.parts) targets.push_back(place + std::string(last_segment(part)));
+    return targets;
   }
-  return path;
+  if (target.find('.') != std::string::npos) return {renamed(target, naming)};
+  for (const Joined& one : joined) {
+    if (naming == ModuleNaming::kLegacy && std::any_of(one.parts.begin(), one.parts.end(), means))
+      return {std::string(last_segment(one.whole))};
+  }
+  for (const Alias& alias : aliases) {
+    const bool to_current = naming == ModuleNaming::kCurrent;
+    if (last_segment(to_current ? alias.legacy : alias.current) == target)
+      return {std::string(last_segment(to_current ? alias.current : alias.legacy))};
+  }
+  return {target};
 }
 
 }  // namespace tessera::lora

@@ -67,11 +67,10 @@ std::optional<std::string> ModulePattern::group(const std::string& path, const c
   return path.substr(places[2 * number], places[2 * number + 1] - places[2 * number]);
 }
 
-bool pattern_names(const std::string& key, const char* field, const std::string& module,
-                   const std::optional<ModuleNames>& names) {
+bool pattern_names(const std::string& key, const char* field,
+                   const std::vector<std::string>& names_of_module) {
   const ModulePattern pattern("(.*\\.)?(" + key + ")", field);
-  const std::vector<std::string> called = names_of(module, names);
-  return std::any_of(called.begin(), called.end(),
+  return std::any_of(names_of_module.begin(), names_of_module.end(),
                      [&](const std::string& name) { return pattern.matches(name); });
 }
 

@@ -3,8 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
-
-#include "lora/module_names.h"
+#include <vector>
 
 namespace tessera::lora {
 
@@ -28,9 +27,9 @@ class ModulePattern {
   std::shared_ptr<void> code_, data_;  ///< PCRE2's, whose header stays in the .cpp
 };
 
-/// PEFT's rule for the keys of rank_pattern and alpha_pattern: whether one of the module's names
-/// (names_of) ends in what the expression says.
-bool pattern_names(const std::string& key, const char* field, const std::string& module,
-                   const std::optional<ModuleNames>& names);
+/// PEFT's rule for the keys of rank_pattern and alpha_pattern: whether one of the names that a module goes by
+/// (ModuleNames::names_of) ends in what the expression says.
+bool pattern_names(const std::string& key, const char* field,
+                   const std::vector<std::string>& names_of_module);
 
 }  // namespace tessera::lora

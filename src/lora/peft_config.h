@@ -14,8 +14,6 @@ struct AdapterDescription {
   std::string base_model_name_or_path;  ///< empty: null
   std::string base_model_class;         ///< "Dinov2Model", for PEFT's auto classes; empty: no auto_mapping
   std::string parent_library;           ///< the Python module of that class
-  /// Each adapted module by its whole path: where the tree that it is in is not the whole model.
-  bool whole_paths = false;
 };
 
 /// Options from the content of an adapter_config.json. Absent fields have PEFT's defaults. The patterns'

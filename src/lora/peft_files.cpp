@@ -43,41 +43,40 @@ std::string adapters_inside(const fs::path& folder) {
 }
 
 /// PEFT's key → the parameter's path here.
-std::string parameter_path(const std::string& key) {
-  std::string path = without_wrapper_prefix(without_peft_prefix(key));
+std::string parameter_path(const std::string& key, const ModuleNames& names) {
+  std::string path = names.without_wrapper_prefix(without_peft_prefix(key));
   if (path.ends_with(kBaseBias)) path = path.substr(0, path.size() - kBaseBias.size()) + kBias;
   if (path.ends_with(kMagnitudeSuffix + ".weight")) path.resize(path.size() - std::string(".weight").size());
-  return path_here(path);
+  return names.path_here(path);
 }
 
 /// The shortest list that means just the adapted modules: their last segments, or where that would mean
 /// others too, their whole paths.
-std::vector<std::string> minimal_targets(torch::nn::Module& root, ModuleNaming naming, bool whole_paths) {
+std::vector<std::string> minimal_targets(AdaptableModule& root, ModuleNaming naming) {
   std::set<std::string> segments, paths;
   std::size_t adapted = 0;
   for (const NamedLinear& item : adapted_linears(root)) {
-    const std::string path = rename_path(item.name, naming);
-    segments.insert(path.substr(path.rfind('.') + 1));
+    const std::string path = root.module_names().renamed(item.name, naming);
+    segments.emplace(last_segment(path));
     paths.insert(path);
     ++adapted;
   }
   const std::vector<NamedLinear> all = named_linears(root);
   const auto meant = std::count_if(all.begin(), all.end(), [&](const NamedLinear& item) {
-    const std::string path = rename_path(item.name, naming);
-    return segments.count(path.substr(path.rfind('.') + 1)) != 0;
+    const std::string path = root.module_names().renamed(item.name, naming);
+    return segments.count(std::string(last_segment(path))) != 0;
   });
-  if (!whole_paths && static_cast<std::size_t>(meant) == adapted) return {segments.begin(), segments.end()};
+  if (static_cast<std::size_t>(meant) == adapted) return {segments.begin(), segments.end()};
   return {paths.begin(), paths.end()};
 }
 
-AdapterSelection selection_of(torch::nn::Module& root, const LoraOptions& options,
-                              const AdapterDescription& description) {
-  const ModuleNaming naming = description.naming;
-  AdapterSelection selection{minimal_targets(root, naming, description.whole_paths), {}, {}};
+AdapterSelection selection_of(AdaptableModule& root, const LoraOptions& options, ModuleNaming naming) {
+  const ModuleNames& names = root.module_names();
+  AdapterSelection selection{minimal_targets(root, naming), {}, {}};
   for (const NamedLinear& item : adapted_linears(root)) {
-    const std::int64_t rank = options.rank_of(item.name);
-    const double alpha = options.alpha_of(item.name);
-    const std::string path = rename_path(item.name, naming);
+    const std::int64_t rank = options.rank_of(item.name, names);
+    const double alpha = options.alpha_of(item.name, names);
+    const std::string path = names.renamed(item.name, naming);
     if (rank != options.r) selection.ranks.emplace_back(path, rank);
     if (alpha != options.lora_alpha) selection.alphas.emplace_back(path, alpha);
   }
@@ -85,21 +84,20 @@ AdapterSelection selection_of(torch::nn::Module& root, const LoraOptions& option
 }
 
 /// Adapters that are there already must compute what the file's would.
-void check_injected(torch::nn::Module& root, const LoraOptions& options, const std::string& source) {
+void check_injected(AdaptableModule& root, const LoraOptions& options, const std::string& source) {
   for (const NamedLinear& item : adapted_linears(root)) {
     const nn::LoraAdapterOptions& here = item.linear->lora_options();
-    const std::int64_t r = options.rank_of(item.name);
-    if (here.r != r) {
-      fail("{}: r: the model's adapters have {} ({}), the file's {}", source, here.r, item.name, r);
+    const nn::LoraAdapterOptions there = adapter_options(options, item.name, root.module_names());
+    if (here.r != there.r) {
+      fail("{}: r: the model's adapters have {} ({}), the file's {}", source, here.r, item.name, there.r);
     }
-    const double scaling = options.scaling_of(item.name);
-    if (std::abs(here.scaling - scaling) > 1e-9 * std::abs(here.scaling)) {
+    if (std::abs(here.scaling - there.scaling) > 1e-9 * std::abs(here.scaling)) {
       fail("{}: lora_alpha, use_rslora: the model's adapters have scaling {} ({}), the file's {}", source,
-           here.scaling, item.name, scaling);
+           here.scaling, item.name, there.scaling);
     }
-    if (here.dora != options.use_dora) {
+    if (here.dora != there.dora) {
       fail("{}: use_dora: the model's adapters say {} ({}), the file says {}", source, here.dora, item.name,
-           options.use_dora);
+           there.dora);
     }
   }
 }
@@ -120,30 +118,30 @@ class PeftPaths {
 };
 
 /// How the model that the tensors are of calls its modules.
-ModuleNames names_in(const TensorMap& tensors) {
-  ModuleNames names;
+NamesInFile names_in(const TensorMap& tensors, const ModuleNames& names) {
+  NamesInFile found;
   for (const auto& [key, tensor] : tensors) {
-    if (rename_path(key, ModuleNaming::kCurrent) != key || key.find("mlp.weights_in") != std::string::npos)
-      names.naming = ModuleNaming::kLegacy;
-    if (const std::string_view prefix = wrapper_prefix(without_peft_prefix(key)); !prefix.empty())
-      names.prefix = prefix;
+    if (names.is_legacy(key)) found.naming = ModuleNaming::kLegacy;
+    if (const std::string_view prefix = names.wrapper_prefix(without_peft_prefix(key)); !prefix.empty())
+      found.prefix = prefix;
   }
-  return names;
+  return found;
 }
 
 /// Of a parameter that the file should have: the key in the words that its other keys are made of.
-std::string expected_key(const ModuleNames& names, const PeftPaths& paths, const std::string& parameter) {
-  return kPeftPrefix + names.prefix + rename_path(paths.of(parameter), names.naming);
+std::string expected_key(const ModuleNames& names, const NamesInFile& in_file, const PeftPaths& paths,
+                         const std::string& parameter) {
+  return kPeftPrefix + in_file.prefix + names.renamed(paths.of(parameter), in_file.naming);
 }
 
 /// The modules here that the tensors adapt.
-std::set<std::string> modules_adapted_by(const TensorMap& tensors) {
+std::set<std::string> modules_adapted_by(const TensorMap& tensors, const ModuleNames& names) {
   static const std::string kA = ".lora_A.weight";
   TensorMap by_path;
   for (const auto& [key, tensor] : tensors) {
-    if (key.ends_with(kA)) by_path.emplace(parameter_path(key), tensor);
+    if (key.ends_with(kA)) by_path.emplace(parameter_path(key, names), tensor);
   }
-  split_gates(by_path);
+  split_joined(names, by_path);
   std::set<std::string> adapted;
   for (const auto& [path, tensor] : by_path) adapted.insert(path.substr(0, path.size() - kA.size()));
   return adapted;
@@ -157,35 +155,38 @@ bool is_repetition(const std::string& key) {
 }
 
 /// For the end of a message about an adapter that doesn't fit.
-std::string hint_about_a_head(const TensorMap& tensors) {
+std::string hint_about_a_head(const TensorMap& tensors, const ModuleNames& names) {
   bool is_wrapped = false, has_head = false;
   for (const auto& [key, tensor] : tensors) {
-    is_wrapped |= !wrapper_prefix(without_peft_prefix(key)).empty();
-    has_head |= !is_in_backbone(without_peft_prefix(key));
+    is_wrapped |= !names.wrapper_prefix(without_peft_prefix(key)).empty();
+    has_head |= !names.is_in_backbone(without_peft_prefix(key));
   }
   if (!is_wrapped || !has_head) return {};
-  return "\n  (it is of a DINOv2 with a head, which tessera adapter convert --backbone-only leaves out)";
+  return fmt::format(
+      "\n  (it is of a {} with a head, which tessera adapter convert --backbone-only leaves out)",
+      names.architecture);
 }
 
 }  // namespace
 
-TensorMap adapter_tensors(torch::nn::Module& root, const LoraOptions& options, ModuleNaming naming) {
+TensorMap adapter_tensors(AdaptableModule& root, const LoraOptions& options, ModuleNaming naming) {
   const PeftPaths paths(root);
   TensorMap tensors;
   for (const auto& [name, tensor] : adapter_parameters(root, options)) tensors[paths.of(name)] = tensor;
-  if (naming == ModuleNaming::kLegacy) join_gates(tensors, "adapter");
+  if (naming == ModuleNaming::kLegacy) join_parts(root.module_names(), tensors, "adapter");
   TensorMap named;
-  for (const auto& [path, tensor] : tensors) named[kPeftPrefix + rename_path(path, naming)] = tensor;
+  for (const auto& [path, tensor] : tensors)
+    named[kPeftPrefix + root.module_names().renamed(path, naming)] = tensor;
   return named;
 }
 
-void save_adapter(const fs::path& folder, torch::nn::Module& root, const LoraOptions& options,
+void save_adapter(const fs::path& folder, AdaptableModule& root, const LoraOptions& options,
                   const AdapterDescription& description) {
   TORCH_CHECK(!adapted_linears(root).empty(), "save_adapter: there is no adapter to save");
   const TensorMap tensors = adapter_tensors(root, options, description.naming);
   check_injected(root, options, (folder / kConfigFile).string());
   const nlohmann::json config =
-      adapter_config_json(options, selection_of(root, options, description), description);
+      adapter_config_json(options, selection_of(root, options, description.naming), description);
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
@@ -195,64 +196,65 @@ void save_adapter(const fs::path& folder, torch::nn::Module& root, const LoraOpt
   write_file_atomically(folder / kConfigFile, config.dump(2));
 }
 
-void copy_adapter(const LoraOptions& options, const TensorMap& tensors, torch::nn::Module& root,
+void copy_adapter(const LoraOptions& options, const TensorMap& tensors, AdaptableModule& root,
                   const std::string& source) {
+  const ModuleNames& names = root.module_names();
   check_injected(root, options, source);
   TensorMap by_path;
   std::map<std::string, std::string> keys;
   for (const auto& [key, tensor] : tensors) {
     if (options.bias == LoraBias::kAll && is_repetition(key)) continue;
-    if (!by_path.emplace(parameter_path(key), tensor).second) {
+    const std::string path = parameter_path(key, names);
+    if (!by_path.emplace(path, tensor).second) {
       fail("{}: {} is there under two names", source, key);
     }
-    keys[parameter_path(key)] = key;
+    keys[path] = key;
   }
-  split_gates(by_path);
+  split_joined(names, by_path);
   const PeftPaths paths(root);
-  const ModuleNames names = names_in(tensors);
+  const NamesInFile in_file = names_in(tensors, names);
   try {
-    nn::load_state_dict(adapter_parameters(root, options), by_path, {}, source,
-                             [&](const std::string& name) {
-                               const auto found = keys.find(name);
-                               return found != keys.end() ? found->second : expected_key(names, paths, name);
-                             });
+    nn::load_state_dict(adapter_parameters(root, options), by_path, {}, source, [&](const std::string& name) {
+      const auto found = keys.find(name);
+      return found != keys.end() ? found->second : expected_key(names, in_file, paths, name);
+    });
   } catch (const Error& error) {
-    fail("{}{}", error.what(), hint_about_a_head(tensors));
+    fail("{}{}", error.what(), hint_about_a_head(tensors, names));
   }
 }
 
-LoraOptions load_adapter(const AdapterFiles& files, torch::nn::Module& root) {
+LoraOptions load_adapter(const AdapterFiles& files, AdaptableModule& root) {
   const LoraOptions options = options_for(root, files);
   try {
     if (adapted_linears(root).empty()) inject_lora(root, options, /*seed=*/0);
   } catch (const Error& error) {
-    fail("{}: {}{}", files.source, error.what(), hint_about_a_head(files.tensors));
+    fail("{}: {}{}", files.source, error.what(), hint_about_a_head(files.tensors, root.module_names()));
   }
   copy_adapter(options, files.tensors, root, files.source);
   return options;
 }
 
-LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, torch::nn::Module& root,
+LoraOptions load_adapter(const Json& adapter_config, const TensorMap& tensors, AdaptableModule& root,
                          const std::string& source) {
-  return load_adapter(AdapterFiles::of(adapter_config, tensors, source), root);
+  return load_adapter(AdapterFiles::of(adapter_config, tensors, source, root.module_names()), root);
 }
 
-AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source) {
+AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source, const ModuleNames& names) {
   AdapterFiles files{parse_adapter_config(config, source), std::move(config), std::move(tensors),
-                     std::move(source)};
-  files.options.names = names_in(files.tensors);
+                     std::move(source), &names};
+  files.options.in_file = names_in(files.tensors, names);
   return files;
 }
 
-LoraOptions options_for(torch::nn::Module& root, const AdapterFiles& files) {
+LoraOptions options_for(AdaptableModule& root, const AdapterFiles& files) {
   LoraOptions in_any_names = files.options;
-  in_any_names.names.reset();
-  const std::set<std::string> adapted = modules_adapted_by(files.tensors);
+  in_any_names.in_file.reset();
+  const std::set<std::string> adapted = modules_adapted_by(files.tensors, root.module_names());
   const bool is_mixed = !means_just(root, files.options, adapted) && means_just(root, in_any_names, adapted);
   return is_mixed ? in_any_names : files.options;
 }
 
-AdapterFiles read_adapter(const fs::path& folder) {
+AdapterFiles read_adapter(const fs::path& folder, const ModuleNames& names) {
   const auto refuse = [&](const char* file) {
     fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
          kConfigFile, kAdapterWeightsFile, kPickledFile, adapters_inside(folder));
@@ -264,7 +266,7 @@ AdapterFiles read_adapter(const fs::path& folder) {
   TensorMap tensors = read_weights(adapter_weights_file(folder));
   for (const auto& [key, tensor] : tensors)
     check_weights(tensor, fmt::format("{}: tensor '{}'", adapter_weights_file(folder).string(), key));
-  return AdapterFiles::of(config, std::move(tensors), folder.string());
+  return AdapterFiles::of(config, std::move(tensors), folder.string(), names);
 }
 
 fs::path adapter_weights_file(const fs::path& folder) {
@@ -273,8 +275,8 @@ fs::path adapter_weights_file(const fs::path& folder) {
                                                                           : folder / kAdapterWeightsFile;
 }
 
-LoraOptions load_adapter(const fs::path& folder, torch::nn::Module& root) {
-  return load_adapter(read_adapter(folder), root);
+LoraOptions load_adapter(const fs::path& folder, AdaptableModule& root) {
+  return load_adapter(read_adapter(folder, root.module_names()), root);
 }
 
 }  // namespace tessera::lora

@@ -9,6 +9,7 @@
 
 #include "lora/lora.h"
 #include "nn/checkpointed.h"
+#include "vision/dinov2_names.h"
 
 namespace tessera::vision {
 
@@ -54,6 +55,8 @@ at::Tensor Dinov2Model::forward(const at::Tensor& pixels) {
   }
   return layernorm_->forward(hidden_states);
 }
+
+const lora::ModuleNames& Dinov2Model::module_names() const { return dinov2_module_names(); }
 
 void Dinov2Model::set_backbone_trainable(bool trainable) {
   for (auto& item : named_parameters()) {

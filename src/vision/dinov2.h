@@ -40,6 +40,7 @@ class Dinov2Model : public VisionEncoder {
   PatchGrid grid(std::int64_t height, std::int64_t width) const override {
     return {height / config_.patch_size, width / config_.patch_size};
   }
+  const lora::ModuleNames& module_names() const override;
   /// In the final norm's weight and bias, so that the files say it too.
   void standardise_output(const at::Tensor& mean, const at::Tensor& deviation) override;
   void set_backbone_trainable(bool trainable) override;

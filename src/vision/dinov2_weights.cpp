@@ -13,6 +13,7 @@
 #include "lora/module_names.h"
 #include "nn/state_dict.h"
 #include "vision/dinov2.h"
+#include "vision/dinov2_names.h"
 #include "vision/encoder_families.h"
 #include "vision/facebook_weights.h"
 
@@ -25,19 +26,20 @@ constexpr const char* kMaskToken = "embeddings.mask_token";
 /// Keys as load_file_tensors takes them → the parameters' paths.
 TensorMap with_paths(const TensorMap& tensors, const std::string& source) {
   static const std::set<std::string> kWrapperHead = {"classifier.weight", "classifier.bias"};
-  const bool wrapped = std::any_of(tensors.begin(), tensors.end(), [](const auto& named) {
-    return !lora::wrapper_prefix(named.first).empty();
+  const lora::ModuleNames& names = dinov2_module_names();
+  const bool wrapped = std::any_of(tensors.begin(), tensors.end(), [&](const auto& named) {
+    return !names.wrapper_prefix(named.first).empty();
   });
   TensorMap renamed;
   for (const auto& [name, tensor] : tensors) {
     if (wrapped && kWrapperHead.count(name) != 0) {
       continue;
     }
-    if (!renamed.emplace(lora::path_here(lora::without_wrapper_prefix(name)), tensor).second) {
+    if (!renamed.emplace(names.path_here(names.without_wrapper_prefix(name)), tensor).second) {
       fail("{}: {} is there under two names", source, name);
     }
   }
-  lora::split_gates(renamed);
+  lora::split_joined(names, renamed);
   return renamed;
 }
 
@@ -89,7 +91,7 @@ void Dinov2Model::load_file_tensors(const TensorMap& tensors, const std::string&
 
 TensorMap Dinov2Model::file_tensors() const {
   TensorMap tensors = backbone_parameters(*this);
-  lora::join_gates(tensors, "model");
+  lora::join_parts(module_names(), tensors, "model");
   return tensors;
 }
 

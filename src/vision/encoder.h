@@ -1,7 +1,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -10,6 +9,7 @@
 
 #include "core/device.h"
 #include "core/safetensors.h"
+#include "lora/adaptable_module.h"
 
 namespace tessera::vision {
 
@@ -44,7 +44,7 @@ struct EncoderActivations {
 
 /// What the rest of Tessera knows of an image encoder: pixels in, tokens out, which of these are patches,
 /// what its files hold, what training it costs. Which encoders there are is in encoder_families.h.
-class VisionEncoder : public torch::nn::Module {
+class VisionEncoder : public lora::AdaptableModule {
  public:
   /// @param pixels [B, 3, H, W] float, normalised with the encoder's mean and deviation
   /// @return [B, F+P, C]: F tokens that are no patches (a pooled one first, then registers; or none), P

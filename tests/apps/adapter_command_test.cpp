@@ -15,6 +15,7 @@
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "vision/dinov2.h"
+#include "vision/dinov2_names.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
@@ -148,7 +149,7 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
 
 TEST_F(AdapterCommand, TensorsMayBeRenamedWithoutTheirConfiguration) {
   write("a", {.r = 2, .target_modules = {"query", "fc1"}}, 1);
-  lora::AdapterFiles files = lora::read_adapter(path("a"));
+  lora::AdapterFiles files = lora::read_adapter(path("a"), vision::dinov2_module_names());
   files.config["target_modules"] = {"query", "fc1"};
   lora::write_adapter(path("mixed"), files);
   EXPECT_TRUE(at::equal(features("model", "mixed"), features("model", "a")));
@@ -167,7 +168,7 @@ TEST_F(AdapterCommand, OfAModelWithAHeadTheBackbonesPartCanBeTaken) {
          .modules_to_save = {"norm1"}},
         1);
   // As PEFT saves it of a Dinov2ForImageClassification.
-  lora::AdapterFiles wrapped = lora::read_adapter(path("plain"));
+  lora::AdapterFiles wrapped = lora::read_adapter(path("plain"), vision::dinov2_module_names());
   TensorMap tensors;
   for (const auto& [key, tensor] : wrapped.tensors) {
     const std::string prefix = "base_model.model.";

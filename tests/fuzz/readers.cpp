@@ -21,6 +21,7 @@
 #include "lora/lora_targets.h"
 #include "lora/peft_files.h"
 #include "vision/dinov2.h"
+#include "vision/dinov2_names.h"
 #include "vision/facebook_weights.h"
 
 namespace tessera {
@@ -79,8 +80,8 @@ void use(const lora::AdapterFiles& files) {
   static vision::Dinov2Model model(small_config());
   try_out([&] {
     for (const lora::NamedLinear& item : lora::match_targets(model, files.options)) {
-      files.options.rank_of(item.name);
-      files.options.alpha_of(item.name);
+      files.options.rank_of(item.name, model.module_names());
+      files.options.alpha_of(item.name, model.module_names());
     }
   });
   try_out([&] { lora::refuse_unused_names(model, files.options); });
@@ -120,7 +121,7 @@ bool accepts_adapter_config(std::string_view bytes, const std::filesystem::path&
   try {
     const auto json = parse_json<nlohmann::ordered_json>(bytes, "adapter_config.json");
     json_text(json);
-    files = lora::AdapterFiles::of(json, tensors, "adapter_config.json");
+    files = lora::AdapterFiles::of(json, tensors, "adapter_config.json", vision::dinov2_module_names());
   } catch (const Error&) {
     return false;
   }

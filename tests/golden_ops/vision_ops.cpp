@@ -102,7 +102,7 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
     if (naming == lora::ModuleNaming::kLegacy && model->config().use_swiglu_ffn) continue;
     const TensorMap tensors = lora::adapter_tensors(*model, options, naming);
     for (const auto& [key, value] : golden.adapter) {
-      const std::string path = lora::without_wrapper_prefix(lora::without_peft_prefix(key));
+      const std::string path = model->module_names().without_wrapper_prefix(lora::without_peft_prefix(key));
       const auto found = tensors.find(lora::kPeftPrefix + path);
       if (found != tensors.end()) result.leaves["adapter." + key] = found->second;
     }

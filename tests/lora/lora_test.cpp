@@ -64,7 +64,7 @@ TEST(Lora, ATargetThatMatchesNothingListsTheCandidates) {
     EXPECT_THAT(message, HasSubstr("dense, fc1, fc2, k_proj, key, o_proj, q_proj, query, v_proj, value"));
   }
   EXPECT_TRUE(adapted_linears(*model).empty()) << "a refused injection must leave the model as it was";
-  torch::nn::Module empty;
+  AdaptableModule empty;
   EXPECT_THAT(error_of([&] { inject_lora(empty, {.target_modules = {"all-linear"}}, 0); }),
               HasSubstr("all-linear"));
 }
@@ -171,21 +171,6 @@ TEST(Lora, AdapterParametersAreTold) {
   EXPECT_TRUE(is_lora_parameter("lora_B.weight"));
   EXPECT_FALSE(is_lora_parameter("encoder.layer.0.mlp.fc2.weight"));
   EXPECT_FALSE(is_lora_parameter("colora_A.weight"));
-}
-
-TEST(ModuleNames, AreRewrittenBothWaysBySegments) {
-  const std::string legacy = "encoder.layer.10.attention.attention.query.lora_A.weight";
-  const std::string current = "encoder.layer.10.attention.q_proj.lora_A.weight";
-  EXPECT_EQ(rename_path(legacy, ModuleNaming::kCurrent), current);
-  EXPECT_EQ(rename_path(current, ModuleNaming::kLegacy), legacy);
-  EXPECT_EQ(rename_path(current, ModuleNaming::kCurrent), current);
-  EXPECT_EQ(rename_path(legacy, ModuleNaming::kLegacy), legacy);
-  EXPECT_EQ(rename_path("attention.o_proj", ModuleNaming::kLegacy), "attention.output.dense");
-  for (const char* other : {"model.layers.0.self_attn.q_proj.weight", "x.attention.query",
-                            "my_attention.q_proj", "attention.q_projector"}) {
-    EXPECT_EQ(rename_path(other, ModuleNaming::kLegacy), other);
-    EXPECT_EQ(rename_path(other, ModuleNaming::kCurrent), other);
-  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "core/files.h"
 #include "lora/adapter_files.h"
 #include "tests/vision/vision_test_support.h"
+#include "vision/dinov2_names.h"
 
 namespace tessera::lora {
 namespace {
@@ -120,11 +121,11 @@ TEST(PeftFiles, ScalingOfRsloraAndHalfPrecision) {
   for (const NamedLinear& item : adapted_linears(*loaded)) {
     EXPECT_EQ(item.linear->lora_options().scaling, 2.0);
     EXPECT_EQ(item.linear->lora_a().scalar_type(), at::kFloat);
-    EXPECT_TRUE(
-        at::equal(item.linear->lora_a(), tensors
-                                             .at(fmt::format("base_model.model.{}.lora_A.weight",
-                                                             rename_path(item.name, ModuleNaming::kCurrent)))
-                                             .to(at::kFloat)));
+    EXPECT_TRUE(at::equal(item.linear->lora_a(), tensors
+                                                     .at(fmt::format("base_model.model.{}.lora_A.weight",
+                                                                     loaded->module_names().renamed(
+                                                                         item.name, ModuleNaming::kCurrent)))
+                                                     .to(at::kFloat)));
   }
 }
 
@@ -148,7 +149,7 @@ TEST(PeftFiles, ModulesOfOtherRanksHaveTheirOwnScales) {
   json config = {{"peft_type", "LORA"}, {"r", 64}, {"target_modules", {"query", "fc1"}}};
   config["rank_pattern"] = {{"fc1", 16}};
   const auto scale = [&](const char* module) {
-    return parse_adapter_config(config, "file").scaling_of(module);
+    return parse_adapter_config(config, "file").scaling_of(module, vision::dinov2_module_names());
   };
   EXPECT_EQ(scale("encoder.layer.0.attention.attention.query"), 8.0 / 64);  // PEFT's 8 where none is given
   EXPECT_EQ(scale("encoder.layer.0.mlp.fc1"), 8.0 / 16);
@@ -208,9 +209,11 @@ TEST(PeftFiles, EveryFieldThatSaysWhatIsAdaptedIsRead) {
   EXPECT_EQ(options.target_modules.pattern, ".*query");
   EXPECT_TRUE(options.target_modules.names.empty());
   EXPECT_EQ(options.exclude_modules.pattern, "encoder\\.layer\\.0\\..*");
-  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.query"), 3);
-  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.value"), options.r);
-  EXPECT_EQ(options.scaling_of("encoder.layer.1.attention.attention.query"), 0.5);
+  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.query", vision::dinov2_module_names()), 3);
+  EXPECT_EQ(options.rank_of("encoder.layer.1.attention.attention.value", vision::dinov2_module_names()),
+            options.r);
+  EXPECT_EQ(options.scaling_of("encoder.layer.1.attention.attention.query", vision::dinov2_module_names()),
+            0.5);
   EXPECT_TRUE(options.use_dora);
   EXPECT_EQ(options.bias, LoraBias::kLoraOnly);
   EXPECT_THAT(options.modules_to_save, testing::ElementsAre("layernorm"));
@@ -393,7 +396,7 @@ TEST(PeftFiles, ConfigurationsMayHoldNaNWhereNobodyReads) {
     config.erase("lora_alpha");
     write_file_atomically(temporary.path() / "adapter_config.json",
                           "{" + fields + "," + config.dump().substr(1));
-    return read_adapter(temporary.path());
+    return read_adapter(temporary.path(), vision::dinov2_module_names());
   };
   const AdapterFiles files = with(
       R"("lora_alpha": 8, "eva_config": {"rho": 2.0, "tau": NaN}, "kasa_config": NaN, "revision": Infinity)");
@@ -424,8 +427,9 @@ TEST(PeftFiles, ValuesThatAreNotFiniteAreNamed) {
   tensors.at(name)[0][1] = std::nan("");
   write_safetensors(file, tensors);
   // Also for what is made of adapters alone.
-  for (const std::string& error : {error_of([&] { load_adapter(temporary.path(), *random_model()); }),
-                                   error_of([&] { read_adapter(temporary.path()); })})
+  for (const std::string& error :
+       {error_of([&] { load_adapter(temporary.path(), *random_model()); }),
+        error_of([&] { read_adapter(temporary.path(), vision::dinov2_module_names()); })})
     EXPECT_THAT(error, testing::AllOf(HasSubstr(file.string()), HasSubstr("'" + name + "'"),
                                       HasSubstr("nan at [0, 1]")));
 }

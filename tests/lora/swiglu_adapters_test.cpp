@@ -2,6 +2,7 @@
 #include "lora/adapter_files.h"
 #include "lora/peft_files.h"
 #include "tests/vision/vision_test_support.h"
+#include "vision/dinov2_names.h"
 
 namespace tessera::lora {
 namespace {
@@ -75,7 +76,7 @@ TEST_F(SwigluAdapters, OfTheOneMatrixAreTwoWithOneA) {
   // Both namings hold it, and say the same.
   const auto write = [&](const char* name, ModuleNaming naming) {
     save_adapter(temporary_.path() / name, *model, options, {.naming = naming});
-    return read_adapter(temporary_.path() / name);
+    return read_adapter(temporary_.path() / name, vision::dinov2_module_names());
   };
   const AdapterFiles legacy = write("legacy", ModuleNaming::kLegacy),
                      current = write("current", ModuleNaming::kCurrent);

@@ -26,7 +26,7 @@ struct Half {
          down = drawn_linear(64, 32, !gated);
 };
 
-void adapt(Linear& linear, double dropout = 0) {
+void give_adapter(Linear& linear, double dropout = 0) {
   linear->add_lora({.r = 2, .scaling = 1.5, .dropout = dropout});
   const at::NoGradGuard no_grad;
   linear->lora_a().normal_(0, 0.3);
@@ -41,7 +41,7 @@ TEST(FeedForward, WithAnAdapterIsWhatItsMergedWeightsGive) {
       if (!gated && place == &Half::gate) continue;
       Half half(gated);
       const at::Tensor plain = feed_forward(x, half.modules());
-      adapt(half.*place);
+      give_adapter(half.*place);
       const at::Tensor adapted = feed_forward(x, half.modules());
       EXPECT_GT((adapted - plain).abs().max().item<double>(), 0.01);
       (half.*place)->merge();
@@ -58,7 +58,7 @@ TEST(FeedForward, AnAdaptersGradientsReachItAndTheInput) {
   Half half(true);
   for (Linear* linear : {&half.gate, &half.up, &half.down}) {
     for (at::Tensor& parameter : (*linear)->parameters()) parameter.set_requires_grad(false);
-    adapt(*linear);
+    give_adapter(*linear);
   }
   const at::Tensor x = at::randn({5, 32}).requires_grad_();
   feed_forward(x, half.modules()).square().sum().backward();

@@ -6,8 +6,8 @@
 
 #include "core/files.h"
 #include "lora/lora.h"
-#include "lora/module_names.h"
 #include "tests/vision/vision_test_support.h"
+#include "vision/dinov2_names.h"
 
 namespace tessera::vision {
 namespace {
@@ -38,7 +38,7 @@ void expect_same(const Dinov2Model& left, const Dinov2Model& right) {
 TensorMap current_names(const Dinov2Model& model, const std::string& prefix) {
   TensorMap tensors;
   for (const auto& [name, tensor] : copies(model)) {
-    tensors[prefix + lora::rename_path(name, lora::ModuleNaming::kCurrent)] = tensor;
+    tensors[prefix + dinov2_module_names().renamed(name, lora::ModuleNaming::kCurrent)] = tensor;
   }
   return tensors;
 }
