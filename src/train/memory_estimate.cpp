@@ -73,7 +73,7 @@ PassesTogether passes_together(const Config& config, const model::Stage1Model& m
   return all;
 }
 
-/// The frozen encoder's weights as autocast computes with them (vision/frozen_cast.h).
+/// The frozen encoder's weights as autocast computes with them (nn/frozen_cast.h).
 double frozen_casts(const model::Stage1Model& model) {
   double numbers = 0;
   for (const auto& module : model.vision().modules(/*include_self=*/false)) {
