@@ -107,7 +107,7 @@ void add_table_option(boost::program_options::options_description& description) 
                             "name, or folder and where its pictures are; default: a model's data.table");
 }
 
-void apply_table_option(const boost::program_options::variables_map& values, TableConfig& table) {
+void apply_table_option(const boost::program_options::variables_map& values, data::TableConfig& table) {
   if (values.count("table") == 0) return;
   for (const std::string& word : values["table"].as<std::vector<std::string>>()) {
     const std::size_t equals = word.find('=');

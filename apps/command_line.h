@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "data/data_config.h"
 
 namespace tessera::apps {
 
@@ -35,7 +35,7 @@ std::vector<std::string> join_optional_values(const std::vector<std::string>& ar
 void add_table_option(boost::program_options::options_description& description);
 /// Puts its values where those of data.table stand.
 /// @throws ConfigError naming the word that is none, with the keys that there are
-void apply_table_option(const boost::program_options::variables_map& values, TableConfig& table);
+void apply_table_option(const boost::program_options::variables_map& values, data::TableConfig& table);
 
 /// "tessera 0.1.0".
 const char* version_line();

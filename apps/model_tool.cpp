@@ -1,4 +1,5 @@
 #include "model_tool.h"
+#include "config/run_config.h"
 
 #include <cstdio>
 
@@ -51,7 +52,7 @@ ModelTool::ModelTool(const options::variables_map& values)
       }()) {
   if (values.count("device") != 0) loaded.config.run.device = device_of(values["device"].as<std::string>());
   if (values.count("threads") != 0) loaded.config.run.threads = count_of(values, "threads", 1);
-  compute = choose_compute(loaded.config.run);
+  compute = choose_compute(loaded.config.run.device, loaded.config.run.precision, loaded.config.run.threads);
   loaded.model->to(compute.device);
   loaded.model->set_training(false);
 }

@@ -8,16 +8,16 @@
 #include <vector>
 
 #include "command_line.h"
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/logging.h"
-#include "core/loss_abilities.h"
 #include "data/loader.h"
 #include "data/open_source.h"
 #include "eval/encode.h"
 #include "eval/report.h"
 #include "eval/suites.h"
+#include "losses/loss_abilities.h"
 #include "model_tool.h"
 
 namespace tessera::apps {
@@ -97,10 +97,10 @@ class Evaluation {
     if (suite_ == "retrieval" || suite_ == "all") {
       figures_.update(eval::retrieval_suite(evaluated_, set, {count_of(values_, "rerank-top-k", 0)}));
     }
-    if (suite_ == "matching" || (suite_ == "all" && trains(config.losses, Ability::kMatching))) {
+    if (suite_ == "matching" || (suite_ == "all" && trains(config.losses, losses::Ability::kMatching))) {
       figures_.update(eval::matching_suite(evaluated_, set));
     }
-    if (suite_ == "captions" || (suite_ == "all" && trains(config.losses, Ability::kCaptions))) {
+    if (suite_ == "captions" || (suite_ == "all" && trains(config.losses, losses::Ability::kCaptions))) {
       figures_.update(eval::captions_suite(evaluated_, set, *dataset, {count_of(values_, "beams", 1)}));
     }
     figures_["data"] = config.data.validation;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "command_line.h"
-#include "core/config.h"
+#include "config/config.h"
 #include "core/cpu_memory.h"
 #include "core/error.h"
 #include "core/stop_signal.h"

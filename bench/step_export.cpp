@@ -14,7 +14,6 @@
 #include "losses/hard_negatives.h"
 #include "model/stage1_model.h"
 #include "objectives/memory_queries.h"
-#include "train/memory_queries.h"
 
 namespace tessera::bench {
 
@@ -25,16 +24,16 @@ namespace fs = std::filesystem;
 void check(const StepUnderTest& step) {
   const Config& config = step.config();
   if (config.compressor.dropout != 0 || config.memory.noise != 0 ||
-      (config.vision.trainable == TrainableChoice::kLora && config.lora.lora_dropout != 0)) {
+      (config.vision.trainable == lora::TrainableChoice::kLora && config.lora.lora_dropout != 0)) {
     fail("step export: the step draws dropout or noise, which no other program can repeat");
   }
-  const QueueConfig& queue = config.losses.itc.queue;
-  if (queue.size != 0 && (queue.max_shift != 0 || queue.same_id != SameId::kIgnore)) {
+  const losses::QueueConfig& queue = config.losses.itc.queue;
+  if (queue.size != 0 && (queue.max_shift != 0 || queue.same_id != losses::SameId::kIgnore)) {
     fail(
         "losses.itc.queue: the peer has no staleness rule and no positives in the queue; expected max_shift "
         "0 "
         "and same_id ignore, found max_shift {} and same_id {}",
-        queue.max_shift, queue.same_id == SameId::kIgnore ? "ignore" : "positive");
+        queue.max_shift, queue.same_id == losses::SameId::kIgnore ? "ignore" : "positive");
   }
   if (step.compute().dtype != at::kFloat || !step.compute().device.is_cpu()) {
     fail("step export: expected fp32 on the CPU, found {}", step.compute().describe());

@@ -42,7 +42,7 @@ data::LoaderOptions loader_options(const Config& config) {
 
 StepUnderTest::StepUnderTest(const Config& config, BenchPhase phase, std::int64_t batches)
     : config_(config),
-      compute_(choose_compute(config.run)),
+      compute_(choose_compute(config.run.device, config.run.precision, config.run.threads)),
       tokenizer_(language::Tokenizer::load(config.language.tokenizer)) {
   const Logger logger = make_logger({}, /*terminal=*/false);
   if (config_.data.train.empty()) throw ConfigError("data.train: no training data is named");
@@ -50,7 +50,7 @@ StepUnderTest::StepUnderTest(const Config& config, BenchPhase phase, std::int64_
   built_ = model::build_model(config_, tokenizer_.vocab_size());
   at::manual_seed(static_cast<std::uint64_t>(config_.run.seed));
   built_.model->to(compute_.device);
-  if (config_.vision.weights == "random" && config_.vision.trainable != TrainableChoice::kFull) {
+  if (config_.vision.weights == "random" && config_.vision.trainable != lora::TrainableChoice::kFull) {
     train::standardise_encoder(*built_.model, *data_, config_, compute_.device);
   }
   training_step_ = std::make_unique<train::TrainingStep>(built_.model, tokenizer_, config_, compute_,

@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "config/config.h"
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "data/loader.h"
 #include "data/source.h"

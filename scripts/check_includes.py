@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails where an include or a link goes against the arrows of the house.
 
-    {ops, core} <- nn <- lora <- {data, vision, language, losses, memory, distributed} <- {fusion, shapes} <- model <- {inference, objectives} <- eval <- train <- apps
+    {ops, core} <- nn <- lora <- {data, vision, language, losses, memory, distributed} <- {fusion, shapes} <- config <- model <- {inference, objectives} <- eval <- train <- apps
 
 A folder of src/ may include itself and the folders to its left; folders in one brace don't include one another. A
 folder's CMake target must link, directly or through others, the folders that it includes. Tests are leaves: those of
@@ -23,6 +23,7 @@ LEVELS = [
     ["lora"],
     ["data", "vision", "language", "losses", "memory", "distributed"],
     ["fusion", "shapes"],
+    ["config"],
     ["model"],
     ["inference", "objectives"],
     ["eval"],

@@ -58,7 +58,7 @@ void refuse_existing(const fs::path& output) {
 
 // --- inspect ---
 
-std::string in_words(const ModuleSelection& modules) {
+std::string in_words(const lora::ModuleSelection& modules) {
   return modules.pattern.empty() ? fmt::format("{}", fmt::join(modules.names, ", "))
                                  : fmt::format("expression {}", modules.pattern);
 }

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "core/loss_abilities.h"
+#include "losses/loss_abilities.h"
 
 namespace tessera::apps {
 
@@ -61,7 +61,7 @@ inference::CaptionOptions caption_options(const options::variables_map& values) 
 }
 
 void check_captions(const ModelTool& tool) {
-  require_trained(tool.loaded.config.losses, Ability::kCaptions, tool.folder);
+  require_trained(tool.loaded.config.losses, losses::Ability::kCaptions, tool.folder);
 }
 
 inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,

@@ -5,6 +5,7 @@
 #include <boost/program_options.hpp>
 
 #include "inference/generate_captions.h"
+#include "model/features.h"
 #include "model_tool.h"
 
 namespace tessera::apps {

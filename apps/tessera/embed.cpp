@@ -8,12 +8,12 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/finite.h"
-#include "core/loss_abilities.h"
 #include "core/safetensors.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
 #include "eval/pair_scores.h"
 #include "inference/encode_inputs.h"
+#include "losses/loss_abilities.h"
 #include "model/stage1_model.h"
 #include "model_tool.h"
 #include "tessera/commands.h"
@@ -119,9 +119,9 @@ std::vector<std::string> texts_in(const std::string& path) {
 }
 
 void check_trained(const ModelTool& tool, bool with_tokens) {
-  const LossesConfig& losses = tool.loaded.config.losses;
-  require_trained(losses, Ability::kEmbeddings, tool.folder);
-  if (with_tokens) require_trained(losses, Ability::kTokenEmbeddings, tool.folder + ": --tokens");
+  const losses::LossesConfig& losses = tool.loaded.config.losses;
+  require_trained(losses, losses::Ability::kEmbeddings, tool.folder);
+  if (with_tokens) require_trained(losses, losses::Ability::kTokenEmbeddings, tool.folder + ": --tokens");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <iostream>
 
 #include "command_line.h"
+#include "config/run_config.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/safetensors_rows.h"
@@ -86,7 +87,7 @@ Compute compute_of(const options::variables_map& values) {
       values, "precision",
       {{"auto", PrecisionChoice::kAuto}, {"fp32", PrecisionChoice::kFp32}, {"bf16", PrecisionChoice::kBf16}});
   if (values.count("threads") != 0) run.threads = count_of(values, "threads", 1);
-  return choose_compute(run);
+  return choose_compute(run.device, run.precision, run.threads);
 }
 
 inference::FeatureEncoderOptions encoder_options(const options::variables_map& values) {
@@ -101,12 +102,12 @@ inference::FeatureEncoderOptions encoder_options(const options::variables_map& v
   if (values.count("image-size") != 0) result.image_size = count_of(values, "image-size", 1);
   result.alpha =
       word_of<data::Alpha>(values, "alpha", {{"white", data::Alpha::kWhite}, {"drop", data::Alpha::kDrop}});
-  result.interpolation =
-      word_of<PositionInterpolation>(values, "position-interpolation",
-                                     {{"auto", PositionInterpolation::kAuto},
-                                      {"scale_factor", PositionInterpolation::kScaleFactor},
-                                      {"size", PositionInterpolation::kSize},
-                                      {"size_antialias", PositionInterpolation::kSizeAntialias}});
+  result.interpolation = word_of<vision::PositionInterpolation>(
+      values, "position-interpolation",
+      {{"auto", vision::PositionInterpolation::kAuto},
+       {"scale_factor", vision::PositionInterpolation::kScaleFactor},
+       {"size", vision::PositionInterpolation::kSize},
+       {"size_antialias", vision::PositionInterpolation::kSizeAntialias}});
   return result;
 }
 

@@ -91,7 +91,7 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   if (shown < 1 || captions < 1) throw ConfigError("--pictures and --captions: expected at least 1");
 
   ModelTool tool(*values);
-  DataConfig& data = tool.loaded.config.data;
+  data::DataConfig& data = tool.loaded.config.data;
   if (values->count("data") != 0) data.validation = words_of(*values, "data");
   apply_table_option(*values, data.table);
   if (data.validation.empty()) throw ConfigError("the configuration names no data.validation; give --data");

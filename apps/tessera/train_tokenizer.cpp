@@ -20,7 +20,7 @@ std::vector<std::string> words(const options::variables_map& values, const char*
   return values.count(name) != 0 ? values[name].as<std::vector<std::string>>() : std::vector<std::string>{};
 }
 
-void add_captions(const std::vector<std::string>& patterns, const DataConfig& options,
+void add_captions(const std::vector<std::string>& patterns, const data::DataConfig& options,
                   std::vector<std::string>& sentences) {
   if (patterns.empty()) return;
   const Logger logger = make_logger({});
@@ -82,7 +82,7 @@ int train_tokenizer_command(const std::vector<std::string>& arguments) {
   if (!values) return kDone;
 
   std::vector<std::string> sentences;
-  DataConfig data;
+  data::DataConfig data;
   apply_table_option(*values, data.table);
   add_captions(words(*values, "shards"), data, sentences);
   for (const std::string& path : words(*values, "text")) add_lines(path, sentences);

@@ -5,7 +5,6 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
-#include "core/config.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -54,12 +53,12 @@ std::string Compute::describe() const {
                      at::get_num_threads());
 }
 
-Compute choose_compute(const RunConfig& run) {
+Compute choose_compute(DeviceChoice device, PrecisionChoice precision, std::int64_t threads) {
   Compute compute;
-  compute.device = choose_device(run.device);
-  compute.dtype = choose_dtype(run.precision, compute.device);
-  if (run.threads > 0) {
-    at::set_num_threads(static_cast<int>(run.threads));
+  compute.device = choose_device(device);
+  compute.dtype = choose_dtype(precision, compute.device);
+  if (threads > 0) {
+    at::set_num_threads(static_cast<int>(threads));
   }
   return compute;
 }

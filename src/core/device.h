@@ -3,16 +3,15 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstdint>
 #include <string>
 
 namespace tessera {
-struct RunConfig;
-}
 
-namespace tessera {
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+enum class PrecisionChoice { kAuto, kFp32, kBf16 };
 
-/// Where and in which precision a run computes: the one place that `run.device` and `run.precision` pass
-/// through.
+/// Where and in which precision a run computes: the one place that these choices pass through.
 struct Compute {
   c10::Device device = c10::kCPU;
   /// float32, or bfloat16 for autocast products (parameters stay float32).
@@ -22,9 +21,10 @@ struct Compute {
 };
 
 /// auto takes the GPU where this build and machine have one, and bf16 on a GPU that computes in it, else
-/// fp32. Sets the number of intra-op threads where run.threads is not 0.
+/// fp32.
+/// @param threads  of one operation; 0: as many as there are
 /// @throws ConfigError where a GPU is asked for and there is none (the message says why)
-Compute choose_compute(const RunConfig& run);
+Compute choose_compute(DeviceChoice device, PrecisionChoice precision, std::int64_t threads);
 
 /// Autocast for a scope, restored on exit also by an exception; does nothing in float32.
 class AutocastScope {

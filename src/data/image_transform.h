@@ -6,9 +6,9 @@
 #include <opencv2/core/mat.hpp>
 #include <string>
 
-#include "core/config.h"
 #include "core/random.h"
 #include "core/regular_file.h"
+#include "data/data_config.h"
 #include "data/resize.h"
 
 namespace tessera::data {

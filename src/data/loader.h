@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "core/logging.h"
 #include "data/batch_pipeline.h"
 #include "data/broken_samples.h"
+#include "data/data_config.h"
 #include "data/sampler.h"
 #include "data/source.h"
 

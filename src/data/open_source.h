@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "core/logging.h"
+#include "data/data_config.h"
 #include "data/source.h"
 
 namespace tessera::data {

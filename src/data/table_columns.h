@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "data/data_config.h"
 
 namespace tessera::data {
 

@@ -2,9 +2,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
-#include "core/loss_abilities.h"
 #include "data/source.h"
 #include "eval/caption_scores.h"
 #include "eval/encode.h"
@@ -12,6 +11,7 @@
 #include "eval/suites.h"
 #include "inference/generate_captions.h"
 #include "inference/trained_model.h"
+#include "losses/loss_abilities.h"
 #include "shapes/scene_judge.h"
 
 namespace tessera::eval {
@@ -85,7 +85,7 @@ void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
 
 nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
                               const data::Source& dataset, const CaptionsSuiteOptions& options) {
-  require_trained(evaluated.config.losses, Ability::kCaptions, "captions");
+  require_trained(evaluated.config.losses, losses::Ability::kCaptions, "captions");
   const auto scenes = scenes_of(dataset, set.indices);
   if (scenes) check_wording(set, *scenes);
   const std::vector<inference::GeneratedCaption> generated =

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/finite.h"

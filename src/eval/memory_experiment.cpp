@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/random.h"
 #include "data/loader.h"

@@ -1,14 +1,14 @@
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
-#include "core/loss_abilities.h"
 #include "eval/encode.h"
 #include "eval/pair_scores.h"
 #include "eval/rerank.h"
 #include "eval/retrieval.h"
 #include "eval/suites.h"
 #include "inference/trained_model.h"
+#include "losses/loss_abilities.h"
 
 namespace tessera::eval {
 
@@ -29,10 +29,10 @@ nlohmann::json retrieval_suite(const inference::TrainedModel& evaluated, const E
     add(json, prefix, retrieval_scores(scorer, set.caption_image, set.images()));
   };
   add_scores("", itc);
-  if (trains(evaluated.config.losses, Ability::kTokenEmbeddings)) {
+  if (trains(evaluated.config.losses, losses::Ability::kTokenEmbeddings)) {
     add_scores("maxsim_", maxsim_scorer(set.tokens, evaluated.compute));
   }
-  if (trains(evaluated.config.losses, Ability::kMatching) && options.rerank_top_k > 0) {
+  if (trains(evaluated.config.losses, losses::Ability::kMatching) && options.rerank_top_k > 0) {
     const MatchScorer match = match_scorer(evaluated.model, set.tokens, evaluated.compute);
     add_scores("reranked_", match_reranked(itc, set.tokens, match, options.rerank_top_k,
                                            evaluated.config.eval.batch_size));

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "eval/suites.h"
 #include "eval/zero_shot.h"

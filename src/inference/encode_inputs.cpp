@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "core/regular_file.h"

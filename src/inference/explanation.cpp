@@ -3,13 +3,13 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/finite.h"
-#include "core/loss_abilities.h"
 #include "inference/encode_inputs.h"
 #include "inference/word_spans.h"
 #include "language/tokenizer.h"
+#include "losses/loss_abilities.h"
 #include "model/stage1_model.h"
 #include "vision/encoder.h"
 
@@ -78,7 +78,7 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 
 std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words) {
-  require_trained(evaluated.config.losses, Ability::kTokenEmbeddings, "heat maps");
+  require_trained(evaluated.config.losses, losses::Ability::kTokenEmbeddings, "heat maps");
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
   const ImagePatches patches(evaluated, image);

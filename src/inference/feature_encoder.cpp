@@ -5,16 +5,17 @@
 #include <optional>
 #include <utility>
 
-#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/weights_file.h"
+#include "data/data_config.h"
 #include "inference/image_features.h"
 #include "lora/peft_files.h"
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "vision/encoder_families.h"
+#include "vision/vision_config.h"
 
 namespace tessera::inference {
 namespace {
@@ -148,7 +149,7 @@ class TesseraEncoder final : public EncoderBase {
 
  private:
   /// The transform of evaluation (data/image_transform.h).
-  static data::ImageProcessorOptions processor_options(const DataConfig& config) {
+  static data::ImageProcessorOptions processor_options(const data::DataConfig& config) {
     return processor_of({.crop_size = config.image_size,
                          .shortest_edge = config.image_size,
                          .image_mean = config.image_mean,
@@ -173,7 +174,7 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
     throw ConfigError(
         fmt::format("--adapter: {} is a Tessera model, which has its own", options.model.string()));
   }
-  if (is_tessera && options.interpolation != PositionInterpolation::kAuto) {
+  if (is_tessera && options.interpolation != vision::PositionInterpolation::kAuto) {
     throw ConfigError(
         fmt::format("--position-interpolation: {} is a Tessera model, whose configuration says it "
                     "(vision.position_interpolation)",

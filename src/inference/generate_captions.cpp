@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "language/decode_step.h"
 #include "language/tokenizer.h"

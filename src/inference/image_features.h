@@ -14,6 +14,7 @@
 #include "data/image_list.h"
 #include "data/image_processor.h"
 #include "data/image_transform.h"
+#include "vision/vision_config.h"
 
 namespace tessera::inference {
 
@@ -30,7 +31,8 @@ struct FeatureEncoderOptions {
   FeatureKind kind = FeatureKind::kPooled;
   std::int64_t image_size = 0;  ///< pixels; 0: what the model's processor says
   data::Alpha alpha = data::Alpha::kWhite;
-  PositionInterpolation interpolation = PositionInterpolation::kAuto;  ///< of an encoder's folder or file
+  vision::PositionInterpolation interpolation =
+      vision::PositionInterpolation::kAuto;  ///< of an encoder's folder or file
 };
 
 /// A frozen image encoder and the preparation of its images: of an encoder's folder or file as the

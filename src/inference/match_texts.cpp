@@ -5,11 +5,12 @@
 
 #include <algorithm>
 
+#include "config/config.h"
 #include "core/finite.h"
-#include "core/loss_abilities.h"
 #include "fusion/match_scores.h"
 #include "inference/encode_inputs.h"
 #include "language/tokenizer.h"
+#include "losses/loss_abilities.h"
 #include "losses/maxsim.h"
 #include "model/stage1_model.h"
 
@@ -31,20 +32,20 @@ void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch
 std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                  const std::vector<std::string>& texts) {
   model::Stage1Model& model = evaluated.model;
-  const LossesConfig& losses = evaluated.config.losses;
+  const losses::LossesConfig& losses = evaluated.config.losses;
   const model::TextFeatures text = encode_texts(evaluated, texts);
   std::vector<TextMatch> matches;
   for (const std::string& one : texts) matches.push_back({.text = one});
-  if (trains(losses, Ability::kEmbeddings)) {
+  if (trains(losses, losses::Ability::kEmbeddings)) {
     set_scores(matches, &TextMatch::itc, at::matmul(text.embedding, image.embedding.t()));
   }
-  if (trains(losses, Ability::kTokenEmbeddings)) {
+  if (trains(losses, losses::Ability::kTokenEmbeddings)) {
     const losses::MaxSimScores scores =
         losses::maxsim(model.patch_embeddings(image), model.token_embeddings(text), text.attention_mask);
     set_scores(matches, &TextMatch::maxsim_image_to_text, scores.image_to_text);
     set_scores(matches, &TextMatch::maxsim_text_to_image, scores.text_to_image);
   }
-  if (trains(losses, Ability::kMatching)) {
+  if (trains(losses, losses::Ability::kMatching)) {
     const at::Tensor image_tokens = image.tokens.expand({text.lower.size(0), -1, -1});
     const at::Tensor logits = model.match_logits(image_tokens, text.lower, text.attention_mask);
     // Of two logits, the softmax of one is the sigmoid of their difference.

@@ -6,13 +6,13 @@
 #include <optional>
 #include <utility>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/finite.h"
-#include "core/loss_abilities.h"
 #include "inference/encode_inputs.h"
 #include "inference/generate_captions.h"
 #include "language/tokenizer.h"
+#include "losses/loss_abilities.h"
 #include "memory/episodic_memory.h"
 #include "model/code_fingerprint.h"
 #include "model/stage1_model.h"
@@ -22,7 +22,7 @@ namespace tessera::inference {
 namespace {
 
 std::string fingerprint_of(const TrainedModel& evaluated) {
-  require_trained(evaluated.config.losses, Ability::kMemory, "memory");
+  require_trained(evaluated.config.losses, losses::Ability::kMemory, "memory");
   return model::code_fingerprint(evaluated.model, evaluated.config, evaluated.tokenizer);
 }
 

@@ -4,7 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "core/config.h"
+#include "language/language_config.h"
 
 namespace tessera::language {
 

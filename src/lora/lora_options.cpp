@@ -25,6 +25,16 @@ void check_rank(std::int64_t r, const std::string& field, const std::string& sou
 
 }  // namespace
 
+ModuleSelection ModuleSelection::from_text(std::string text) {
+  ModuleSelection selection;
+  if (text == kAllLinear) {
+    selection.names = {std::move(text)};
+  } else {
+    selection.pattern = std::move(text);
+  }
+  return selection;
+}
+
 LoraOptions LoraOptions::from_config(const LoraConfig& config) {
   return {.r = config.r,
           .lora_alpha = config.lora_alpha,

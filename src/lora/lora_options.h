@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/config.h"
+#include "lora/lora_config.h"
 #include "lora/module_names.h"
 
 namespace tessera::lora {

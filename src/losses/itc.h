@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "core/collectives.h"
-#include "core/config.h"
 #include "losses/loss_value.h"
+#include "losses/losses_config.h"
 #include "losses/queue_view.h"
 #include "losses/temperature.h"
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "core/config.h"
+#include "memory/memory_config.h"
 
 namespace tessera::memory {
 

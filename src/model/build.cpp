@@ -6,8 +6,8 @@
 
 #include <set>
 
-#include "core/config.h"
-#include "core/config_schema.h"
+#include "config/config.h"
+#include "config/config_table.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
@@ -37,7 +37,7 @@ std::uint64_t part_seed(const Config& config, std::uint64_t part) {
 enum InitialisedPart : std::uint64_t { kVisionPart, kLoraPart, kLanguagePart, kHeadsPart, kMemoryPart };
 
 std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, BackboneSource& source) {
-  const VisionConfig& vision_config = config.vision;
+  const vision::VisionConfig& vision_config = config.vision;
   if (vision_config.weights.empty()) {
     throw ConfigError("vision.weights: name a DINOv2 folder or file, or say random");
   }
@@ -84,7 +84,7 @@ void check_image_size(const Config& config, const vision::VisionEncoder& backbon
 }
 
 /// What objectives have of their own.
-std::vector<ObjectivePart> objective_parts(const LossesConfig& losses) {
+std::vector<ObjectivePart> objective_parts(const losses::LossesConfig& losses) {
   std::vector<ObjectivePart> parts;
   if (losses.siglip.weight > 0) {
     parts.push_back({"siglip", Part::kTemperature,
@@ -101,24 +101,25 @@ std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_
 AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
   AdapterNotes notes;
   if (config.lora.adapter.empty() || !model.has_lora()) return notes;
-  Config of_adapter;
-  of_adapter.lora = model.lora()->to_config();
-  const std::set<std::string> selecting = {"target_modules", "exclude_modules", "layers_to_transform",
-                                           "layers_pattern"};
+  Config used = config, defaults = config;
+  used.lora = model.lora()->to_config();
+  defaults.lora = {};
+  std::set<std::string> chosen;
+  for (const ConfigDifference& key : differences(config, defaults)) chosen.insert(key.path);
+  const std::set<std::string> selecting = {"lora.target_modules", "lora.exclude_modules",
+                                           "lora.layers_to_transform", "lora.layers_pattern"};
   std::set<std::string> adapted;
   for (const lora::NamedLinear& item : lora::adapted_linears(model.vision())) adapted.insert(item.name);
   const bool same_modules =
       lora::means_just(model.vision(), lora::LoraOptions::from_config(config.lora), adapted);
   std::vector<std::string> instead;
-  for (const std::string& name : names_in_section("lora")) {
-    const ConfigKey& key = *find_config_key("lora." + name);
-    const std::string wanted = value_as_yaml(key, config), used = value_as_yaml(key, of_adapter);
-    if (name == "adapter" || wanted == used || (same_modules && selecting.count(name) != 0)) continue;
-    if (wanted == value_as_yaml(key, Config())) {
-      instead.push_back(fmt::format("{}: {}", name, used));
+  for (const auto& [path, wanted, says] : differences(config, used)) {
+    if (path == "lora.adapter" || (same_modules && selecting.count(path) != 0)) continue;
+    if (chosen.count(path) == 0) {
+      instead.push_back(fmt::format("{}: {}", path.substr(std::string("lora.").size()), says));
     } else {
-      notes.unused.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", key.path, wanted,
-                                         config.lora.adapter, used));
+      notes.unused.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", path, wanted,
+                                         config.lora.adapter, says));
     }
   }
   if (!instead.empty()) {
@@ -174,7 +175,7 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
 
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary) {
   BuiltModel built;
-  if (!config.lora.adapter.empty() && config.vision.trainable != TrainableChoice::kLora) {
+  if (!config.lora.adapter.empty() && config.vision.trainable != lora::TrainableChoice::kLora) {
     throw ConfigError(
         "lora.adapter: counts with vision.trainable: lora alone; for an encoder with an adapter that stays "
         "as it is, merge it into the weights (tessera adapter merge)");
@@ -188,7 +189,7 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
                                   language->num_layers(), config.fusion.levels));
   }
   std::optional<lora::LoraOptions> lora;
-  if (config.vision.trainable == TrainableChoice::kLora) {
+  if (config.vision.trainable == lora::TrainableChoice::kLora) {
     if (config.lora.adapter.empty()) {
       lora = lora::LoraOptions::from_config(config.lora);
       try {

@@ -1,6 +1,6 @@
 #include "model/bundle.h"
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/publish_folder.h"
 #include "lora/lora.h"
@@ -42,8 +42,8 @@ Config bundle_config(Config config, const BundleOptions& options) {
   config.language.weights = "language_model";
   config.language.tokenizer = "tokenizer.model";
   config.lora.adapter.clear();
-  const bool keeps_adapter = config.vision.trainable == TrainableChoice::kLora && !options.merge_lora;
-  config.vision.trainable = keeps_adapter ? TrainableChoice::kLora : TrainableChoice::kNone;
+  const bool keeps_adapter = config.vision.trainable == lora::TrainableChoice::kLora && !options.merge_lora;
+  config.vision.trainable = keeps_adapter ? lora::TrainableChoice::kLora : lora::TrainableChoice::kNone;
   if (keeps_adapter) config.lora.adapter = "adapter";
   return config;
 }

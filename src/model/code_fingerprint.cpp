@@ -6,7 +6,7 @@
 
 #include <string_view>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/sha1.h"
 #include "language/tokenizer.h"
 #include "lora/lora_options.h"

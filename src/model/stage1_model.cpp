@@ -5,10 +5,10 @@
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/nn/module.h>
 
-#include "core/loss_abilities.h"
 #include "fusion/fused_decode_step.h"
 #include "fusion/pooling.h"
 #include "lora/lora.h"
+#include "losses/loss_abilities.h"
 #include "model/stage1_parts.h"
 
 namespace tessera::model {
@@ -64,7 +64,7 @@ Stage1Model::Stage1Model(Stage1Parts parts)
       module_->register_buffer("pixel_scale", (1.0 / (255.0 * std)).to(at::kFloat).view({1, 3, 1, 1}));
   pixel_offset_ = module_->register_buffer("pixel_offset", (-mean / std).to(at::kFloat).view({1, 3, 1, 1}));
 
-  parts_->vision->set_backbone_trainable(parts_->trainable == TrainableChoice::kFull);
+  parts_->vision->set_backbone_trainable(parts_->trainable == lora::TrainableChoice::kFull);
   if (parts_->lora) {
     for (const std::string& name : lora::parameters_beside_adapters(*parts_->vision, *parts_->lora))
       beside_adapters_.insert("vision." + name);
@@ -182,12 +182,12 @@ memory::EpisodicMemory Stage1Model::memory() const { return parts_->memory; }
 at::Tensor Stage1Model::itc_temperature() { return parts_->itc_temperature->value(); }
 at::Tensor Stage1Model::maxsim_temperature() { return parts_->maxsim_temperature->value(); }
 
-void Stage1Model::freeze_unused(const LossesConfig& losses) {
-  const bool matches = trains(losses, Ability::kMatching);
-  const bool remembers = trains(losses, Ability::kMemory);
-  const bool decodes = trains(losses, Ability::kCaptions) || remembers;
-  const bool embeds = trains(losses, Ability::kEmbeddings);
-  const bool embeds_tokens = trains(losses, Ability::kTokenEmbeddings);
+void Stage1Model::freeze_unused(const losses::LossesConfig& losses) {
+  const bool matches = trains(losses, losses::Ability::kMatching);
+  const bool remembers = trains(losses, losses::Ability::kMemory);
+  const bool decodes = trains(losses, losses::Ability::kCaptions) || remembers;
+  const bool embeds = trains(losses, losses::Ability::kEmbeddings);
+  const bool embeds_tokens = trains(losses, losses::Ability::kTokenEmbeddings);
   const auto freeze = [](torch::nn::Module& module) {
     for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
   };
@@ -273,6 +273,6 @@ vision::VisionEncoder& Stage1Model::vision() const { return *parts_->vision; }
 language::LanguageModel Stage1Model::language() const { return parts_->language; }
 fusion::FusionTower Stage1Model::fusion() const { return parts_->fusion; }
 const std::optional<lora::LoraOptions>& Stage1Model::lora() const { return parts_->lora; }
-TrainableChoice Stage1Model::trainable() const { return parts_->trainable; }
+lora::TrainableChoice Stage1Model::trainable() const { return parts_->trainable; }
 
 }  // namespace tessera::model

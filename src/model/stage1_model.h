@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "fusion/fusion_inputs.h"
 #include "language/tokenizer.h"
 #include "model/features.h"
@@ -31,6 +30,10 @@ class LanguageModel;
 }  // namespace tessera::language
 namespace tessera::lora {
 struct LoraOptions;
+enum class TrainableChoice;
+}  // namespace tessera::lora
+namespace tessera::losses {
+struct LossesConfig;
 }
 namespace tessera::memory {
 class EpisodicMemory;
@@ -134,7 +137,7 @@ class Stage1Model {
 
   /// Leaves without gradient what no loss with a weight above 0 reads, so that what counts as trainable does
   /// train. Hard negatives are drawn by ITC's embeddings; without ITC these stay as they were initialised.
-  void freeze_unused(const LossesConfig& losses);
+  void freeze_unused(const losses::LossesConfig& losses);
   /// Freezes or unfreezes the adapters. Frozen adapters get no gradient, and the encoder then runs without
   /// recording one.
   void set_lora_trainable(bool trainable);
@@ -166,7 +169,7 @@ class Stage1Model {
   language::LanguageModel language() const;
   fusion::FusionTower fusion() const;
   const std::optional<lora::LoraOptions>& lora() const;
-  TrainableChoice trainable() const;
+  lora::TrainableChoice trainable() const;
 
   /// The module that an objective of weight above 0 has for itself (Stage1Parts::objectives).
   torch::nn::Module& objective_module(const std::string& name) const;

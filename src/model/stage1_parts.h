@@ -4,12 +4,12 @@
 #include <optional>
 #include <vector>
 
-#include "core/config.h"
 #include "fusion/fusion_tower.h"
 #include "fusion/itc_poolers.h"
 #include "fusion/match_head.h"
 #include "fusion/token_projections.h"
 #include "language/language_model.h"
+#include "lora/lora_config.h"
 #include "lora/lora_options.h"
 #include "losses/temperature.h"
 #include "memory/episodic_memory.h"
@@ -44,7 +44,7 @@ struct Stage1Parts {
   std::vector<ObjectivePart> objectives;  ///< of those of weight above 0 that have one
   std::vector<double> image_mean;
   std::vector<double> image_std;
-  TrainableChoice trainable = TrainableChoice::kLora;
+  lora::TrainableChoice trainable = lora::TrainableChoice::kLora;
   std::optional<lora::LoraOptions> lora;  ///< set where the backbone carries adapters
 };
 

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_file.h"
@@ -27,9 +27,9 @@ namespace {
 
 /// Whether a parameter is in model.safetensors: neither in the adapter's nor in the language model's folder,
 /// nor part of a frozen backbone.
-bool in_model_file(TrainableChoice trainable, Part part) {
+bool in_model_file(lora::TrainableChoice trainable, Part part) {
   if (part == Part::kLora || part == Part::kLanguage) return false;
-  return part != Part::kBackbone || trainable == TrainableChoice::kFull;
+  return part != Part::kBackbone || trainable == lora::TrainableChoice::kFull;
 }
 
 void load_model_file(const fs::path& path, Stage1Model& model) {
@@ -65,7 +65,7 @@ fs::path find_backbone(const fs::path& checkpoint, const fs::path& written, cons
 
 std::shared_ptr<vision::VisionEncoder> load_backbone(const fs::path& folder, const Config& config) {
   const SafetensorsFile file = open_model_file(folder);
-  if (config.vision.trainable == TrainableChoice::kFull) {
+  if (config.vision.trainable == lora::TrainableChoice::kFull) {
     const std::string source = (folder / "model.safetensors").string();
     const auto found = file.metadata().find("backbone_config");
     if (found == file.metadata().end()) fail("{}: the metadata lacks backbone_config", source);
@@ -107,13 +107,13 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
       tensors[parameter.name] = parameter.tensor.detach();
   }
   StringMap metadata = {{"format", "pt"}, {"backbone_config", model.vision().config_json().dump()}};
-  if (config.vision.trainable != TrainableChoice::kFull) {
+  if (config.vision.trainable != lora::TrainableChoice::kFull) {
     TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
     metadata["backbone"] = path_to_utf8(backbone.path);
     metadata["backbone_hash"] = backbone.hash;
   }
   write_safetensors(folder / "model.safetensors", tensors, metadata);
-  if (config.vision.trainable == TrainableChoice::kLora) {
+  if (config.vision.trainable == lora::TrainableChoice::kLora) {
     TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
     const vision::HuggingFaceClass encoder = model.vision().hugging_face_class();
     lora::save_adapter(folder / "adapter", model.vision(), *model.lora(),
@@ -150,7 +150,7 @@ LoadedModel load_model(const fs::path& folder) {
   Config config = load_config(folder / "config.yaml");
   std::shared_ptr<vision::VisionEncoder> backbone = load_backbone(folder, config);
   std::optional<lora::LoraOptions> lora;
-  if (config.vision.trainable == TrainableChoice::kLora)
+  if (config.vision.trainable == lora::TrainableChoice::kLora)
     lora = lora::load_adapter(folder / "adapter", *backbone);
   auto model = assemble_model(config, backbone, std::move(lora),
                               language::load_hugging_face(folder / "language_model"));

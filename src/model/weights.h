@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "language/tokenizer.h"
 #include "model/build.h"
 

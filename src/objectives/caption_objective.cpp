@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "config/config.h"
 #include "fusion/fusion_inputs.h"
 #include "language/next_token_loss.h"
 #include "model/stage1_model.h"
@@ -15,7 +16,7 @@ class CaptionObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig& losses, Metrics& metrics) override {
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig& losses, Metrics& metrics) override {
     fusion::CaptionCondition condition{encoded.image.states, {}, {}};
     if (losses.memory.weight > 0) condition_on_memory(encoded, condition);
     at::Tensor logits;
@@ -33,7 +34,7 @@ class CaptionObjective : public Objective {
  private:
   /// Read-outs of episodes without the pair, for a share of the captions.
   void condition_on_memory(const Encoded& encoded, fusion::CaptionCondition& condition) const {
-    const MemoryConfig& memory = context_.config.memory;
+    const memory::MemoryConfig& memory = context_.config.memory;
     if (memory.caption_share == 0 || encoded.size() < memory.episode) return;
     const at::Tensor read_outs =
         recall_from_others(memory, context_.model, encoded.pair_vectors, encoded.image_ids);

@@ -13,7 +13,7 @@ class ItcObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig& losses, Metrics& metrics) override {
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig& losses, Metrics& metrics) override {
     const at::Tensor temperature = context_.model.itc_temperature();
     const losses::ItcLossValue itc =
         losses::itc_loss(encoded.image.embedding, encoded.text.embedding, encoded.image_ids, encoded.queue,

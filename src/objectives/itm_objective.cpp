@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "config/config.h"
 #include "fusion/fusion_inputs.h"
 #include "losses/hard_negatives.h"
 #include "losses/itm.h"
@@ -33,7 +34,7 @@ class ItmObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig& losses, Metrics& metrics) override {
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig& losses, Metrics& metrics) override {
     Collectives& collectives = context_.collectives;
     const losses::NegativeWeights weights = losses::itm_weights(
         encoded.image.embedding.detach(), encoded.text.embedding.detach(), encoded.image_ids, encoded.queue,

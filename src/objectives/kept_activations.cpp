@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
 #include "model/stage1_model.h"

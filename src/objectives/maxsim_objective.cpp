@@ -13,7 +13,7 @@ class MaxSimObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig&, Metrics& metrics) override {
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig&, Metrics& metrics) override {
     at::Tensor patches, tokens;
     {
       const AutocastScope autocast(context_.compute);

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "config/config.h"
 #include "language/next_token_loss.h"
 #include "memory/episodic_memory.h"
 #include "memory/memory_losses.h"
@@ -16,8 +17,8 @@ class MemoryObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig& losses, Metrics& metrics) override {
-    const MemoryConfig& memory = context_.config.memory;
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig& losses, Metrics& metrics) override {
+    const memory::MemoryConfig& memory = context_.config.memory;
     model::Stage1Model& model = context_.model;
     // Only whole episodes; an epoch's last batch may be shorter.
     const std::int64_t pairs = encoded.size() / memory.episode * memory.episode;

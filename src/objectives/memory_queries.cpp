@@ -3,9 +3,10 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/random.h"
 #include "memory/episodic_memory.h"
+#include "memory/memory_config.h"
 #include "model/stage1_model.h"
 
 namespace tessera::objectives {
@@ -30,7 +31,7 @@ StepRows rows_of(const StepContext& context, const Encoded& encoded) {
           .rows = encoded.size()};
 }
 
-QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows) {
+QuerySides draw_query_sides(const memory::MemoryConfig& memory, const StepRows& rows) {
   QuerySides sides{at::empty({rows.rows}, at::kBool), at::empty({rows.rows}, at::kBool)};
   bool* keeps_image = sides.keeps_image.mutable_data_ptr<bool>();
   bool* keeps_text = sides.keeps_text.mutable_data_ptr<bool>();
@@ -42,7 +43,7 @@ QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows) {
   return sides;
 }
 
-at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows& rows) {
+at::Tensor draw_captions_with_memory(const memory::MemoryConfig& memory, const StepRows& rows) {
   at::Tensor sees = at::empty({rows.rows}, at::kBool);
   bool* values = sees.mutable_data_ptr<bool>();
   for (std::int64_t i = 0; i < rows.rows; ++i) {
@@ -51,7 +52,7 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
   return sees;
 }
 
-at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
+at::Tensor recall_from_others(const memory::MemoryConfig& memory, model::Stage1Model& model,
                               const model::PairVectors& pairs, const at::Tensor& image_ids) {
   const c10::NoGradGuard no_grad;
   const std::int64_t episodes = pairs.image.size(0) / memory.episode;

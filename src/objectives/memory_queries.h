@@ -7,7 +7,7 @@
 #include "model/features.h"
 #include "objectives/objective.h"
 
-namespace tessera {
+namespace tessera::memory {
 struct MemoryConfig;
 }
 namespace tessera::model {
@@ -35,10 +35,10 @@ struct QuerySides {
 };
 
 /// memory.drop_text of the queries lose their text, memory.drop_image their image.
-QuerySides draw_query_sides(const MemoryConfig& memory, const StepRows& rows);
+QuerySides draw_query_sides(const memory::MemoryConfig& memory, const StepRows& rows);
 
 /// [B] bool: the memory.caption_share of the captions that see a read-out beside their image.
-at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows& rows);
+at::Tensor draw_captions_with_memory(const memory::MemoryConfig& memory, const StepRows& rows);
 
 /// What each image recalls from a memory of its episode's other images, without gradient. No caption of its
 /// own has a part in it: neither is a pair of that image written, nor does the query hold the text.
@@ -46,7 +46,7 @@ at::Tensor draw_captions_with_memory(const MemoryConfig& memory, const StepRows&
 /// @param pairs     of both sides
 /// @param image_ids [B] int64 on their device; a batch may hold an image several times
 /// @return [E, code_size], E the pairs in whole episodes
-at::Tensor recall_from_others(const MemoryConfig& memory, model::Stage1Model& model,
+at::Tensor recall_from_others(const memory::MemoryConfig& memory, model::Stage1Model& model,
                               const model::PairVectors& pairs, const at::Tensor& image_ids);
 
 }  // namespace tessera::objectives

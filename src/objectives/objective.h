@@ -10,14 +10,19 @@
 #include <vector>
 
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "language/tokenizer.h"
 #include "losses/queue_view.h"
 #include "model/features.h"
 
+namespace tessera {
+struct Config;
+}
 namespace tessera::model {
 class Stage1Model;
+}
+namespace tessera::losses {
+struct LossesConfig;
 }
 
 namespace tessera::objectives {
@@ -62,7 +67,7 @@ struct StepContext {
   /// Text tokens [B, T, C], or their ids or mask [B, T], padded to `length`.
   at::Tensor padded(const at::Tensor& text, std::int64_t length) const;
   /// To language.max_tokens: the same shape on every rank.
-  at::Tensor padded(const at::Tensor& text) const { return padded(text, config.language.max_tokens); }
+  at::Tensor padded(const at::Tensor& text) const;
 };
 
 /// One term of the training loss: its pass and what it keeps between steps. A new one is a file and its entry
@@ -77,7 +82,8 @@ class Objective {
   /// This rank's share of the term's mean over ranks, before its weight; undefined where the batch has none.
   /// @param losses   those of the epoch: one that begins later has weight 0
   /// @param metrics  gets "loss_NAME" and what else is worth telling
-  virtual at::Tensor compute(const Encoded& encoded, const LossesConfig& losses, Metrics& metrics) = 0;
+  virtual at::Tensor compute(const Encoded& encoded, const losses::LossesConfig& losses,
+                             Metrics& metrics) = 0;
   /// What follows the optimizer's update.
   virtual void after_update() {}
 

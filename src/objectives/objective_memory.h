@@ -1,7 +1,10 @@
 #pragma once
 
-#include "core/config.h"
 #include "objectives/kept_activations.h"
+
+namespace tessera {
+struct Config;
+}
 
 namespace tessera::objectives {
 

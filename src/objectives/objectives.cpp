@@ -2,7 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/loss_abilities.h"
+#include "config/config.h"
+#include "losses/loss_abilities.h"
 
 namespace tessera::objectives {
 
@@ -21,7 +22,7 @@ const std::vector<ObjectiveEntry>& all_objectives() {
   return kObjectives;
 }
 
-std::vector<ObjectiveEntry> chosen_objectives(const LossesConfig& losses) {
+std::vector<ObjectiveEntry> chosen_objectives(const losses::LossesConfig& losses) {
   std::vector<ObjectiveEntry> chosen;
   for (const ObjectiveEntry& entry : all_objectives()) {
     if (loss_weight(losses, entry.name) > 0) chosen.push_back(entry);
@@ -29,13 +30,15 @@ std::vector<ObjectiveEntry> chosen_objectives(const LossesConfig& losses) {
   return chosen;
 }
 
-Reads reads_of(const LossesConfig& losses) {
+Reads reads_of(const losses::LossesConfig& losses) {
   Reads all;
   for (const ObjectiveEntry& entry : chosen_objectives(losses)) all = all | entry.reads;
   return all;
 }
 
-bool has_queue(const LossesConfig& losses) { return losses.itc.queue.size > 0 && reads_of(losses).queue; }
+bool has_queue(const losses::LossesConfig& losses) {
+  return losses.itc.queue.size > 0 && reads_of(losses).queue;
+}
 
 Reads Reads::operator|(const Reads& other) const {
   return {.bidirectional_text = bidirectional_text || other.bidirectional_text,
@@ -49,6 +52,10 @@ at::Tensor StepContext::mean_over_ranks(const at::Tensor& sum, const at::Tensor&
   const at::Tensor counted = count.detach().to(sum.scalar_type());
   if (collectives.size() == 1) return sum / counted.clamp_min(1);
   return sum * (static_cast<double>(collectives.size()) / collectives.all_reduce_sum(counted).clamp_min(1));
+}
+
+at::Tensor StepContext::padded(const at::Tensor& text) const {
+  return padded(text, config.language.max_tokens);
 }
 
 at::Tensor StepContext::padded(const at::Tensor& text, std::int64_t length) const {

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/config.h"
+#include "losses/losses_config.h"
 #include "objectives/objective.h"
 
 namespace tessera::objectives {
@@ -30,12 +30,12 @@ std::unique_ptr<Objective> make_objective(const StepContext& context) {
 const std::vector<ObjectiveEntry>& all_objectives();
 
 /// Those of weight above 0.
-std::vector<ObjectiveEntry> chosen_objectives(const LossesConfig& losses);
+std::vector<ObjectiveEntry> chosen_objectives(const losses::LossesConfig& losses);
 
 /// What the objectives of weight above 0 read, all together.
-Reads reads_of(const LossesConfig& losses);
+Reads reads_of(const losses::LossesConfig& losses);
 
 /// Whether past batches are kept for them: something reads the queue, and its size is not 0.
-bool has_queue(const LossesConfig& losses);
+bool has_queue(const losses::LossesConfig& losses);
 
 }  // namespace tessera::objectives

@@ -13,7 +13,7 @@ class SiglipObjective : public Objective {
  public:
   using Objective::Objective;
 
-  at::Tensor compute(const Encoded& encoded, const LossesConfig&, Metrics& metrics) override {
+  at::Tensor compute(const Encoded& encoded, const losses::LossesConfig&, Metrics& metrics) override {
     auto& scale = dynamic_cast<losses::SigmoidScale&>(context_.model.objective_module("siglip"));
     const at::Tensor temperature = scale.temperature();
     const at::Tensor loss =

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/loss_abilities.h"
 #include "data/open_source.h"
+#include "losses/loss_abilities.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "objectives/objectives.h"
@@ -36,7 +36,7 @@ language::Tokenizer load_tokenizer(const Config& config) {
 }
 
 data::LoaderOptions loader_options(const Config& config, const Collectives& collectives) {
-  const DataConfig& data = config.data;
+  const data::DataConfig& data = config.data;
   return {.image_size = data.image_size,
           .augmentation = data.augmentation,
           .batch_size = data.batch_size,
@@ -70,7 +70,7 @@ ContrastiveTask::~ContrastiveTask() = default;
 
 void ContrastiveTask::build(const std::optional<Resumption>& from) {
   Config config = config_;
-  const bool backbone_is_frozen = config_.vision.trainable != TrainableChoice::kFull;
+  const bool backbone_is_frozen = config_.vision.trainable != lora::TrainableChoice::kFull;
   // A checkpoint's other weights are worth something on its own backbone alone: a run that continues one, or
   // starts from one without naming a backbone, takes that backbone, whatever the configuration says by now.
   // Named at another place it has been found to be the same.
@@ -106,7 +106,7 @@ void ContrastiveTask::begin(const fs::path& backbone) {
 
 void ContrastiveTask::keep_random_backbone(const fs::path& backbone) {
   // A random backbone is nowhere else: it is written once a run, and checkpoints name it.
-  if (config_.vision.weights != "random" || config_.vision.trainable == TrainableChoice::kFull) return;
+  if (config_.vision.weights != "random" || config_.vision.trainable == lora::TrainableChoice::kFull) return;
   const fs::path place = fs::absolute(backbone);
   std::error_code error;
   if (fs::equivalent(built_.backbone.path, place, error)) return;
@@ -201,7 +201,7 @@ std::vector<ParameterGroup> ContrastiveTask::parameter_groups() const {
 }
 
 std::int64_t ContrastiveTask::first_validated_epoch() const {
-  return first_epoch(config_.losses, Ability::kEmbeddings).value_or(1);
+  return first_epoch(config_.losses, losses::Ability::kEmbeddings).value_or(1);
 }
 
 bool ContrastiveTask::can_validate(std::int64_t epochs_begun) const {
@@ -224,7 +224,7 @@ void ContrastiveTask::save_state(Archive& archive) const { training_step_->save(
 void ContrastiveTask::load_state(const Archive& archive) { training_step_->load(archive); }
 
 void ContrastiveTask::export_to(const fs::path& folder) const {
-  if (config_.vision.trainable != TrainableChoice::kFull) return;
+  if (config_.vision.trainable != lora::TrainableChoice::kFull) return;
   const fs::path place = folder / "backbone";
   const vision::VisionEncoder& backbone = built_.model->vision();
   model::save_backbone(place, backbone, config_);

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "core/logging.h"
 #include "data/loader.h"

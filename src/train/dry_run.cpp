@@ -1,5 +1,6 @@
 #include "train/dry_run.h"
 
+#include "config/config.h"
 #include "core/device.h"
 #include "model/build.h"
 #include "model/parameter_table.h"
@@ -35,7 +36,7 @@ std::string describe_phase(const Config& config, const Compute& compute, model::
 }  // namespace
 
 std::string dry_run_report(const Config& config) {
-  const Compute compute = choose_compute(config.run);
+  const Compute compute = choose_compute(config.run.device, config.run.precision, config.run.threads);
   const model::BuiltModel built = model::build_model(config, std::nullopt);
   std::string report = fmt::format("dry run of {} on {}\n", config.run.name, compute.describe());
   const model::AdapterNotes notes = model::notes_on_adapter(config, *built.model);

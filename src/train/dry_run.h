@@ -2,7 +2,9 @@
 
 #include <string>
 
-#include "core/config.h"
+namespace tessera {
+struct Config;
+}
 
 namespace tessera::train {
 

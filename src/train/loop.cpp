@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "config/config.h"
 #include "core/error.h"
 #include "model/parameter_table.h"
 #include "model/stage1_model.h"

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "core/device.h"
 #include "core/logging.h"
 #include "core/stop_signal.h"
@@ -19,6 +18,10 @@
 #include "train/rate_clock.h"
 #include "train/run_folder.h"
 #include "train/task.h"
+
+namespace tessera {
+struct Config;
+}
 
 namespace tessera::train {
 

@@ -3,7 +3,7 @@
 #include <map>
 #include <utility>
 
-#include "core/config.h"
+#include "config/training_config.h"
 #include "model/stage1_model.h"
 
 namespace tessera::train {

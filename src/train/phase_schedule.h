@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "core/config.h"
+#include "config/training_config.h"
 
 namespace tessera::train {
 

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "core/config_schema.h"
+#include "config/config.h"
+#include "config/config_table.h"
 #include "core/error.h"
 #include "core/sha1.h"
 
@@ -69,12 +70,9 @@ std::string resume_rules_markdown() {
 std::vector<std::string> check_resumption(const Resumption& resumption) {
   std::vector<std::string> changed;
   std::vector<std::string> refused;
-  for (const ConfigKey& key : config_keys()) {
-    const std::string then = value_as_yaml(key, resumption.then);
-    const std::string now = value_as_yaml(key, resumption.now);
-    if (then == now) continue;
-    const ResumeRule& rule = resume_rule(key.path);
-    const std::string line = fmt::format("{}: {}, was {}", key.path, now, then);
+  for (const auto& [path, then, now] : differences(resumption.then, resumption.now)) {
+    const ResumeRule& rule = resume_rule(path);
+    const std::string line = fmt::format("{}: {}, was {}", path, now, then);
     if (rule.may == OnResume::kFixed) {
       refused.push_back(fmt::format("{} ({})", line, rule.remark));
     } else {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "data/open_source.h"
 #include "data/sampler.h"
 #include "train/position.h"
@@ -45,7 +45,7 @@ struct ResumeRule {
 
 /// Every key of the configuration has its rule.
 const std::vector<ResumeRule>& resume_rules();
-/// @param key  one of config_keys()
+/// @param key  one of config_table()
 const ResumeRule& resume_rule(const std::string& key);
 /// The table of docs/training.md.
 std::string resume_rules_markdown();

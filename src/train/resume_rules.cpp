@@ -4,7 +4,8 @@
 #include <map>
 #include <utility>
 
-#include "core/config_schema.h"
+#include "config/config.h"
+#include "config/config_table.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
@@ -25,8 +26,8 @@ const std::vector<std::string> kScheduleShape = {
 /// "losses.NAME.FIELD" of every loss.
 std::vector<std::string> keys_of_losses(const char* field) {
   std::vector<std::string> keys;
-  const LossesConfig losses;
-  for_each_loss(losses, [&](const char* name, const auto&, Ability) {
+  const losses::LossesConfig losses;
+  for_each_loss(losses, [&](const char* name, const auto&, losses::Ability) {
     keys.push_back(fmt::format("losses.{}.{}", name, field));
   });
   return keys;
@@ -34,7 +35,9 @@ std::vector<std::string> keys_of_losses(const char* field) {
 
 std::vector<std::string> learned_keys() {
   std::vector<std::string> keys;
-  for (const ConfigKey& key : config_keys()) {
+  Config config;
+  const ConfigTable table = config_table(config);
+  for (const ConfigKey& key : table.keys()) {
     if (key.is_learned) keys.push_back(key.path);
   }
   return keys;
@@ -44,17 +47,17 @@ const std::vector<std::string> kLossStarts = keys_of_losses("from_epoch");
 
 /// "KEY: new, was old" of those of the keys that differ.
 std::vector<std::string> changes(const Resumption& resumption, const std::vector<std::string>& keys) {
+  const std::vector<ConfigDifference> found = differences(resumption.then, resumption.now);
   std::vector<std::string> lines;
-  for (const std::string& path : keys) {
-    const ConfigKey& key = *find_config_key(path);
-    const std::string then = value_as_yaml(key, resumption.then);
-    const std::string now = value_as_yaml(key, resumption.now);
-    if (then != now) lines.push_back(fmt::format("{}: {}, was {}", path, now, then));
+  for (const std::string& key : keys) {
+    for (const auto& [path, then, now] : found) {
+      if (path == key) lines.push_back(fmt::format("{}: {}, was {}", path, now, then));
+    }
   }
   return lines;
 }
 
-bool has_lora(const Config& config) { return config.vision.trainable == TrainableChoice::kLora; }
+bool has_lora(const Config& config) { return config.vision.trainable == lora::TrainableChoice::kLora; }
 
 std::string refuse_other_data(const Resumption& resumption) {
   const DataMark& then = resumption.saved.data;
@@ -155,9 +158,9 @@ std::string refuse_bent_schedule(const Resumption& resumption) {
 std::string refuse_switched_losses(const Resumption& resumption) {
   std::map<std::string, double> before;
   for_each_loss(resumption.then.losses,
-                [&](const char* name, const auto& loss, Ability) { before[name] = loss.weight; });
+                [&](const char* name, const auto& loss, losses::Ability) { before[name] = loss.weight; });
   std::string refusal;
-  for_each_loss(resumption.now.losses, [&](const char* name, const auto& loss, Ability) {
+  for_each_loss(resumption.now.losses, [&](const char* name, const auto& loss, losses::Ability) {
     if (!refusal.empty() || (before.at(name) == 0) == (loss.weight == 0)) return;
     refusal = fmt::format(
         "losses.{}.weight: {}, was {} (what only this loss trains would have no state in the checkpoint, or "
@@ -183,10 +186,10 @@ std::string refuse_moved_starts(const Resumption& resumption) {
 }
 
 std::string refuse_other_backbone(const Resumption& resumption) {
-  const VisionConfig& then = resumption.then.vision;
-  const VisionConfig& now = resumption.now.vision;
+  const vision::VisionConfig& then = resumption.then.vision;
+  const vision::VisionConfig& now = resumption.now.vision;
   // One that trains is in the checkpoint itself.
-  if (then.weights == now.weights || then.trainable == TrainableChoice::kFull) return {};
+  if (then.weights == now.weights || then.trainable == lora::TrainableChoice::kFull) return {};
   const StringMap metadata = SafetensorsFile(resumption.checkpoint / "model.safetensors").metadata();
   const auto hash = metadata.find("backbone_hash");
   if (hash == metadata.end()) return {};

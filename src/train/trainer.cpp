@@ -34,7 +34,7 @@ Trainer::Trainer(const Config& config, const TrainerOptions& options)
       folder_(fs::path(config.run.output_dir) / config.run.name),
       lock_(folder_.root(), log_folder(config),
             options.resume.empty() ? std::chrono::seconds(0) : options.patience, logger_),
-      compute_(choose_compute(config.run)) {
+      compute_(choose_compute(config.run.device, config.run.precision, config.run.threads)) {
   for (const std::string& line : folder_.mend_links()) warn_before_log(line);
   if (options.resume.empty()) refuse_another_run();
   task_ = std::make_unique<ContrastiveTask>(config_, compute_, collectives_, logger_);

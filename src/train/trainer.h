@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "core/logging.h"
 #include "core/stop_signal.h"

@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "data/image_transform.h"
 #include "data/source.h"

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/loss_abilities.h"
 #include "core/random.h"
 #include "data/loader.h"
+#include "losses/loss_abilities.h"
 #include "model/stage1_model.h"
 #include "train/loss_starts.h"
 #include "train/training_images.h"
@@ -33,7 +33,7 @@ TrainingStep::TrainingStep(std::shared_ptr<model::Stage1Model> model, language::
 }
 
 void TrainingStep::make_queue(const data::Source& training_data) {
-  const QueueConfig& queue = config_.losses.itc.queue;
+  const losses::QueueConfig& queue = config_.losses.itc.queue;
   losses::QueuePayloadShape payload;
   if (reads_.queue_payload) {
     const std::int64_t side = config_.data.image_size;

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "config/config.h"
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "language/tokenizer.h"
 #include "losses/itc_queue.h"
@@ -89,7 +89,7 @@ class TrainingStep {
   Config config_;
   objectives::StepContext context_;
   std::vector<Chosen> chosen_;
-  LossesConfig losses_;                                ///< those of the epoch
+  losses::LossesConfig losses_;                        ///< those of the epoch
   objectives::Reads reads_;                            ///< of these
   std::unique_ptr<losses::ItcQueue> queue_;            ///< none where its size is 0, or nothing reads it
   std::unique_ptr<losses::StalenessProbe> staleness_;  ///< none without a queue

@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "core/config.h"
 #include "nn/linear.h"
+#include "vision/vision_config.h"
 
 namespace tessera::vision {
 

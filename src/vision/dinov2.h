@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
 #include "vision/dinov2_config.h"
 #include "vision/dinov2_layers.h"
 #include "vision/encoder.h"
+#include "vision/vision_config.h"
 
 namespace tessera::vision {
 

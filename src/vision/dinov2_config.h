@@ -4,7 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "core/config.h"
+#include "vision/vision_config.h"
 
 namespace tessera::vision {
 

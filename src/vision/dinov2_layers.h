@@ -8,11 +8,11 @@
 #include <optional>
 #include <utility>
 
-#include "core/config.h"
 #include "nn/linear.h"
 #include "nn/linear_group.h"
 #include "nn/packed_tensors.h"
 #include "vision/dinov2_config.h"
+#include "vision/vision_config.h"
 
 namespace tessera::vision {
 

@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/config.h"
 #include "core/safetensors.h"
 #include "vision/encoder.h"
+#include "vision/vision_config.h"
 
 namespace tessera::vision {
 

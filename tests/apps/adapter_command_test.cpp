@@ -131,7 +131,7 @@ TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
          .exclude_modules = {"fc2"},
          .layers_to_transform = {1, 10},
          .rank_pattern = {{"key", 1}},
-         .bias = LoraBias::kLoraOnly},
+         .bias = lora::LoraBias::kLoraOnly},
         2);
   for (const std::string name : {"plain", "chosen"}) {
     ASSERT_EQ(adapter(fmt::format("convert {0} --naming legacy --output {0}-old", name)).exit_code, 0);
@@ -295,7 +295,7 @@ TEST_F(AdapterCommand, MistakesAreSaidPlainly) {
   expect("diff a nowhere", 2, "nowhere");
   expect("combine a --rank 1 --output x", 2, "--type svd");
   expect("combine a --type svd --rank 1000 --output x", 1, "rank 1000");
-  write("biased", {.r = 2, .target_modules = {"query"}, .bias = LoraBias::kAll}, 1);
+  write("biased", {.r = 2, .target_modules = {"query"}, .bias = lora::LoraBias::kAll}, 1);
   write("saved", {.r = 2, .target_modules = {"query"}, .modules_to_save = {"layernorm"}}, 1);
   for (const char* own : {"biased", "saved"}) {
     expect(std::string("combine a ") + own + " --output x", 1, "of the base model of its own");

@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/files.h"
 #include "core/random.h"
 #include "model/weights.h"

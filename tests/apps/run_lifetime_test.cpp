@@ -8,7 +8,7 @@
 #include <sstream>
 #include <thread>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/files.h"
 #include "core/folder_lock.h"
 #include "model/weights.h"

@@ -8,7 +8,6 @@
 
 #include <stdexcept>
 
-#include "core/config.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -17,28 +16,23 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(ChooseCompute, CpuIsFp32UnlessAskedOtherwise) {
-  RunConfig run;
-  run.device = DeviceChoice::kCpu;
-  EXPECT_EQ(choose_compute(run).device, c10::Device(c10::kCPU));
-  EXPECT_EQ(choose_compute(run).dtype, c10::kFloat);
-  run.precision = PrecisionChoice::kBf16;
-  EXPECT_EQ(choose_compute(run).dtype, c10::kBFloat16);
-  EXPECT_THAT(choose_compute(run).describe(), HasSubstr("cpu, bf16, "));
+  EXPECT_EQ(choose_compute(DeviceChoice::kCpu, PrecisionChoice::kAuto, 0).device, c10::Device(c10::kCPU));
+  EXPECT_EQ(choose_compute(DeviceChoice::kCpu, PrecisionChoice::kAuto, 0).dtype, c10::kFloat);
+  const Compute bf16 = choose_compute(DeviceChoice::kCpu, PrecisionChoice::kBf16, 0);
+  EXPECT_EQ(bf16.dtype, c10::kBFloat16);
+  EXPECT_THAT(bf16.describe(), HasSubstr("cpu, bf16, "));
 }
 
 TEST(ChooseCompute, AutoFollowsTheMachine) {
-  const RunConfig run;
-  EXPECT_EQ(choose_compute(run).device.is_cuda(), at::hasCUDA());
+  EXPECT_EQ(choose_compute(DeviceChoice::kAuto, PrecisionChoice::kAuto, 0).device.is_cuda(), at::hasCUDA());
 }
 
 TEST(ChooseCompute, AbsentGpuIsAnErrorThatSaysWhy) {
   if (at::hasCUDA()) {
     GTEST_SKIP() << "this machine has a GPU";
   }
-  RunConfig run;
-  run.device = DeviceChoice::kCuda;
   try {
-    choose_compute(run);
+    choose_compute(DeviceChoice::kCuda, PrecisionChoice::kAuto, 0);
     ADD_FAILURE() << "accepted";
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), HasSubstr("run.device"));
@@ -48,13 +42,11 @@ TEST(ChooseCompute, AbsentGpuIsAnErrorThatSaysWhy) {
 
 TEST(ChooseCompute, SetsTheNumberOfThreads) {
   const int before = at::get_num_threads();
-  RunConfig run;
-  run.device = DeviceChoice::kCpu;
-  run.threads = before == 1 ? 2 : 1;
-  EXPECT_THAT(choose_compute(run).describe(), HasSubstr(fmt::format("{} threads", run.threads)));
-  EXPECT_EQ(at::get_num_threads(), run.threads);
-  run.threads = 0;
-  choose_compute(run);
+  const int other = before == 1 ? 2 : 1;
+  EXPECT_THAT(choose_compute(DeviceChoice::kCpu, PrecisionChoice::kAuto, other).describe(),
+              HasSubstr(fmt::format("{} threads", other)));
+  EXPECT_EQ(at::get_num_threads(), other);
+  choose_compute(DeviceChoice::kCpu, PrecisionChoice::kAuto, 0);
   EXPECT_NE(at::get_num_threads(), before);
   at::set_num_threads(before);
 }

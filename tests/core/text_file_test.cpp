@@ -5,7 +5,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_file.h"
@@ -94,26 +93,6 @@ TEST_F(TextFile, JsonIsReadTheSameWay) {
   EXPECT_THAT(error_of([&] { read_json_file(file("")); }), HasSubstr("empty file"));
   EXPECT_THAT(error_of([&] { read_json_file(file("\xff\xfe{\0}\0")); }), HasSubstr("file.txt"));
   EXPECT_THAT(error_of([&] { read_json_file(file("{\"a\": 1")); }), HasSubstr("not valid JSON"));
-}
-
-TEST_F(TextFile, AConfigurationIsReadTheSameWay) {
-  for (const std::string& content :
-       {kUtf8Mark + "run:\n  name: marked\n", std::string("run:\r\n  name: marked"),
-        kUtf8Mark + "run:\r\n  name: marked\r\n"}) {
-    EXPECT_EQ(load_config(file(content)).run.name, "marked");
-  }
-  const auto message = [&](const std::string& content) {
-    try {
-      load_config(file(content, "run.yaml"));
-    } catch (const ConfigError& error) {
-      return std::string(error.what());
-    }
-    return std::string("no error");
-  };
-  EXPECT_THAT(message(kPointerText), AllOf(HasSubstr("run.yaml"), HasSubstr("git lfs pull")));
-  EXPECT_THAT(message(kPageText), AllOf(HasSubstr("run.yaml"), HasSubstr("web page")));
-  EXPECT_THAT(message(wide("run:\n  name: a\n", false)), AllOf(HasSubstr("run.yaml"), HasSubstr("UTF-16")));
-  EXPECT_EQ(message(""), "no error");
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/loader.h"

@@ -1,6 +1,7 @@
 // The suites over a small random model: what they compute, against the model asked directly.
 
 #include "eval/suites.h"
+#include "config/config.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -9,7 +10,6 @@
 #include <opencv2/imgcodecs.hpp>
 #include <set>
 
-#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "data/loader.h"

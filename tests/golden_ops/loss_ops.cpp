@@ -14,13 +14,13 @@ namespace tessera::golden {
 
 namespace {
 
-SameId queued_same_id(const GoldenCase& golden) {
+losses::SameId queued_same_id(const GoldenCase& golden) {
   const std::string name = golden.params.value("queued_same_id", "positive");
   if (name == "positive") {
-    return SameId::kPositive;
+    return losses::SameId::kPositive;
   }
   if (name == "ignore") {
-    return SameId::kIgnore;
+    return losses::SameId::kIgnore;
   }
   fail("{}: params.queued_same_id: expected positive or ignore, found \"{}\"", golden.name, name);
 }

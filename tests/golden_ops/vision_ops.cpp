@@ -15,19 +15,19 @@ namespace tessera::golden {
 
 namespace {
 
-PositionInterpolation interpolation_of(const GoldenCase& golden) {
+vision::PositionInterpolation interpolation_of(const GoldenCase& golden) {
   const std::string name = golden.params.value("position_interpolation", "auto");
   if (name == "auto") {
-    return PositionInterpolation::kAuto;
+    return vision::PositionInterpolation::kAuto;
   }
   if (name == "scale_factor") {
-    return PositionInterpolation::kScaleFactor;
+    return vision::PositionInterpolation::kScaleFactor;
   }
   if (name == "size") {
-    return PositionInterpolation::kSize;
+    return vision::PositionInterpolation::kSize;
   }
   if (name == "size_antialias") {
-    return PositionInterpolation::kSizeAntialias;
+    return vision::PositionInterpolation::kSizeAntialias;
   }
   fail("{}: params.position_interpolation: expected auto, scale_factor, size or size_antialias, found \"{}\"",
        golden.name, name);

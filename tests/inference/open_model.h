@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "inference/trained_model.h"
 #include "language/tokenizer.h"
 #include "model/build.h"

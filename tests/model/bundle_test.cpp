@@ -7,7 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
@@ -29,7 +29,7 @@ using testing::HasSubstr;
 /// A checkpoint as a run writes it, with weights that no initialisation has: adapters and gates that act.
 class BundleTest : public testing::Test {
  protected:
-  Config config(TrainableChoice trainable) const {
+  Config config(lora::TrainableChoice trainable) const {
     Config config = small_config();
     config.data.train = {(root() / "data" / "train.tar").string()};
     config.data.validation = {(root() / "data" / "val.tar").string()};
@@ -39,7 +39,7 @@ class BundleTest : public testing::Test {
     return config;
   }
 
-  fs::path write_checkpoint(TrainableChoice trainable) {
+  fs::path write_checkpoint(lora::TrainableChoice trainable) {
     Config config = this->config(trainable);
     const language::Tokenizer tokenizer =
         language::train_tokenizer({"a small red circle", "a large blue square"}, config.language.tokenizer,
@@ -57,7 +57,7 @@ class BundleTest : public testing::Test {
     }
     const fs::path backbone = root() / "run" / "backbone",
                    checkpoint = root() / "run" / "checkpoints" / "last";
-    if (trainable != TrainableChoice::kFull) {
+    if (trainable != lora::TrainableChoice::kFull) {
       save_backbone(backbone, built.model->vision(), config);
       built.backbone = {backbone, backbone_hash(backbone)};
     }
@@ -95,15 +95,15 @@ class BundleTest : public testing::Test {
 };
 
 TEST_F(BundleTest, IsTheCheckpointBitForBitWithNothingBesideIt) {
-  for (const TrainableChoice trainable :
-       {TrainableChoice::kLora, TrainableChoice::kNone, TrainableChoice::kFull}) {
+  for (const lora::TrainableChoice trainable :
+       {lora::TrainableChoice::kLora, lora::TrainableChoice::kNone, lora::TrainableChoice::kFull}) {
     const fs::path checkpoint = write_checkpoint(trainable);
     const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
     write_bundle(checkpoint, root() / "bundle", {});
     const fs::path bundle = move_away(root() / "bundle");
     const LoadedModel loaded = load_model(bundle);
-    EXPECT_EQ(loaded.model->has_lora(), trainable == TrainableChoice::kLora);
-    EXPECT_EQ(fs::exists(bundle / "adapter"), trainable == TrainableChoice::kLora);
+    EXPECT_EQ(loaded.model->has_lora(), trainable == lora::TrainableChoice::kLora);
+    EXPECT_EQ(fs::exists(bundle / "adapter"), trainable == lora::TrainableChoice::kLora);
     const std::vector<at::Tensor> found = outputs(loaded);
     for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(torch::equal(found[i], expected[i])) << i;
     fs::remove_all(bundle);
@@ -112,7 +112,7 @@ TEST_F(BundleTest, IsTheCheckpointBitForBitWithNothingBesideIt) {
 }
 
 TEST_F(BundleTest, OfWeightsThatAreNotFiniteNothingIsMade) {
-  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora);
   const fs::path file = checkpoint / "model.safetensors";
   const StringMap metadata = SafetensorsFile(file).metadata();
   TensorMap tensors;
@@ -128,7 +128,7 @@ TEST_F(BundleTest, OfWeightsThatAreNotFiniteNothingIsMade) {
 }
 
 TEST_F(BundleTest, ACheckpointFindsItsBackboneAlsoWhereAnotherRunTookItsPlace) {
-  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora);
   const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
   fs::rename(root() / "run", root() / "run.previous");
   Config other = small_config();
@@ -139,7 +139,7 @@ TEST_F(BundleTest, ACheckpointFindsItsBackboneAlsoWhereAnotherRunTookItsPlace) {
 }
 
 TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
-  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora);
   const LoadedModel original = load_model(checkpoint);
   const std::vector<at::Tensor> expected = outputs(original);
   write_bundle(checkpoint, root() / "bundle", {.merge_lora = true});
@@ -167,7 +167,7 @@ TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
 }
 
 TEST_F(BundleTest, HoldsFoldersThatOthersReadAndNoTraceOfTheRun) {
-  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  write_bundle(write_checkpoint(lora::TrainableChoice::kLora), root() / "bundle", {});
   const fs::path bundle = root() / "bundle";
   EXPECT_EQ(vision::load_encoder(bundle / "backbone")->hidden_size(), 24);
   const auto adapter = nlohmann::json::parse(read_file(bundle / "adapter" / "adapter_config.json"));
@@ -182,7 +182,7 @@ TEST_F(BundleTest, HoldsFoldersThatOthersReadAndNoTraceOfTheRun) {
 }
 
 TEST_F(BundleTest, OfABundleMayBeMergedLaterAndReplacesAnOlderOne) {
-  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  write_bundle(write_checkpoint(lora::TrainableChoice::kLora), root() / "bundle", {});
   const std::vector<at::Tensor> expected = outputs(load_model(root() / "bundle"));
   write_bundle(root() / "bundle", root() / "bundle", {.merge_lora = true});
   EXPECT_FALSE(fs::exists(root() / "bundle" / "adapter"));
@@ -193,7 +193,7 @@ TEST_F(BundleTest, OfABundleMayBeMergedLaterAndReplacesAnOlderOne) {
 }
 
 TEST_F(BundleTest, KeepsWhatOthersPutIntoTheOlderOne) {
-  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora), bundle = root() / "bundle";
+  const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora), bundle = root() / "bundle";
   EXPECT_EQ(write_bundle(checkpoint, bundle, {}).count, 0u);
   fs::create_directories(bundle / ".git" / "refs");
   const std::vector<const char*> others = {"NOTES.md", ".git/HEAD", ".git/refs/main", "adapter/README.md"};
@@ -210,7 +210,7 @@ TEST_F(BundleTest, FolderNamesNeedNotBeUtf8NorPlain) {
   for (const char* name : {"caf\xe9", "100% caf\xe9", "br{1}, epoch=5 @home", "-r"}) {
     place_ = root_.path() / name;
     fs::create_directories(place_);
-    const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+    const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora);
     const std::vector<at::Tensor> expected = outputs(load_model(checkpoint));
     EXPECT_EQ(backbone_of_checkpoint(checkpoint).path, root() / "run" / "backbone");
     EXPECT_EQ(load_config(checkpoint / "config.yaml").data.train.at(0),
@@ -223,7 +223,7 @@ TEST_F(BundleTest, FolderNamesNeedNotBeUtf8NorPlain) {
 }
 
 TEST_F(BundleTest, NeverReplacesWhatIsNoBundle) {
-  const fs::path checkpoint = write_checkpoint(TrainableChoice::kLora);
+  const fs::path checkpoint = write_checkpoint(lora::TrainableChoice::kLora);
   for (const fs::path& place : {checkpoint, root() / "run", root()}) {
     EXPECT_THAT(error_of([&] { write_bundle(checkpoint, place, {}); }), HasSubstr("holds something else"));
   }
@@ -236,7 +236,7 @@ TEST_F(BundleTest, NeverReplacesWhatIsNoBundle) {
 }
 
 TEST_F(BundleTest, TellsThatItsBackboneIsGoneOrAnother) {
-  write_bundle(write_checkpoint(TrainableChoice::kLora), root() / "bundle", {});
+  write_bundle(write_checkpoint(lora::TrainableChoice::kLora), root() / "bundle", {});
   const fs::path weights = root() / "bundle" / "backbone" / "model.safetensors";
   const SafetensorsFile file(weights);
   TensorMap tensors;

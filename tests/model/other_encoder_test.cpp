@@ -39,7 +39,7 @@ TEST(OtherEncoder, ThePatchesOfAGridThatIsNotSquareGoThroughTheModel) {
 
 TEST(OtherEncoder, TrainsWithTheModelWhereTheWholeBackboneDoes) {
   Config config = small_config();
-  config.vision.trainable = TrainableChoice::kFull;
+  config.vision.trainable = lora::TrainableChoice::kFull;
   const auto model = strip_model(config, {.leading_tokens = 2});
   model->set_training(true);
   model->encode_image(two_pictures()).embedding.sum().backward();
@@ -52,7 +52,7 @@ TEST(OtherEncoder, ItsFolderIsWrittenAndReadBack) {
   save_backbone(temporary.path() / "backbone", model->vision(), small_config());
   const std::array families = {vision::strip_family()};
   const auto loaded =
-      vision::load_encoder(temporary.path() / "backbone", PositionInterpolation::kAuto, families);
+      vision::load_encoder(temporary.path() / "backbone", vision::PositionInterpolation::kAuto, families);
   EXPECT_EQ(loaded->config_json(), model->vision().config_json());
   const torch::NoGradGuard no_grad;
   const at::Tensor pixels = two_pictures().to(torch::kFloat);

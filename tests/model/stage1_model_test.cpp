@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/error.h"
 #include "language/decode_step.h"
 #include "model/build.h"

@@ -3,7 +3,7 @@
 #include <memory>
 #include <optional>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "language/language_model.h"
 #include "model/build.h"
 #include "model/stage1_model.h"

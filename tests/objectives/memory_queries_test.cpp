@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "tests/model/small_config.h"
@@ -16,7 +16,7 @@ constexpr StepRows kFirstFour{.seed = 3, .step = 7, .first_global_row = 0, .rows
 constexpr StepRows kLastFour{.seed = 3, .step = 7, .first_global_row = 4, .rows = 4};
 
 TEST(MemoryQueries, OneRankDrawsWhatTwoDo) {
-  const MemoryConfig memory{.drop_text = 0.4, .drop_image = 0.3, .caption_share = 0.5};
+  const memory::MemoryConfig memory{.drop_text = 0.4, .drop_image = 0.3, .caption_share = 0.5};
   const QuerySides whole = draw_query_sides(memory, kEight);
   const QuerySides first = draw_query_sides(memory, kFirstFour), last = draw_query_sides(memory, kLastFour);
   EXPECT_TRUE(torch::equal(whole.keeps_image, torch::cat({first.keeps_image, last.keeps_image})));
@@ -27,7 +27,7 @@ TEST(MemoryQueries, OneRankDrawsWhatTwoDo) {
 }
 
 TEST(MemoryQueries, SharesAreTheConfiguredOnesAndNoQueryLosesBoth) {
-  const MemoryConfig memory{.drop_text = 0.5, .drop_image = 0.2, .caption_share = 0.25};
+  const memory::MemoryConfig memory{.drop_text = 0.5, .drop_image = 0.2, .caption_share = 0.25};
   const StepRows rows{.seed = 1, .step = 2, .first_global_row = 0, .rows = 20000};
   const QuerySides sides = draw_query_sides(memory, rows);
   const auto share = [](const at::Tensor& rows_kept) {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "losses/losses_config.h"
 
 namespace tessera::objectives {
 namespace {
@@ -13,14 +13,14 @@ namespace {
 /// A loss that the configuration knows and no objective computes would be ignored without a word.
 TEST(Objectives, AreTheLossesOfTheConfiguration) {
   std::vector<std::string> losses, objectives;
-  const LossesConfig config;
-  for_each_loss(config, [&](const char* name, const auto&, Ability) { losses.emplace_back(name); });
+  const losses::LossesConfig config;
+  for_each_loss(config, [&](const char* name, const auto&, losses::Ability) { losses.emplace_back(name); });
   for (const ObjectiveEntry& entry : all_objectives()) objectives.emplace_back(entry.name);
   EXPECT_THAT(objectives, ::testing::UnorderedElementsAreArray(losses));
 }
 
 TEST(Objectives, ReadWhatThoseOfWeightAboveZeroRead) {
-  LossesConfig losses;
+  losses::LossesConfig losses;
   losses.itc.weight = losses.itm.weight = losses.maxsim.weight = losses.memory.weight = 0;
   ASSERT_GT(losses.caption.weight, 0);
   EXPECT_FALSE(reads_of(losses).bidirectional_text);

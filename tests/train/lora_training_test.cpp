@@ -46,14 +46,14 @@ constexpr const char* kBias = "base_model.model.encoder.layer.1.mlp.fc2.base_lay
 constexpr const char* kNorm = "base_model.model.layernorm.weight";
 
 Config with_every_field(Config config) {
-  config.lora.target_modules = ModuleSelection::from_text(".*\\.(query|value|fc2)");
+  config.lora.target_modules = lora::ModuleSelection::from_text(".*\\.(query|value|fc2)");
   config.lora.exclude_modules = {"layer.0.attention.attention.value"};
   config.lora.rank_pattern = {{"fc2", 2}};
   config.lora.alpha_pattern = {{"layer.1.mlp.fc2", 5}};
   config.lora.use_dora = true;
-  config.lora.bias = LoraBias::kLoraOnly;
+  config.lora.bias = lora::LoraBias::kLoraOnly;
   config.lora.modules_to_save = {"layernorm"};
-  config.lora.init_lora_weights = LoraInit::kGaussian;
+  config.lora.init_lora_weights = lora::LoraInit::kGaussian;
   return config;
 }
 
@@ -98,7 +98,7 @@ class OnATrainedBackbone : public LoraTraining {
 TEST_F(OnATrainedBackbone, PissaResumesBitForBitAndGoesOnInAnotherRun) {
   const auto pissa = [&](const std::string& name) {
     Config made = config(name);
-    made.lora.init_lora_weights = LoraInit::kPissa;
+    made.lora.init_lora_weights = lora::LoraInit::kPissa;
     return made;
   };
   train(pissa("pissa"));
@@ -147,7 +147,7 @@ TEST_F(OnATrainedBackbone, AnAdaptersOwnOptionsAreTakenWithoutAWord) {
 
 TEST_F(LoraTraining, RandomWeightsAreNotTakenApart) {
   Config config = small_->config("random-pissa");
-  config.lora.init_lora_weights = LoraInit::kPissa;
+  config.lora.init_lora_weights = lora::LoraInit::kPissa;
   try {
     train(config);
     FAIL() << "pissa on random weights was not refused";
@@ -159,7 +159,7 @@ TEST_F(LoraTraining, RandomWeightsAreNotTakenApart) {
 
 TEST_F(LoraTraining, AnAdapterForAnEncoderThatTakesNoneIsRefused) {
   Config config = small_->config("no-lora");
-  config.vision.trainable = TrainableChoice::kNone;
+  config.vision.trainable = lora::TrainableChoice::kNone;
   config.lora.adapter = "somewhere";
   EXPECT_THAT(error_of([&] { train(config); }),
               HasSubstr("lora.adapter: counts with vision.trainable: lora"));

@@ -7,9 +7,9 @@
 #include <memory>
 #include <string>
 
+#include "config/config.h"
 #include "core/archive.h"
 #include "core/collectives.h"
-#include "core/config.h"
 #include "core/device.h"
 #include "core/logging.h"
 #include "data/loader.h"
@@ -108,14 +108,14 @@ std::shared_ptr<const data::Source> MemoryEstimateTest::data_;
 SingleProcess MemoryEstimateTest::collectives_;
 
 /// The losses, so that any of them can be switched off.
-using Weight = double& (*)(LossesConfig&);
+using Weight = double& (*)(losses::LossesConfig&);
 constexpr std::pair<const char*, Weight> kWeights[] = {
-    {"itc", [](LossesConfig& losses) -> double& { return losses.itc.weight; }},
-    {"siglip", [](LossesConfig& losses) -> double& { return losses.siglip.weight; }},
-    {"maxsim", [](LossesConfig& losses) -> double& { return losses.maxsim.weight; }},
-    {"itm", [](LossesConfig& losses) -> double& { return losses.itm.weight; }},
-    {"caption", [](LossesConfig& losses) -> double& { return losses.caption.weight; }},
-    {"memory", [](LossesConfig& losses) -> double& { return losses.memory.weight; }},
+    {"itc", [](losses::LossesConfig& losses) -> double& { return losses.itc.weight; }},
+    {"siglip", [](losses::LossesConfig& losses) -> double& { return losses.siglip.weight; }},
+    {"maxsim", [](losses::LossesConfig& losses) -> double& { return losses.maxsim.weight; }},
+    {"itm", [](losses::LossesConfig& losses) -> double& { return losses.itm.weight; }},
+    {"caption", [](losses::LossesConfig& losses) -> double& { return losses.caption.weight; }},
+    {"memory", [](losses::LossesConfig& losses) -> double& { return losses.memory.weight; }},
 };
 
 TEST_F(MemoryEstimateTest, AStepIsWhatItHoldsWhateverLossesItHas) {
@@ -155,7 +155,7 @@ TEST_F(MemoryEstimateTest, TheEncoderKeepsWhatItsAdaptersAndPrecisionNeed) {
        [](Config& config) {
          config.lora.layers_to_transform = {5, 6};
        }},
-      {"the whole backbone", [](Config& config) { config.vision.trainable = TrainableChoice::kFull; }}};
+      {"the whole backbone", [](Config& config) { config.vision.trainable = lora::TrainableChoice::kFull; }}};
   for (const Compute& compute : kPrecisions) {
     for (const auto& [name, change] : kinds) {
       for (const bool checkpointing : {false, true}) {

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "core/config_schema.h"
+#include "config/config.h"
+#include "config/config_table.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "tests/core/error_of.h"
@@ -13,15 +14,17 @@ namespace tessera::train {
 namespace {
 
 TEST(ResumeRules, EveryKeyHasOneAndEveryRuleHasKeys) {
-  for (const ConfigKey& key : config_keys()) {
+  Config config;
+  const ConfigTable table = config_table(config);
+  for (const ConfigKey& key : table.keys()) {
     const ResumeRule& rule = resume_rule(key.path);
     EXPECT_FALSE(rule.remark.empty()) << key.path;
     EXPECT_EQ(rule.refusal != nullptr, rule.may == OnResume::kSometimes) << key.path;
   }
   for (const ResumeRule& rule : resume_rules()) {
     for (const std::string& about : rule.keys) {
-      EXPECT_TRUE(find_config_key(about) != nullptr || find_config_section(about) != nullptr) << about;
-      const auto& keys = config_keys();
+      EXPECT_TRUE(table.find_key(about) != nullptr || table.find_section(about) != nullptr) << about;
+      const auto& keys = table.keys();
       const bool counts = std::any_of(keys.begin(), keys.end(),
                                       [&](const ConfigKey& key) { return &resume_rule(key.path) == &rule; });
       EXPECT_TRUE(counts) << about << ": other rules go before";
@@ -42,7 +45,7 @@ Resumption resumption_at(std::int64_t step) {
   from.checkpoint = "/runs/a/checkpoints/step";
   from.then.data.batch_size = 8;
   from.then.data.drop_last = false;
-  from.then.vision.trainable = TrainableChoice::kLora;
+  from.then.vision.trainable = lora::TrainableChoice::kLora;
   from.then.schedule.epochs = 8;
   from.then.schedule.lora_warmup_epochs = 2;
   from.then.schedule.lora_warmup_steps = 4;
@@ -135,7 +138,7 @@ TEST(CheckResumption, AConstantRateMayGoOnForLonger) {
   from.now.schedule.epochs = 16;
   EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
   // Without LoRA there is no rate of LoRA that could jump.
-  from.then.vision.trainable = from.now.vision.trainable = TrainableChoice::kNone;
+  from.then.vision.trainable = from.now.vision.trainable = lora::TrainableChoice::kNone;
   from.now.schedule.lora_warmup_steps = 9;
   EXPECT_EQ(error_of([&] { check_resumption(from); }), "no error");
 }

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "core/config.h"
+#include "config/config.h"
 #include "core/logging.h"
 #include "data/open_source.h"
 #include "language/tokenizer_training.h"

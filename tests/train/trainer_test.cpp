@@ -303,7 +303,7 @@ TEST_F(TrainerTest, InitFromTakesOverAnotherRunsWeights) {
 
 TEST_F(TrainerTest, FullTrainingHasOnePhaseAndExportsItsBackbone) {
   Config config = small_->config("full");
-  config.vision.trainable = TrainableChoice::kFull;
+  config.vision.trainable = lora::TrainableChoice::kFull;
   Trainer trainer(config, kQuiet);
   trainer.run();
   const std::string log = read_file(small_->run_folder("full") / "training.log");

@@ -174,7 +174,7 @@ TEST_F(TrainingStepTest, BeforeItsEpochALossIsAsOneOfWeightZero) {
 
 TEST_F(TrainingStepTest, AWholeBackboneTrainsInEveryParameter) {
   Config config = exact_config();
-  config.vision.trainable = TrainableChoice::kFull;
+  config.vision.trainable = lora::TrainableChoice::kFull;
   const auto model = open_model(config);
   SingleProcess single;
   make_step(model, config, single, *data_).compute(make_batch(8, 1), 0).loss.backward();

@@ -177,7 +177,7 @@ TEST_F(ValidationTest, ARunThatEndsInsideAnEpochIsValidated) {
 
 TEST_F(ValidationTest, EveryStepsAreSavedWhereverTheyFall) {
   Config config = small_->config("every-steps");
-  config.vision.trainable = TrainableChoice::kNone;  // one phase
+  config.vision.trainable = lora::TrainableChoice::kNone;  // one phase
   config.eval.every_epochs = 0;
   config.checkpoint.every_epochs = 0;
   config.checkpoint.every_steps = 3;

@@ -1,4 +1,4 @@
-#include "core/config.h"
+#include "config/config.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -7,11 +7,12 @@
 #include <filesystem>
 
 #include "core/files.h"
-#include "tests/core/parse_config.h"
+#include "tests/config/parse_config.h"
 
 namespace tessera {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -180,7 +181,7 @@ schedule:
   EXPECT_EQ(config.run.seed, 9223372036854775807);
   EXPECT_EQ(config.data.image_std, (std::vector<double>{1, 0.5, 0.25}));
   EXPECT_FALSE(config.data.drop_last);
-  EXPECT_EQ(config.vision.position_interpolation, PositionInterpolation::kSizeAntialias);
+  EXPECT_EQ(config.vision.position_interpolation, vision::PositionInterpolation::kSizeAntialias);
   EXPECT_EQ(config.lora.target_modules.names, (std::vector<std::string>{"query", "value", "output.dense"}));
   EXPECT_EQ(config.schedule.learning_rate, 2e-4);
   EXPECT_EQ(config.schedule.lora_warmup_epochs, config.schedule.epochs);
@@ -261,6 +262,37 @@ TEST_F(ConfigFiles, NameTheFileInComplaints) {
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), StartsWith(file.string() + ":2:6: lora.r: "));
   }
+}
+
+TEST_F(ConfigFiles, MayHaveAByteOrderMarkAndLineEndsOfAnySystem) {
+  const std::string mark = "\xef\xbb\xbf";
+  for (const std::string& content : {mark + "run:\n  name: marked\n", std::string("run:\r\n  name: marked"),
+                                     mark + "run:\r\n  name: marked\r\n"}) {
+    write_file_atomically(folder_ / "marked.yaml", content);
+    EXPECT_EQ(load_config(folder_ / "marked.yaml").run.name, "marked");
+  }
+}
+
+TEST_F(ConfigFiles, OfAnotherKindAreCalledWhatTheyAre) {
+  const auto message = [&](const std::string& content) {
+    write_file_atomically(folder_ / "run.yaml", content);
+    try {
+      load_config(folder_ / "run.yaml");
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(message("version https://git-lfs.github.com/spec/v1\n"
+                      "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+                      "size 346345912\n"),
+              AllOf(HasSubstr("run.yaml"), HasSubstr("git lfs pull")));
+  EXPECT_THAT(message("\n<!DOCTYPE HTML>\n<html><head><title>Sign in</title></head></html>\n"),
+              AllOf(HasSubstr("run.yaml"), HasSubstr("web page")));
+  std::string wide;
+  for (const char c : std::string("run:\n  name: a\n")) wide += {c, '\0'};
+  EXPECT_THAT(message(wide), AllOf(HasSubstr("run.yaml"), HasSubstr("UTF-16")));
+  EXPECT_EQ(message(""), "no error");
 }
 
 TEST_F(ConfigFiles, ThatCantBeReadAreConfigErrors) {

@@ -1,11 +1,12 @@
+#include "core/config_key.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-
-#include "core/config_schema.h"
+#include <string_view>
 
 namespace tessera {
 namespace {
@@ -97,7 +98,9 @@ struct Accepted {
   std::string operator()(const IntegerListValue& value) const {
     return "a list of integers " + describe(value.range);
   }
-  std::string operator()(const ModulesValue&) const { return "a list of names, or a regular expression"; }
+  std::string operator()(const NamesOrPatternValue&) const {
+    return "a list of names, or a regular expression";
+  }
   std::string operator()(const NamedIntegersValue& value) const {
     return "names, each with an integer " + describe(value.range);
   }
@@ -107,55 +110,27 @@ struct Accepted {
 };
 
 struct ToYaml {
-  const Config& config;
-
-  std::string operator()(const BooleanValue& value) const {
-    return value.member.of(config) ? "true" : "false";
-  }
-  std::string operator()(const IntegerValue& value) const { return std::to_string(value.member.of(config)); }
-  std::string operator()(const NumberValue& value) const { return number_text(value.member.of(config)); }
-  std::string operator()(const TextValue& value) const { return yaml_string(value.member.of(config)); }
-  std::string operator()(const WordValue& value) const { return value.words.at(value.get(config)); }
-  std::string operator()(const TextListValue& value) const {
-    return flow_list(value.member.of(config), yaml_string);
-  }
-  std::string operator()(const NumberListValue& value) const {
-    return flow_list(value.member.of(config), number_text);
-  }
+  std::string operator()(const BooleanValue& value) const { return *value.member ? "true" : "false"; }
+  std::string operator()(const IntegerValue& value) const { return std::to_string(*value.member); }
+  std::string operator()(const NumberValue& value) const { return number_text(*value.member); }
+  std::string operator()(const TextValue& value) const { return yaml_string(*value.member); }
+  std::string operator()(const WordValue& value) const { return value.words.at(value.get()); }
+  std::string operator()(const TextListValue& value) const { return flow_list(*value.member, yaml_string); }
+  std::string operator()(const NumberListValue& value) const { return flow_list(*value.member, number_text); }
   std::string operator()(const IntegerListValue& value) const {
-    return flow_list(value.member.of(config), [](std::int64_t item) { return std::to_string(item); });
+    return flow_list(*value.member, [](std::int64_t item) { return std::to_string(item); });
   }
-  std::string operator()(const ModulesValue& value) const {
-    const ModuleSelection& modules = value.member.of(config);
-    return modules.pattern.empty() ? flow_list(modules.names, yaml_string) : yaml_string(modules.pattern);
+  std::string operator()(const NamesOrPatternValue& value) const {
+    return value.pattern->empty() ? flow_list(*value.names, yaml_string) : yaml_string(*value.pattern);
   }
   template <typename Number, typename Range>
   std::string operator()(const NamedValues<Number, Range>& value) const {
     std::string out;
-    for (const auto& [name, number] : value.member.of(config))
+    for (const auto& [name, number] : *value.member)
       out += fmt::format("{}{}: {}", out.empty() ? "" : ", ", yaml_string(name), number);
     return "{" + out + "}";
   }
 };
-
-/// The part of `path` directly below `section`, or nothing where it lies elsewhere or deeper.
-std::string_view name_below(std::string_view path, std::string_view section) {
-  if (!section.empty()) {
-    if (path.size() <= section.size() || path.substr(0, section.size()) != section ||
-        path[section.size()] != '.') {
-      return {};
-    }
-    path.remove_prefix(section.size() + 1);
-  }
-  return path.find('.') == std::string_view::npos ? path : std::string_view{};
-}
-
-template <typename Entries>
-auto find_path(const Entries& entries, std::string_view path) -> decltype(entries.data()) {
-  const auto found =
-      std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.path == path; });
-  return found == entries.end() ? nullptr : &*found;
-}
 
 }  // namespace
 
@@ -165,25 +140,8 @@ bool NumberRange::contains(double value) const {
          (maximum_is_open ? value < maximum : value <= maximum);
 }
 
-const ConfigKey* find_config_key(std::string_view path) { return find_path(config_keys(), path); }
-const ConfigSection* find_config_section(std::string_view path) { return find_path(config_sections(), path); }
-
-std::vector<std::string> names_in_section(std::string_view section) {
-  std::vector<std::string> names;
-  const auto add = [&](const auto& entries) {
-    for (const auto& entry : entries) {
-      if (const auto name = name_below(entry.path, section); !name.empty()) names.emplace_back(name);
-    }
-  };
-  add(config_keys());
-  add(config_sections());
-  return names;
-}
-
 std::string accepted_values(const ConfigKey& key) { return std::visit(Accepted{}, key.value); }
 
-std::string value_as_yaml(const ConfigKey& key, const Config& config) {
-  return std::visit(ToYaml{config}, key.value);
-}
+std::string value_as_yaml(const ConfigKey& key) { return std::visit(ToYaml{}, key.value); }
 
 }  // namespace tessera

@@ -3,9 +3,10 @@
 #include <string>
 #include <vector>
 
-#include "core/config_reader.h"
+#include "config/config.h"
+#include "config/config_reader.h"
 #include "core/error.h"
-#include "core/loss_abilities.h"
+#include "losses/loss_abilities.h"
 
 namespace tessera {
 namespace {
@@ -33,7 +34,7 @@ class Checks {
   const ConfigReader& reader_;
 };
 
-void check_data(const Checks& checks, const DataConfig& data) {
+void check_data(const Checks& checks, const data::DataConfig& data) {
   const auto& crop = data.augmentation;
   checks.at_least("data.augmentation.scale_max", crop.scale_max, "data.augmentation.scale_min",
                   crop.scale_min);
@@ -51,7 +52,7 @@ void check_vision(const Checks& checks, const Config& config) {
     checks.multiple("data.image_size", config.data.image_size, "vision.architecture.patch_size",
                     shape.patch_size);
   }
-  const LoraConfig& lora = config.lora;
+  const lora::LoraConfig& lora = config.lora;
   checks.require(!lora.target_modules.empty(), "lora.target_modules",
                  "expected at least one module name, such as query, found an empty list");
   checks.require(lora.layers_pattern.empty() || !lora.layers_to_transform.empty(), "lora.layers_pattern",
@@ -61,7 +62,7 @@ void check_vision(const Checks& checks, const Config& config) {
                  "an expression as lora.target_modules says itself which layers it means");
 }
 
-void check_language(const Checks& checks, const LanguageConfig& language) {
+void check_language(const Checks& checks, const language::LanguageConfig& language) {
   // Rotary embeddings turn pairs of numbers, so that a head's width is even.
   checks.require(language.hidden_size % (2 * language.num_attention_heads) == 0, "language.hidden_size",
                  "expected an even multiple of language.num_attention_heads ({}), found {}",
@@ -72,7 +73,7 @@ void check_language(const Checks& checks, const LanguageConfig& language) {
 }
 
 void check_fusion(const Checks& checks, const Config& config) {
-  const FusionConfig& fusion = config.fusion;
+  const fusion::FusionConfig& fusion = config.fusion;
   checks.require(fusion.levels <= config.language.num_hidden_layers || config.language.weights != "random",
                  "fusion.levels", "expected at most language.num_hidden_layers ({}), found {}",
                  config.language.num_hidden_layers, fusion.levels);
@@ -87,7 +88,7 @@ void check_fusion(const Checks& checks, const Config& config) {
 }
 
 void check_memory(const Checks& checks, const Config& config) {
-  const MemoryConfig& memory = config.memory;
+  const memory::MemoryConfig& memory = config.memory;
   // Every model has a memory, whether or not it is trained.
   checks.require(
       memory.slots < memory.code_size, "memory.slots",
@@ -105,11 +106,11 @@ void check_memory(const Checks& checks, const Config& config) {
 }
 
 void check_training(const Checks& checks, const Config& config) {
-  const LossesConfig& losses = config.losses;
+  const losses::LossesConfig& losses = config.losses;
   std::vector<std::string> features;  // names of the losses that train them
   bool trains_features = false, features_from_the_first = false;
-  for_each_loss(losses, [&](const char* name, const auto& loss, Ability ability) {
-    if (ability != Ability::kMemory) features.emplace_back(name);
+  for_each_loss(losses, [&](const char* name, const auto& loss, losses::Ability ability) {
+    if (ability != losses::Ability::kMemory) features.emplace_back(name);
     if (loss.weight == 0) return;
     checks.require(loss.from_epoch <= config.schedule.epochs, fmt::format("losses.{}.from_epoch", name),
                    "expected at most schedule.epochs ({}), found {}: it would never be trained",
@@ -118,11 +119,11 @@ void check_training(const Checks& checks, const Config& config) {
       checks.at_least(fmt::format("losses.{}.temperature", name), loss.temperature,
                       fmt::format("losses.{}.temperature_min", name), loss.temperature_min);
     }
-    if (ability == Ability::kMemory) return;
+    if (ability == losses::Ability::kMemory) return;
     trains_features = true;
     if (loss.from_epoch == 1) features_from_the_first = true;
   });
-  checks.require(trains_features || trains(losses, Ability::kMemory), "losses.itc.weight",
+  checks.require(trains_features || trains(losses, losses::Ability::kMemory), "losses.itc.weight",
                  "every loss has weight 0, expected one above it");
   checks.require(trains_features, "losses.memory.weight",
                  "the memory keeps what other losses make of images and texts: expected one of them with a "
@@ -132,7 +133,7 @@ void check_training(const Checks& checks, const Config& config) {
       "no loss but the memory's begins in epoch 1: expected one of losses.{} with a weight above 0 "
       "and from_epoch 1",
       fmt::join(features, ", "));
-  if (config.vision.trainable == TrainableChoice::kLora) {
+  if (config.vision.trainable == lora::TrainableChoice::kLora) {
     const auto& schedule = config.schedule;
     checks.require(schedule.lora_warmup_epochs <= schedule.epochs, "schedule.lora_warmup_epochs",
                    "expected at most schedule.epochs ({}), found {}", schedule.epochs,
@@ -142,9 +143,8 @@ void check_training(const Checks& checks, const Config& config) {
 
 }  // namespace
 
-void check_config(const ConfigReader& reader) {
+void check_config(const Config& config, const ConfigReader& reader) {
   const Checks checks(reader);
-  const Config& config = reader.config();
   check_data(checks, config.data);
   check_vision(checks, config);
   check_language(checks, config.language);

@@ -1,4 +1,4 @@
-#include "core/config_schema.h"
+#include "config/config_table.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -8,8 +8,9 @@
 #include <regex>
 #include <set>
 
+#include "config/config.h"
 #include "core/files.h"
-#include "tests/core/parse_config.h"
+#include "tests/config/parse_config.h"
 
 namespace tessera {
 namespace {
@@ -23,31 +24,30 @@ const std::filesystem::path kSource = TESSERA_SOURCE_DIR;
 /// A Config in which every key differs from its default, or is left where its type gives no choice.
 Config all_different() {
   Config config;
-  for (const auto& key : config_keys()) {
+  const auto table = config_table(config);
+  for (const auto& key : table.keys()) {
     if (const auto* value = std::get_if<BooleanValue>(&key.value)) {
-      value->member.of(config) = !value->member.of(config);
+      *value->member = !*value->member;
     } else if (const auto* integer = std::get_if<IntegerValue>(&key.value)) {
-      integer->member.of(config) += 1;
+      *integer->member += 1;
     } else if (const auto* number = std::get_if<NumberValue>(&key.value)) {
-      number->member.of(config) =
-          number->member.of(config) * 0.9 + 1.0 / 3e7;  // many digits, within all ranges
+      *number->member = *number->member * 0.9 + 1.0 / 3e7;  // many digits, within all ranges
     } else if (const auto* text = std::get_if<TextValue>(&key.value)) {
-      text->member.of(config) =
-          text->kind == TextKind::kName ? "wörd: \"#1\"\\ \t'x'" : "/p {0..3}/[a, b]: #é\n\x7f";
+      *text->member = text->kind == TextKind::kName ? "wörd: \"#1\"\\ \t'x'" : "/p {0..3}/[a, b]: #é\n\x7f";
     } else if (const auto* word = std::get_if<WordValue>(&key.value)) {
-      word->set(config, word->words.size() - 1);
+      word->set(word->words.size() - 1);
     } else if (const auto* texts = std::get_if<TextListValue>(&key.value)) {
-      texts->member.of(config) = {"/null/{a,b}", "/true", "/- x", "/1e3"};
+      *texts->member = {"/null/{a,b}", "/true", "/- x", "/1e3"};
     } else if (const auto* numbers = std::get_if<NumberListValue>(&key.value)) {
-      numbers->member.of(config) = {0.1 + 0.2, 1.0 / 3.0, 5e-324};
+      *numbers->member = {0.1 + 0.2, 1.0 / 3.0, 5e-324};
     } else if (const auto* integers = std::get_if<IntegerListValue>(&key.value)) {
-      integers->member.of(config) = {0, 3, 11};
-    } else if (const auto* modules = std::get_if<ModulesValue>(&key.value)) {
-      modules->member.of(config) = {"fc1", "1e3", ": {"};
+      *integers->member = {0, 3, 11};
+    } else if (const auto* modules = std::get_if<NamesOrPatternValue>(&key.value)) {
+      *modules->names = {"fc1", "1e3", ": {"};
     } else if (const auto* ranks = std::get_if<NamedIntegersValue>(&key.value)) {
-      ranks->member.of(config) = {{"z.*\\.(a|b)", 3}, {"1", 2}, {"a: {", 1}};
+      *ranks->member = {{"z.*\\.(a|b)", 3}, {"1", 2}, {"a: {", 1}};
     } else if (const auto* alphas = std::get_if<NamedNumbersValue>(&key.value)) {
-      alphas->member.of(config) = {{"^query", 0.1 + 0.2}, {"true", 32}};
+      *alphas->member = {{"^query", 0.1 + 0.2}, {"true", 32}};
     }
   }
   // back within what holds across keys
@@ -79,7 +79,7 @@ TEST(ConfigWriting, ModulesAreAListOrAnExpressionOrAllLinear) {
   EXPECT_EQ(parse(to_yaml(config)), config) << to_yaml(config);
   // The later of two replaces the whole value, whichever kind it has.
   config = parse("lora: {exclude_modules: '.*fc1'}\n", {"lora.exclude_modules=[fc2]"});
-  EXPECT_EQ(config.lora.exclude_modules, ModuleSelection({"fc2"}));
+  EXPECT_EQ(config.lora.exclude_modules, lora::ModuleSelection({"fc2"}));
 }
 
 TEST(ConfigWriting, PatternsKeepTheirOrder) {
@@ -89,48 +89,62 @@ TEST(ConfigWriting, PatternsKeepTheirOrder) {
   EXPECT_EQ(config.lora.rank_pattern, expected);
 }
 
+/// A key's member becomes what the same key's of another configuration is.
+void take_value(const ConfigKey& key, const ConfigKey& from) {
+  std::visit(
+      [&](const auto& value) {
+        using Value = std::decay_t<decltype(value)>;
+        const Value& other = std::get<Value>(from.value);
+        if constexpr (std::is_same_v<Value, WordValue>) {
+          value.set(other.get());
+        } else if constexpr (std::is_same_v<Value, NamesOrPatternValue>) {
+          *value.names = *other.names;
+          *value.pattern = *other.pattern;
+        } else {
+          *value.member = *other.member;
+        }
+      },
+      key.value);
+}
+
 TEST(ConfigTable, CoversEverySectionAndNamesEachKeyOnce) {
+  Config config;
+  const auto table = config_table(config);
   std::set<std::string> paths;
-  for (const auto& key : config_keys()) {
+  for (const auto& key : table.keys()) {
     EXPECT_TRUE(paths.insert(key.path).second) << key.path;
     EXPECT_FALSE(key.meaning.empty()) << key.path;
     EXPECT_EQ((key.meaning + accepted_values(key)).find_first_of("|\n"), std::string::npos)
         << key.path << ": would break the table of docs/configuration.md";
     const auto dot = key.path.rfind('.');
     if (dot != std::string::npos) {
-      EXPECT_NE(find_config_section(key.path.substr(0, dot)), nullptr) << key.path;
+      EXPECT_NE(table.find_section(key.path.substr(0, dot)), nullptr) << key.path;
     }
   }
-  for (const auto& section : config_sections()) {
-    EXPECT_FALSE(names_in_section(section.path).empty()) << section.path;
-    EXPECT_EQ(find_config_key(section.path), nullptr) << section.path;
+  for (const auto& section : table.sections()) {
+    EXPECT_FALSE(table.names_in_section(section.path).empty()) << section.path;
+    EXPECT_EQ(table.find_key(section.path), nullptr) << section.path;
   }
 }
 
 TEST(ConfigTable, BindsEveryKeyToAMemberOfItsOwn) {
-  // Overriding one key changes one line of the written configuration: its own.
-  const auto lines = [](const Config& config) {
+  // Changing one key changes one line of the written configuration: its own.
+  Config config;
+  const auto table = config_table(config);
+  const auto lines = [&] {
     std::vector<std::string> all;
-    for (const auto& key : config_keys()) all.push_back(value_as_yaml(key, config));
+    for (const auto& key : table.keys()) all.push_back(value_as_yaml(key));
     return all;
   };
-  const auto before = lines(Config{});
-  const auto& keys = config_keys();
-  const auto different = all_different();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    Config config;
-    std::visit(
-        [&](const auto& value) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, WordValue>) {
-            value.set(config, value.get(different));
-          } else {
-            value.member.of(config) = value.member.of(different);
-          }
-        },
-        keys[i].value);
-    const auto after = lines(config);
-    for (std::size_t j = 0; j < keys.size(); ++j) {
-      EXPECT_EQ(after[j] != before[j], i == j) << keys[i].path << " and " << keys[j].path;
+  const auto before = lines();
+  auto different = all_different();
+  const auto of_different = config_table(different);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    config = Config{};
+    take_value(table.keys()[i], of_different.keys()[i]);
+    const auto after = lines();
+    for (std::size_t j = 0; j < before.size(); ++j) {
+      EXPECT_EQ(after[j] != before[j], i == j) << table.keys()[i].path << " and " << table.keys()[j].path;
     }
   }
 }
@@ -141,7 +155,9 @@ TEST(ConfigHelp, TheCommentedFileIsValidAndHoldsTheDefaults) {
   const auto text = commented_default_config();
   EXPECT_EQ(parse(text), Config{});
   const auto unbroken = std::regex_replace(text, std::regex("\\n *# "), " ");
-  for (const auto& key : config_keys()) {
+  Config config;
+  const auto table = config_table(config);
+  for (const auto& key : table.keys()) {
     EXPECT_NE(unbroken.find(key.meaning), std::string::npos) << key.path;
     EXPECT_NE(unbroken.find(fmt::format("[{}; default ", accepted_values(key))), std::string::npos)
         << key.path;
@@ -187,8 +203,8 @@ TEST(CommittedConfigs, AllLinearDiffersFromStageOneInItsTargetsAlone) {
 TEST(CommittedConfigs, TheLoraRunStartsFromTheBackboneThatTheSmallRunExports) {
   const auto small = load_config(kSource / "configs/flickr8k-small.yaml");
   const auto lora = load_config(kSource / "configs/flickr8k-lora.yaml");
-  EXPECT_EQ(small.vision.trainable, TrainableChoice::kFull);
-  EXPECT_EQ(lora.vision.trainable, TrainableChoice::kLora);
+  EXPECT_EQ(small.vision.trainable, lora::TrainableChoice::kFull);
+  EXPECT_EQ(lora.vision.trainable, lora::TrainableChoice::kLora);
   const auto repository = std::filesystem::canonical(kSource);
   EXPECT_EQ(lora.vision.weights,
             (repository / small.run.output_dir / small.run.name / "export/backbone").string());

@@ -1,4 +1,4 @@
-#include "core/config_reader.h"
+#include "config/config_reader.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,7 +9,6 @@
 #include <optional>
 #include <vector>
 
-#include "core/config_schema.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -60,28 +59,27 @@ struct Assign {
 
   const YAML::Node& node;
   const std::filesystem::path& folder;
-  Config& config;
 
   Misfit operator()(const BooleanValue& value) const {
     if (!node.IsScalar() || is_quoted(node)) return node;
     const std::string& text = node.Scalar();
     const bool is_true = text == "true" || text == "True" || text == "TRUE";
     if (!is_true && text != "false" && text != "False" && text != "FALSE") return node;
-    value.member.of(config) = is_true;
+    *value.member = is_true;
     return {};
   }
 
   Misfit operator()(const IntegerValue& value) const {
     const auto parsed = parse_plain<std::int64_t>(node);
     if (!parsed || !value.range.contains(*parsed)) return node;
-    value.member.of(config) = *parsed;
+    *value.member = *parsed;
     return {};
   }
 
   Misfit operator()(const NumberValue& value) const {
     const auto parsed = parse_plain<double>(node);
     if (!parsed || !value.range.contains(*parsed)) return node;
-    value.member.of(config) = *parsed;
+    *value.member = *parsed;
     return {};
   }
 
@@ -97,7 +95,7 @@ struct Assign {
       return node;
     }
     const bool is_path = is_input && !(value.kind == TextKind::kInputPathOrRandom && text == "random");
-    value.member.of(config) = is_path ? resolve(text, folder) : std::move(text);
+    *value.member = is_path ? resolve(text, folder) : std::move(text);
     return {};
   }
 
@@ -105,30 +103,27 @@ struct Assign {
     if (!node.IsScalar()) return node;
     const auto found = std::find(value.words.begin(), value.words.end(), node.Scalar());
     if (found == value.words.end()) return node;
-    value.set(config, static_cast<std::size_t>(found - value.words.begin()));
+    value.set(static_cast<std::size_t>(found - value.words.begin()));
     return {};
   }
 
-  Misfit operator()(const TextListValue& value) const {
-    return texts(value.member.of(config), value.is_input_path);
-  }
+  Misfit operator()(const TextListValue& value) const { return texts(*value.member, value.is_input_path); }
 
   Misfit operator()(const NumberListValue& value) const {
     if (node.size() != value.length) return node;
-    return numbers(value.member.of(config), value.range);
+    return numbers(*value.member, value.range);
   }
-  Misfit operator()(const IntegerListValue& value) const {
-    return numbers(value.member.of(config), value.range);
-  }
+  Misfit operator()(const IntegerListValue& value) const { return numbers(*value.member, value.range); }
 
-  Misfit operator()(const ModulesValue& value) const {
-    ModuleSelection& modules = value.member.of(config);
+  Misfit operator()(const NamesOrPatternValue& value) const {
     if (node.IsScalar() && is_text(node)) {
-      modules = ModuleSelection::from_text(node.Scalar());
+      const bool is_word = node.Scalar() == value.word;
+      *value.names = is_word ? std::vector{node.Scalar()} : std::vector<std::string>{};
+      *value.pattern = is_word ? std::string() : node.Scalar();
       return {};
     }
-    modules.pattern.clear();
-    return texts(modules.names, /*are_input_paths=*/false);
+    value.pattern->clear();
+    return texts(*value.names, /*are_input_paths=*/false);
   }
 
   template <typename Number, typename Range>
@@ -145,7 +140,7 @@ struct Assign {
       }
       list.emplace_back(name.Scalar(), *parsed);
     }
-    value.member.of(config) = std::move(list);
+    *value.member = std::move(list);
     return {};
   }
 
@@ -181,9 +176,8 @@ struct Assign {
 
 /// Puts `node` into its key's member. @returns nothing, or what doesn't fit: "'many'", "'-1' in it"
 std::optional<std::pair<YAML::Node, std::string>> misfit_of(const ConfigKey& key, const YAML::Node& node,
-                                                            const std::filesystem::path& folder,
-                                                            Config& config) {
-  const auto misfit = std::visit(Assign{node, folder, config}, key.value);
+                                                            const std::filesystem::path& folder) {
+  const auto misfit = std::visit(Assign{node, folder}, key.value);
   if (!misfit) return {};
   const bool is_inside = (node.IsSequence() || node.IsMap()) && !misfit->is(node);
   return std::pair(is_inside && misfit->IsNull() ? node : *misfit,
@@ -212,7 +206,8 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 }
 
 /// "; did you mean 'X'?" where a name of the section is close or the same name stands elsewhere, else "".
-std::string suggestion(const std::string& name, const std::vector<std::string>& accepted) {
+std::string suggestion(const std::string& name, const std::vector<std::string>& accepted,
+                       const ConfigTable& table) {
   constexpr std::size_t kLongestName = 64;
   if (name.empty() || name.size() > kLongestName) return {};
   const std::string* nearest = nullptr;
@@ -225,15 +220,15 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
     }
   }
   if (nearest != nullptr) return fmt::format("; did you mean '{}'?", *nearest);
-  for (const auto& key : config_keys()) {
+  for (const auto& key : table.keys()) {
     if (key.path.ends_with("." + name)) return fmt::format("; did you mean '{}'?", key.path);
   }
   return {};
 }
 
-std::string unknown_key(const std::string& name, const std::string& section) {
-  const auto accepted = names_in_section(section);
-  return fmt::format("unknown key{}; {} accepts: {}", suggestion(name, accepted),
+std::string unknown_key(const std::string& name, const std::string& section, const ConfigTable& table) {
+  const auto accepted = table.names_in_section(section);
+  return fmt::format("unknown key{}; {} accepts: {}", suggestion(name, accepted, table),
                      section.empty() ? "the top level" : "section " + section, fmt::join(accepted, ", "));
 }
 
@@ -281,18 +276,19 @@ class ConfigReader::Walk {
     if (name.find('.') != std::string::npos) {
       refuse("{}: unknown key; sections are written nested, one name a line", at(name_node.Mark(), full));
     }
-    if (find_config_section(full) != nullptr) {
+    if (reader_.table_.find_section(full) != nullptr) {
       if (value.IsNull()) return;  // a section whose keys are all commented out
       if (!value.IsMap()) {
         refuse("{}: expected a section with the keys {}; found {}", at(mark, full),
-               fmt::join(names_in_section(full), ", "), describe(value));
+               fmt::join(reader_.table_.names_in_section(full), ", "), describe(value));
       }
       section(value, full);
       return;
     }
-    const ConfigKey* key = find_config_key(full);
-    if (key == nullptr) refuse("{}: {}", at(name_node.Mark(), full), unknown_key(name, section_path));
-    if (const auto misfit = misfit_of(*key, value, folder_, reader_.config_)) {
+    const ConfigKey* key = reader_.table_.find_key(full);
+    if (key == nullptr)
+      refuse("{}: {}", at(name_node.Mark(), full), unknown_key(name, section_path, reader_.table_));
+    if (const auto misfit = misfit_of(*key, value, folder_)) {
       const auto& [node, found] = *misfit;
       refuse("{}: expected {}, found {}", at(node.is(value) ? mark : node.Mark(), full),
              accepted_values(*key), found);
@@ -333,10 +329,11 @@ void ConfigReader::read_override(const std::string& override, const std::filesys
   }
   const std::string path = override.substr(0, equals);
   const std::string where = "--set " + path;
-  const ConfigKey* key = find_config_key(path);
+  const ConfigKey* key = table_.find_key(path);
   if (key == nullptr) {
-    if (find_config_section(path) != nullptr) {
-      refuse("{}: is a section; set one of its keys: {}", where, fmt::join(names_in_section(path), ", "));
+    if (table_.find_section(path) != nullptr) {
+      refuse("{}: is a section; set one of its keys: {}", where,
+             fmt::join(table_.names_in_section(path), ", "));
     }
     // The complaint names the innermost section that exists.
     std::string section = path;
@@ -345,8 +342,8 @@ void ConfigReader::read_override(const std::string& override, const std::filesys
       const auto dot = section.rfind('.');
       name = dot == std::string::npos ? section : section.substr(dot + 1);
       section = dot == std::string::npos ? "" : section.substr(0, dot);
-    } while (!section.empty() && find_config_section(section) == nullptr);
-    refuse("{}: {}", where, unknown_key(name, section));
+    } while (!section.empty() && table_.find_section(section) == nullptr);
+    refuse("{}: {}", where, unknown_key(name, section, table_));
   }
   YAML::Node value;
   try {
@@ -357,7 +354,7 @@ void ConfigReader::read_override(const std::string& override, const std::filesys
         "quotes; put an expression in single ones)",
         where, accepted_values(*key), error.msg);
   }
-  if (const auto misfit = misfit_of(*key, value, folder, config_)) {
+  if (const auto misfit = misfit_of(*key, value, folder)) {
     refuse("{}: expected {}, found {}", where, accepted_values(*key), misfit->second);
   }
   origins_[path] = where;

@@ -3,8 +3,7 @@
 #include <functional>
 #include <string>
 
-#include "core/config.h"
-#include "core/config_schema.h"
+#include "config/config_table.h"
 
 namespace tessera {
 
@@ -15,6 +14,6 @@ struct ConfigComments {
 };
 
 /// A configuration as nested YAML, every key once, with comments above lines where there are any.
-std::string render_config(const Config& config, const ConfigComments& comments);
+std::string render_config(const ConfigTable& table, const ConfigComments& comments);
 
 }  // namespace tessera

@@ -1,10 +1,10 @@
-#include "core/config.h"
+#include "config/config.h"
 
 #include <fmt/format.h>
 
-#include "core/config_reader.h"
-#include "core/config_render.h"
-#include "core/config_schema.h"
+#include "config/config_reader.h"
+#include "config/config_render.h"
+#include "config/config_table.h"
 #include "core/error.h"
 #include "core/file_kind.h"
 #include "core/text_file.h"
@@ -19,24 +19,15 @@ std::filesystem::path canonical_folder(const std::filesystem::path& folder) {
 
 }  // namespace
 
-ModuleSelection ModuleSelection::from_text(std::string text) {
-  ModuleSelection selection;
-  if (text == "all-linear") {
-    selection.names = {std::move(text)};
-  } else {
-    selection.pattern = std::move(text);
-  }
-  return selection;
-}
-
 Config parse_config(const std::string& yaml, const std::string& name, const std::filesystem::path& folder,
                     const std::vector<std::string>& overrides) {
-  ConfigReader reader(name);
+  Config config;
+  ConfigReader reader(name, config_table(config));
   reader.read_text(yaml, canonical_folder(folder));
   const auto working_folder = canonical_folder(std::filesystem::current_path());
   for (const auto& override : overrides) reader.read_override(override, working_folder);
-  check_config(reader);
-  return reader.config();
+  check_config(config, reader);
+  return config;
 }
 
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
@@ -50,6 +41,9 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
   return parse_config(yaml, file.string(), std::filesystem::absolute(file).parent_path(), overrides);
 }
 
-std::string to_yaml(const Config& config) { return render_config(config, {}); }
+std::string to_yaml(const Config& config) {
+  Config rendered = config;
+  return render_config(config_table(rendered), {});
+}
 
 }  // namespace tessera
