@@ -90,7 +90,7 @@ class Evaluation {
       throw ConfigError("the model's configuration names no data.validation; name some with --data");
     }
     const auto dataset = data::open_source(config.data.validation, config.data, logger_);
-    data::EvalLoader loader(dataset, eval::eval_loader_options(config), logger_);
+    data::EvalLoader loader(dataset, config.data, config.eval.batch_size, logger_);
     const eval::EncodedSet set =
         eval::encode_set(evaluated_.model, evaluated_.tokenizer, loader, evaluated_.compute,
                          config.language.max_tokens, eval::EncodeDetail::kTokens);

@@ -28,14 +28,13 @@ double lap(Clock::time_point& since) {
   return seconds;
 }
 
-data::LoaderOptions loader_options(const Config& config) {
-  return {.image_size = config.data.image_size,
-          .augmentation = config.data.augmentation,
-          .batch_size = config.data.batch_size,
-          .workers = 1,
-          .prefetch_batches = 1,
-          .drop_last = true,
-          .seed = static_cast<std::uint64_t>(config.run.seed)};
+data::TrainLoader open_loader(std::shared_ptr<const data::Source> source, const Config& config,
+                              const Logger& logger) {
+  data::DataConfig data = config.data;
+  data.workers = data.prefetch_batches = 1;
+  data.drop_last = true;
+  data.max_broken_fraction = data::DataConfig{}.max_broken_fraction;
+  return {std::move(source), data, {.seed = static_cast<std::uint64_t>(config.run.seed)}, logger};
 }
 
 }  // namespace
@@ -57,15 +56,13 @@ StepUnderTest::StepUnderTest(const Config& config, BenchPhase phase, std::int64_
                                                          collectives_, *data_);
   built_.model->set_lora_trainable(phase == BenchPhase::kAllTrains);
   built_.model->set_training(true);
-  const OptimizerConfig& optimizer = config_.optimizer;
   optimizer_ = std::make_unique<train::AdamW>(
-      train::parameter_groups(*built_.model, config_.schedule, optimizer),
-      train::AdamWOptions{optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.clip_grad_norm});
+      train::parameter_groups(*built_.model, config_.schedule, config_.optimizer), config_.optimizer);
   for (const train::ParameterGroup& group : optimizer_->groups()) {
     learning_rates_.push_back(group.peak_learning_rate);
   }
 
-  data::TrainLoader loader(data_, loader_options(config_), logger);
+  data::TrainLoader loader = open_loader(data_, config_, logger);
   loader.start_epoch(0);
   while (static_cast<std::int64_t>(batches_.size()) < batches) {
     std::optional<data::Batch> batch = loader.next();

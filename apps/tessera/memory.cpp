@@ -112,8 +112,8 @@ class PairWriter {
   /// Every image (image_id) once, with the first of its captions, under its sample's key.
   void add_shards(const Words& shards, std::int64_t limit) {
     const Logger logger = make_logger({});
-    data::EvalLoader loader(data::open_source(shards, evaluated_.config.data, logger),
-                            eval::eval_loader_options(evaluated_.config), logger);
+    data::EvalLoader loader(data::open_source(shards, evaluated_.config.data, logger), evaluated_.config.data,
+                            evaluated_.config.eval.batch_size, logger);
     eval::DistinctImages distinct;
     for (std::int64_t seen = 0; seen < limit;) {
       const std::optional<data::EvalBatch> batch = loader.next();

@@ -31,9 +31,8 @@ struct ShownSet {
 ShownSet read_set(const inference::TrainedModel& evaluated, std::size_t shown) {
   const Logger logger = make_logger({});
   const auto dataset = data::open_source(evaluated.config.data.validation, evaluated.config.data, logger);
-  const data::EvalLoaderOptions loader_options = eval::eval_loader_options(evaluated.config);
   ShownSet set;
-  data::EvalLoader loader(dataset, loader_options, logger);
+  data::EvalLoader loader(dataset, evaluated.config.data, evaluated.config.eval.batch_size, logger);
   set.encoded = eval::encode_set(evaluated.model, evaluated.tokenizer, loader, evaluated.compute,
                                  evaluated.config.language.max_tokens);
   const std::size_t count = std::min(shown, set.encoded.indices.size());

@@ -70,7 +70,7 @@ int train_tokenizer_command(const std::vector<std::string>& arguments) {
        "WebDataset shards, or CSV or TSV tables, whose captions to learn from, braces allowed; may be given many times")
       ("text", options::value<std::vector<std::string>>()->composing(),
        "text file, a sentence a line; may be given many times")
-      ("vocab-size", options::value<std::int64_t>()->default_value(8192), "entries, special ones included")
+      ("vocab-size", options::value<std::int64_t>()->default_value(language::TokenizerTrainingOptions{}.vocab_size), "entries, special ones included")
       ("shrink", "where the data is too small for --vocab-size, take the largest vocabulary that it allows");
   // clang-format on
   add_table_option(description);

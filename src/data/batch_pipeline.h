@@ -54,9 +54,9 @@ struct BatchPlan {
 };
 
 struct PipelineOptions {
-  std::int64_t image_size = 224;
-  std::int64_t workers = 2;           ///< threads; 0 counts as 1
-  std::int64_t prefetch_batches = 4;  ///< held in memory at most, the one being filled included
+  std::int64_t image_size = 0;        ///< S
+  std::int64_t workers = 0;           ///< threads; 0 counts as 1
+  std::int64_t prefetch_batches = 0;  ///< held in memory at most, the one being filled included
 };
 
 /// Worker threads fill batches row by row, all on the oldest unfinished batch first; batches leave in order.

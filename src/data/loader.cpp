@@ -79,20 +79,21 @@ at::Tensor image_ids_of(const std::vector<BatchRow>& rows) {
   return at::tensor(ids, at::kLong);
 }
 
-SamplerOptions sampler_options(const Source& source, const LoaderOptions& options) {
-  return {source.size(), options.batch_size, options.drop_last,
-          options.seed,  options.rank,       options.world_size};
+SamplerOptions sampler_options(const Source& source, const DataConfig& config,
+                               const TrainLoaderShare& share) {
+  return {source.size(), config.batch_size, config.drop_last, share.seed, share.rank, share.world_size};
 }
 
 }  // namespace
 
-TrainLoader::TrainLoader(std::shared_ptr<const Source> source, const LoaderOptions& options,
-                         const Logger& logger)
+TrainLoader::TrainLoader(std::shared_ptr<const Source> source, const DataConfig& config,
+                         const TrainLoaderShare& share, const Logger& logger)
     : source_(std::move(source)),
-      options_(options),
-      sampler_(sampler_options(*source_, options)),
-      broken_(*source_, options.max_broken_fraction, logger),
-      pipeline_({options.image_size, options.workers, options.prefetch_batches}) {}
+      augmentation_(config.augmentation),
+      seed_(share.seed),
+      sampler_(sampler_options(*source_, config, share)),
+      broken_(*source_, config.max_broken_fraction, logger),
+      pipeline_({config.image_size, config.workers, config.prefetch_batches}) {}
 
 void TrainLoader::start_epoch(std::int64_t epoch, std::int64_t first_batch) {
   TORCH_CHECK_INDEX(first_batch >= 0 && first_batch <= batches_per_epoch(), "batch ", first_batch, " of ",
@@ -101,8 +102,8 @@ void TrainLoader::start_epoch(std::int64_t epoch, std::int64_t first_batch) {
   plan.first_batch = first_batch;
   plan.end_batch = batches_per_epoch();
   plan.positions = [sampler = sampler_](std::int64_t batch) { return sampler.positions(batch); };
-  plan.fill = TrainingRows{source_,       sampler_.order(epoch), static_cast<std::uint64_t>(epoch),
-                           options_.seed, options_.augmentation, broken_.longest_search()};
+  plan.fill = TrainingRows{source_, sampler_.order(epoch), static_cast<std::uint64_t>(epoch),
+                           seed_,   augmentation_,         broken_.longest_search()};
   pipeline_.start(std::move(plan));
 }
 
@@ -121,19 +122,19 @@ std::optional<Batch> TrainLoader::next() {
   return batch;
 }
 
-EvalLoader::EvalLoader(std::shared_ptr<const Source> source, const EvalLoaderOptions& options,
-                       const Logger& logger)
+EvalLoader::EvalLoader(std::shared_ptr<const Source> source, const DataConfig& config,
+                       std::int64_t batch_size, const Logger& logger)
     : source_(std::move(source)),
-      options_(options),
-      broken_(*source_, options.max_broken_fraction, logger),
-      pipeline_({options.image_size, options.workers, options.prefetch_batches}) {
-  TORCH_CHECK(options.batch_size > 0, "batch_size must be positive, got ", options.batch_size);
+      batch_size_(batch_size),
+      broken_(*source_, config.max_broken_fraction, logger),
+      pipeline_({config.image_size, config.workers, config.prefetch_batches}) {
+  TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
   start();
 }
 
 void EvalLoader::start() {
   const std::int64_t size = source_->size();
-  const std::int64_t batch_size = options_.batch_size;
+  const std::int64_t batch_size = batch_size_;
   BatchPlan plan;
   plan.end_batch = (size + batch_size - 1) / batch_size;
   plan.positions = [size, batch_size](std::int64_t batch) {

@@ -26,17 +26,11 @@ struct Batch {
   std::int64_t index = 0;             ///< of the batch in its epoch
 };
 
-struct LoaderOptions {
-  std::int64_t image_size = 224;
-  AugmentationConfig augmentation;
-  std::int64_t batch_size = 64;  ///< per rank
-  std::int64_t workers = 2;
-  std::int64_t prefetch_batches = 4;
-  bool drop_last = true;
+/// What a run's epochs are drawn from, and which part of them is this rank's.
+struct TrainLoaderShare {
   std::uint64_t seed = 0;
   std::int64_t rank = 0;
   std::int64_t world_size = 1;
-  double max_broken_fraction = 0.01;
 };
 
 /// Training batches, prefetched. What a batch holds is a function of the data, the seed, the epoch and the
@@ -46,7 +40,8 @@ struct LoaderOptions {
 class TrainLoader {
  public:
   /// @throws Error where the dataset is too small for one batch, or too much of it is incomplete
-  TrainLoader(std::shared_ptr<const Source> source, const LoaderOptions& options, const Logger& logger);
+  TrainLoader(std::shared_ptr<const Source> source, const DataConfig& config, const TrainLoaderShare& share,
+              const Logger& logger);
 
   /// Begins an epoch (counted from 0) at any of its batches; one under way is abandoned.
   void start_epoch(std::int64_t epoch, std::int64_t first_batch = 0);
@@ -62,7 +57,8 @@ class TrainLoader {
 
  private:
   std::shared_ptr<const Source> source_;
-  LoaderOptions options_;
+  AugmentationConfig augmentation_;
+  std::uint64_t seed_;
   EpochSampler sampler_;
   BrokenSampleCount broken_;
   BatchPipeline pipeline_;  // last: its threads end before anything that they read
@@ -77,19 +73,13 @@ struct EvalBatch {
   std::vector<std::int64_t> indices;  ///< of the samples in the dataset, for what else it knows of them
 };
 
-struct EvalLoaderOptions {
-  std::int64_t image_size = 224;
-  std::int64_t batch_size = 64;
-  std::int64_t workers = 2;
-  std::int64_t prefetch_batches = 4;
-  double max_broken_fraction = 0.01;
-};
-
 /// Every sample once, in the dataset's order, through the evaluation transform. Broken samples are left out.
 class EvalLoader {
  public:
+  /// @param batch_size  in place of that of `config`, which is for training
   /// @throws Error where too much of the dataset is incomplete
-  EvalLoader(std::shared_ptr<const Source> source, const EvalLoaderOptions& options, const Logger& logger);
+  EvalLoader(std::shared_ptr<const Source> source, const DataConfig& config, std::int64_t batch_size,
+             const Logger& logger);
 
   /// Begins (again) with the first sample.
   void start();
@@ -102,7 +92,7 @@ class EvalLoader {
 
  private:
   std::shared_ptr<const Source> source_;
-  EvalLoaderOptions options_;
+  std::int64_t batch_size_;
   BrokenSampleCount broken_;
   BatchPipeline pipeline_;  // last: its threads end before anything that they read
 };

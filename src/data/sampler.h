@@ -9,7 +9,7 @@ namespace tessera::data {
 struct SamplerOptions {
   std::int64_t samples = 0;     ///< of the dataset
   std::int64_t batch_size = 0;  ///< per rank
-  bool drop_last = true;        ///< leave out an epoch's last, short batch
+  bool drop_last = false;       ///< leave out an epoch's last, short batch
   std::uint64_t seed = 0;
   std::int64_t rank = 0;
   std::int64_t world_size = 1;

@@ -5,7 +5,6 @@
 
 #include <utility>
 
-#include "config/config.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/finite.h"
@@ -136,14 +135,6 @@ EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& toke
   EncodedSet set = encoder.result();
   set.broken = loader.broken();
   return set;
-}
-
-data::EvalLoaderOptions eval_loader_options(const Config& config) {
-  return {.image_size = config.data.image_size,
-          .batch_size = config.eval.batch_size,
-          .workers = config.data.workers,
-          .prefetch_batches = config.data.prefetch_batches,
-          .max_broken_fraction = config.data.max_broken_fraction};
 }
 
 }  // namespace tessera::eval

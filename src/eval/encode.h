@@ -10,8 +10,7 @@
 
 namespace tessera {
 struct Compute;
-struct Config;
-}  // namespace tessera
+}
 namespace tessera::language {
 class Tokenizer;
 }
@@ -59,8 +58,5 @@ EncodedSet encode_set(model::Stage1Model& model, const language::Tokenizer& toke
                       data::EvalLoader& loader, const Compute& compute, std::int64_t max_tokens,
                       EncodeDetail detail = EncodeDetail::kEmbeddings,
                       const std::function<void()>& between = {});
-
-/// How a configuration reads an evaluation set.
-data::EvalLoaderOptions eval_loader_options(const Config& config);
 
 }  // namespace tessera::eval

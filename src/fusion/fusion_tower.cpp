@@ -12,27 +12,28 @@ language::KeyValueCache* cache_of(std::vector<language::KeyValueCache>* caches, 
 
 }  // namespace
 
-FusionTowerImpl::FusionTowerImpl(const FusionTowerOptions& options) : options_(options) {
-  TORCH_CHECK(options.levels >= 1, "fusion tower: at least one level expected, got ", options.levels);
+FusionTowerImpl::FusionTowerImpl(const FusionConfig& config, const FusionTowerSizes& sizes)
+    : config_(config), sizes_(sizes) {
+  TORCH_CHECK(config.levels >= 1, "fusion tower: at least one level expected, got ", config.levels);
   image_blocks_ = register_module("image_blocks", torch::nn::ModuleList());
   text_cross_attention_ = register_module("text_cross_attention", torch::nn::ModuleList());
-  for (std::int64_t level = 0; level < options.levels; ++level) {
+  for (std::int64_t level = 0; level < config.levels; ++level) {
     image_blocks_->push_back(
-        ImageBlock(ImageBlockOptions{options.image_size, options.text_size, options.image_attention_heads,
-                                     options.image_mlp_ratio, options.cross_attention_heads}));
+        ImageBlock(ImageBlockOptions{sizes.image_size, sizes.text_size, config.image_attention_heads,
+                                     config.image_mlp_ratio, config.cross_attention_heads}));
     text_cross_attention_->push_back(GatedCrossAttention(
-        GatedCrossAttentionOptions{options.text_size, options.image_size, options.cross_attention_heads}));
+        GatedCrossAttentionOptions{sizes.text_size, sizes.image_size, config.cross_attention_heads}));
   }
-  TORCH_CHECK(options.read_tokens >= 1, "fusion tower: at least one token of a read-out expected, got ",
-              options.read_tokens);
+  TORCH_CHECK(sizes.read_tokens >= 1, "fusion tower: at least one token of a read-out expected, got ",
+              sizes.read_tokens);
   memory_projection_ = register_module(
-      "memory_projection", nn::drawn_linear(options.code_size, options.read_tokens * options.image_size));
+      "memory_projection", nn::drawn_linear(sizes.code_size, sizes.read_tokens * sizes.image_size));
 }
 
 std::int64_t FusionTowerImpl::first_layer(const language::LanguageModel& language) const {
-  TORCH_CHECK(language->num_layers() >= options_.levels, "fusion tower: ", options_.levels,
+  TORCH_CHECK(language->num_layers() >= config_.levels, "fusion tower: ", config_.levels,
               " levels need as many layers of the language model, it has ", language->num_layers());
-  return language->num_layers() - options_.levels;
+  return language->num_layers() - config_.levels;
 }
 
 void FusionTowerImpl::freeze_unused(const FusionUse& use) {
@@ -137,7 +138,7 @@ std::vector<ContextKeys> FusionTowerImpl::caption_keys(const CaptionCondition& c
               "caption condition: has_memory is for rows that have an image beside the memory");
   at::Tensor memory_tokens;
   if (condition.memory.defined()) {
-    memory_tokens = memory_projection_->forward(condition.memory).unflatten(1, {options_.read_tokens, -1});
+    memory_tokens = memory_projection_->forward(condition.memory).unflatten(1, {sizes_.read_tokens, -1});
   }
 
   std::vector<ContextKeys> keys;
@@ -149,7 +150,7 @@ std::vector<ContextKeys> FusionTowerImpl::caption_keys(const CaptionCondition& c
       context = memory_tokens.defined() ? at::cat({image, memory_tokens.to(image.scalar_type())}, 1) : image;
       if (memory_tokens.defined() && condition.has_memory.defined()) {
         mask = at::cat({at::ones({batch, image.size(1)}, condition.has_memory.options()),
-                        condition.has_memory.view({batch, 1}).expand({batch, options_.read_tokens})},
+                        condition.has_memory.view({batch, 1}).expand({batch, sizes_.read_tokens})},
                        1);
       }
     }

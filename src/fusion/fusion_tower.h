@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "fusion/fusion_config.h"
 #include "fusion/fusion_inputs.h"
 #include "fusion/gated_cross_attention.h"
 #include "fusion/image_block.h"
@@ -16,16 +17,13 @@
 
 namespace tessera::fusion {
 
-struct FusionTowerOptions {
-  std::int64_t levels = 6;  ///< M: image blocks, and top layers of the language model that read images
-  std::int64_t image_size = 128;
-  std::int64_t text_size = 384;
-  std::int64_t image_attention_heads = 4;
-  std::int64_t image_mlp_ratio = 4;
-  std::int64_t cross_attention_heads = 4;
-  std::int64_t code_size = 384;  ///< of the episodic memory's read-out
+/// What the tower is told by other parts of the model.
+struct FusionTowerSizes {
+  std::int64_t image_size = 0;  ///< D, of the compressed image tokens
+  std::int64_t text_size = 0;   ///< C, of the language model's hidden states
+  std::int64_t code_size = 0;   ///< of the episodic memory's read-out
   std::int64_t read_tokens =
-      4;  ///< R: tokens a read-out becomes, so that words can choose what to read of it
+      0;  ///< R: tokens a read-out becomes, so that words can choose what to read of it
 };
 
 /// What a run reads of the tower.
@@ -54,9 +52,10 @@ struct FusedStates {
 /// after the layers below the first level, the same in all passes of one attention mode.
 class FusionTowerImpl : public torch::nn::Module {
  public:
-  explicit FusionTowerImpl(const FusionTowerOptions& options);
+  /// @param config  `levels` is M
+  FusionTowerImpl(const FusionConfig& config, const FusionTowerSizes& sizes);
 
-  std::int64_t levels() const { return options_.levels; }
+  std::int64_t levels() const { return config_.levels; }
 
   /// The first level's self-attention over compressed tokens. [B, N, D] → [B, N, D]
   at::Tensor attended_image(const at::Tensor& tokens) { return image_block(0).attention_half(tokens); }
@@ -118,7 +117,8 @@ class FusionTowerImpl : public torch::nn::Module {
  private:
   std::int64_t first_layer(const language::LanguageModel& language) const;
 
-  FusionTowerOptions options_;
+  FusionConfig config_;
+  FusionTowerSizes sizes_;
   torch::nn::ModuleList image_blocks_{nullptr};
   torch::nn::ModuleList text_cross_attention_{nullptr};
   nn::Linear memory_projection_{nullptr};

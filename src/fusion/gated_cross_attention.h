@@ -12,9 +12,9 @@
 namespace tessera::fusion {
 
 struct GatedCrossAttentionOptions {
-  std::int64_t query_size = 384;    ///< width of what reads
-  std::int64_t context_size = 128;  ///< width of what is read
-  std::int64_t heads = 4;           ///< query_size is a multiple of it
+  std::int64_t query_size = 0;    ///< width of what reads
+  std::int64_t context_size = 0;  ///< width of what is read
+  std::int64_t heads = 0;         ///< query_size is a multiple of it
 };
 
 /// A context as cross-attention reads it: projected once, read by as many queries as there are.

@@ -13,11 +13,11 @@
 namespace tessera::fusion {
 
 struct ImageBlockOptions {
-  std::int64_t hidden_size = 128;  ///< D, of the compressed image tokens
-  std::int64_t text_size = 384;    ///< of the text states that it may read
-  std::int64_t attention_heads = 4;
-  std::int64_t mlp_ratio = 4;
-  std::int64_t cross_attention_heads = 4;
+  std::int64_t hidden_size = 0;  ///< D, of the compressed image tokens
+  std::int64_t text_size = 0;    ///< of the text states that it may read
+  std::int64_t attention_heads = 0;
+  std::int64_t mlp_ratio = 0;
+  std::int64_t cross_attention_heads = 0;
 };
 
 /// One level of the image side: pre-norm self-attention, gated cross-attention to the text, feed-forward with

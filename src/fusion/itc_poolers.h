@@ -9,9 +9,9 @@
 namespace tessera::fusion {
 
 struct ItcPoolersOptions {
-  std::int64_t image_size = 128;      ///< width of the compressed image tokens
-  std::int64_t text_size = 384;       ///< width of the language model's hidden states
-  std::int64_t embedding_size = 128;  ///< width of both embeddings
+  std::int64_t image_size = 0;      ///< width of the compressed image tokens
+  std::int64_t text_size = 0;       ///< width of the language model's hidden states
+  std::int64_t embedding_size = 0;  ///< width of both embeddings
 };
 
 /// Pools image tokens and text states into the embeddings that ITC compares.

@@ -11,8 +11,8 @@
 namespace tessera::fusion {
 
 struct MatchHeadOptions {
-  std::int64_t image_size = 128;
-  std::int64_t text_size = 384;
+  std::int64_t image_size = 0;
+  std::int64_t text_size = 0;
 };
 
 /// Tells from the fused states whether image and text belong together (ITM). Its poolers are its own, apart

@@ -11,9 +11,9 @@
 namespace tessera::fusion {
 
 struct TokenProjectionsOptions {
-  std::int64_t image_size = 128;
-  std::int64_t text_size = 384;
-  std::int64_t token_size = 128;  ///< S, common to both
+  std::int64_t image_size = 0;
+  std::int64_t text_size = 0;
+  std::int64_t token_size = 0;  ///< S, common to both
 };
 
 /// Brings patches and text tokens into the space in which MaxSim compares them: one Linear each, then L2 in

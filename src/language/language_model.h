@@ -28,7 +28,7 @@ TORCH_MODULE(Decoder);
 /// A Llama-shaped language model (Touvron et al. 2023) whose parameters have the names and shapes of Hugging
 /// Face's LlamaForCausalLM. The same weights run causally or bidirectionally: a mode of the call.
 ///
-///   LanguageModel model(LanguageModelConfig{}, /*seed=*/0);
+///   LanguageModel model(LanguageModelConfig::from_config({}), /*seed=*/0);
 ///   auto hidden = model->hidden_states(batch.input_ids, batch.attention_mask, AttentionMode::kCausal);
 ///   auto logits = model->logits(hidden);
 ///

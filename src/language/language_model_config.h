@@ -8,17 +8,18 @@
 
 namespace tessera::language {
 
-/// Shape of a Llama-like language model. Names are those of Hugging Face's LlamaConfig.
+/// Shape of a Llama-like language model, from a configuration or a file. Names are those of Hugging Face's
+/// LlamaConfig.
 struct LanguageModelConfig {
-  std::int64_t vocab_size = 8192;
-  std::int64_t hidden_size = 384;
-  std::int64_t num_hidden_layers = 12;
-  std::int64_t num_attention_heads = 6;
-  std::int64_t num_key_value_heads = 6;  ///< fewer than num_attention_heads: grouped-query attention
-  std::int64_t intermediate_size = 1024;
-  std::int64_t max_position_embeddings = 512;
-  double rope_theta = 10000.0;
-  double rms_norm_eps = 1e-5;
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t num_hidden_layers = 0;
+  std::int64_t num_attention_heads = 0;
+  std::int64_t num_key_value_heads = 0;  ///< fewer than num_attention_heads: grouped-query attention
+  std::int64_t intermediate_size = 0;
+  std::int64_t max_position_embeddings = 0;
+  double rope_theta = 0;
+  double rms_norm_eps = 0;
   double initializer_range = 0.02;  ///< standard deviation of fresh weights
   bool tie_word_embeddings = true;
   std::int64_t pad_token_id = 0;  ///< -1: none

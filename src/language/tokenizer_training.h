@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "language/language_config.h"
 #include "language/tokenizer.h"
 
 namespace tessera::language {
 
 struct TokenizerTrainingOptions {
-  std::int64_t vocab_size = 8192;
+  std::int64_t vocab_size = LanguageConfig{}.vocab_size;
   /// Share of the data's characters that get a token of their own; rarer ones are spelt in bytes.
   double character_coverage = 0.9995;
   /// true: data too small for vocab_size is an Error that says how large it may be.

@@ -11,7 +11,8 @@
 
 namespace tessera::lora {
 
-/// Low-rank adaptation (Hu et al. 2021) with PEFT's names and meanings.
+/// Low-rank adaptation (Hu et al. 2021) with PEFT's names and meanings, and with PEFT's defaults: what its
+/// file means where it leaves a field out. Those of a run are LoraConfig's.
 struct LoraOptions {
   std::int64_t r = 8;
   double lora_alpha = 8;

@@ -178,9 +178,9 @@ LoraOptions parse_adapter_config(const Json& config, const std::string& source) 
   }
   const Fields fields(config, source);
   LoraOptions options;
-  options.r = fields.integer("r", 8);
-  options.lora_alpha = fields.number("lora_alpha", 8);
-  options.lora_dropout = fields.number("lora_dropout", 0);
+  options.r = fields.integer("r", options.r);
+  options.lora_alpha = fields.number("lora_alpha", options.lora_alpha);
+  options.lora_dropout = fields.number("lora_dropout", options.lora_dropout);
   options.use_rslora = fields.boolean("use_rslora");
   options.use_dora = fields.boolean("use_dora");
   options.target_modules = fields.selection("target_modules");

@@ -70,19 +70,19 @@ std::vector<AgeShift> shift_by_age(const at::Tensor& image_now, const at::Tensor
 
 StalenessProbe::StalenessProbe(const StalenessOptions& options, Encode encode)
     : options_(options), encode_(std::move(encode)) {
-  TORCH_CHECK(options.max_shift >= 0 && options.probe_every >= 1 && options.queue_size >= 1 &&
+  TORCH_CHECK(options.queue.max_shift >= 0 && options.queue.probe_every >= 1 && options.queue.size >= 1 &&
                   options.global_batch >= 1,
               "StalenessProbe: expected max_shift >= 0 and probe_every, queue_size, global_batch >= 1");
   allowed_on_device_ = at::zeros({}, at::TensorOptions(options.device).dtype(at::kLong));
-  set_allowed(options.max_shift == 0 ? kEveryAge : 0);
+  set_allowed(options.queue.max_shift == 0 ? kEveryAge : 0);
 }
 
 std::int64_t StalenessProbe::queue_lifetime() const {
-  return (options_.queue_size + options_.global_batch - 1) / options_.global_batch;
+  return (options_.queue.size + options_.global_batch - 1) / options_.global_batch;
 }
 
 std::int64_t StalenessProbe::interval() const {
-  return std::min(options_.probe_every, std::max<std::int64_t>(1, queue_lifetime() / kProbedAges));
+  return std::min(options_.queue.probe_every, std::max<std::int64_t>(1, queue_lifetime() / kProbedAges));
 }
 
 bool StalenessProbe::due(std::int64_t step) const {
@@ -118,9 +118,9 @@ void StalenessProbe::measure(std::int64_t step, const at::Tensor& temperature) {
   Snapshot now{step, image.detach().clone(), text.detach().clone()};
   shifts_ = measure_against_history(now, temperature);
   remember(std::move(now));
-  if (options_.max_shift > 0) {
-    set_allowed(std::clamp(allowed_, greatest_age_within(kOpeningFraction * options_.max_shift),
-                           greatest_age_within(options_.max_shift)));
+  if (options_.queue.max_shift > 0) {
+    set_allowed(std::clamp(allowed_, greatest_age_within(kOpeningFraction * options_.queue.max_shift),
+                           greatest_age_within(options_.queue.max_shift)));
   }
 }
 
@@ -242,7 +242,7 @@ void StalenessProbe::load(const Archive& archive) {
   history_ = std::move(history);
   shifts_ = std::move(shifts);
   // With the rule switched off, or on again, since the state was written, what it allowed says nothing.
-  if (options_.max_shift == 0) {
+  if (options_.queue.max_shift == 0) {
     set_allowed(kEveryAge);
   } else {
     set_allowed(allowed == kEveryAge ? 0 : allowed);

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "losses/losses_config.h"
+
 namespace tessera {
 class Archive;
 }
@@ -48,10 +50,10 @@ std::vector<AgeShift> shift_by_age(const at::Tensor& image_now, const at::Tensor
                                    const std::vector<std::int64_t>& ages, const at::Tensor& temperature);
 
 struct StalenessOptions {
-  double max_shift = 0.1;  ///< nats; 0 switches the rule off: every age is allowed, shifts are still measured
-  std::int64_t probe_every = 25;  ///< steps, at most; see StalenessProbe::interval
-  std::int64_t queue_size = 4096;
-  std::int64_t global_batch = 64;  ///< pairs that enter the queue a step, of all ranks
+  /// Its max_shift of 0 switches the rule off: every age is allowed, shifts are still measured. probe_every
+  /// is the most; see StalenessProbe::interval.
+  QueueConfig queue;
+  std::int64_t global_batch = 0;   ///< pairs that enter the queue a step, of all ranks
   c10::Device device = c10::kCPU;  ///< where allowed_age lies
 };
 

@@ -20,10 +20,10 @@ at::Tensor with_noise(const at::Tensor& values, const at::Tensor& noise, double 
   return noise.defined() ? values + sigma * noise.to(values.options()) : values;
 }
 
-at::Tensor initial_prior_mean(const EpisodicMemoryOptions& options) {
-  at::Tensor mean = at::empty({options.slots, options.code_size}, at::kFloat);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(options.code_size));
-  CounterRandom random(options.seed, RandomPurpose::kInitialisation, /*step=*/0, /*index=*/0);
+at::Tensor initial_prior_mean(const MemoryConfig& config, std::uint64_t seed) {
+  at::Tensor mean = at::empty({config.slots, config.code_size}, at::kFloat);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(config.code_size));
+  CounterRandom random(seed, RandomPurpose::kInitialisation, /*step=*/0, /*index=*/0);
   float* values = mean.mutable_data_ptr<float>();
   std::generate_n(values, mean.numel(), [&] { return static_cast<float>(scale * random.normal()); });
   return mean;
@@ -59,18 +59,14 @@ at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double rid
 
 }  // namespace
 
-EpisodicMemoryOptions EpisodicMemoryOptions::from_config(const MemoryConfig& config, std::uint64_t seed) {
-  return {.slots = config.slots, .code_size = config.code_size, .noise = config.noise, .seed = seed};
-}
-
-EpisodicMemoryImpl::EpisodicMemoryImpl(const EpisodicMemoryOptions& options) : options_(options) {
-  TORCH_CHECK(options.slots >= 1 && options.slots < options.code_size,
-              "episodic memory: 1 <= slots < code_size expected, got ", options.slots, " and ",
-              options.code_size);
-  TORCH_CHECK(options.noise >= 0, "episodic memory: noise must not be negative, got ", options.noise);
-  prior_mean = register_parameter("prior_mean", initial_prior_mean(options));
+EpisodicMemoryImpl::EpisodicMemoryImpl(const MemoryConfig& config, std::uint64_t seed) : config_(config) {
+  TORCH_CHECK(config.slots >= 1 && config.slots < config.code_size,
+              "episodic memory: 1 <= slots < code_size expected, got ", config.slots, " and ",
+              config.code_size);
+  TORCH_CHECK(config.noise >= 0, "episodic memory: noise must not be negative, got ", config.noise);
+  prior_mean = register_parameter("prior_mean", initial_prior_mean(config, seed));
   address_log_variance =
-      register_parameter("address_log_variance", at::full({options.slots}, kInitialLogVariance, at::kFloat));
+      register_parameter("address_log_variance", at::full({config.slots}, kInitialLogVariance, at::kFloat));
 }
 
 EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries) {
@@ -110,31 +106,31 @@ at::Tensor EpisodicMemoryImpl::own_items(const at::Tensor& written, const at::Te
 }
 
 void EpisodicMemoryImpl::check(const at::Tensor& written, const at::Tensor& queries) const {
-  TORCH_CHECK(written.dim() == 3 && written.size(2) == options_.code_size && written.size(1) >= 1,
-              "episodic memory: written [N, E >= 1, ", options_.code_size, "] expected, got ",
+  TORCH_CHECK(written.dim() == 3 && written.size(2) == config_.code_size && written.size(1) >= 1,
+              "episodic memory: written [N, E >= 1, ", config_.code_size, "] expected, got ",
               written.sizes());
-  TORCH_CHECK(written.size(1) <= options_.slots, "episodic memory: an episode of ", written.size(1),
-              " codes does not fit ", options_.slots, " slots");
+  TORCH_CHECK(written.size(1) <= config_.slots, "episodic memory: an episode of ", written.size(1),
+              " codes does not fit ", config_.slots, " slots");
   TORCH_CHECK(
-      queries.dim() == 3 && queries.size(0) == written.size(0) && queries.size(2) == options_.code_size,
-      "episodic memory: queries [", written.size(0), ", Q, ", options_.code_size, "] expected, got ",
+      queries.dim() == 3 && queries.size(0) == written.size(0) && queries.size(2) == config_.code_size,
+      "episodic memory: queries [", written.size(0), ", Q, ", config_.code_size, "] expected, got ",
       queries.sizes());
 }
 
 EpisodeNoise EpisodicMemoryImpl::draw(const at::Tensor& written, const at::Tensor& queries) const {
-  if (!is_training() || options_.noise == 0) return {};
+  if (!is_training() || config_.noise == 0) return {};
   const at::TensorOptions options = prior_mean.options().requires_grad(false);
   const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, options); };
   return {.written = normal(written.sizes()),
           .written_addresses = normal(written.sizes()),
           .queries = normal(queries.sizes()),
-          .addresses = normal({queries.size(0), queries.size(1), options_.slots}),
+          .addresses = normal({queries.size(0), queries.size(1), config_.slots}),
           .codes = normal(queries.sizes())};
 }
 
 EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Tensor& queries,
                                         const EpisodeNoise& noise, const at::Tensor& own) {
-  const double sigma = options_.noise;
+  const double sigma = config_.noise;
   const bool noisy = noise.written.defined() || noise.queries.defined();
   const double ridge = noisy ? std::max(sigma * sigma, kSmallestRidge) : kSmallestRidge;
   // Autocast leaves float64 alone.
@@ -144,11 +140,11 @@ EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Ten
 
   // W = z̃ M₀⁺, with M₀⁺ = M₀ᵀ(M₀M₀ᵀ)⁻¹: one factorisation serves all episodes.
   const at::Tensor keys = with_noise(items, noise.written_addresses, sigma);
-  const at::Tensor flat_keys = keys.reshape({-1, options_.code_size});
+  const at::Tensor flat_keys = keys.reshape({-1, config_.code_size});
   const at::Tensor item_addresses = GramSolver(reference, kSmallestRidge)
                                         .solve(reference.matmul(flat_keys.mT()))
                                         .mT()
-                                        .reshape({written.size(0), written.size(1), options_.slots});
+                                        .reshape({written.size(0), written.size(1), config_.slots});
 
   // Both the address and the code follow from the query as a combination of the items, q z̃⁺.
   const at::Tensor coefficients = combine(cues, items, ridge, own);

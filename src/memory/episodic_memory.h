@@ -10,15 +10,6 @@
 
 namespace tessera::memory {
 
-struct EpisodicMemoryOptions {
-  std::int64_t slots = 256;      ///< K
-  std::int64_t code_size = 384;  ///< C, more than K
-  double noise = 1e-3;           ///< σ in training, of codes of unit mean square
-  std::uint64_t seed = 0;        ///< of the prior mean
-
-  static EpisodicMemoryOptions from_config(const MemoryConfig& config, std::uint64_t seed);
-};
-
 /// The standard normal numbers of one reading; an undefined tensor stands for zeros.
 struct EpisodeNoise {
   at::Tensor written;            ///< ξ  [N, E, C], on the codes that are written
@@ -53,7 +44,11 @@ struct EpisodeReading {
 /// mean square K/C); address_log_variance v [K], initialised to −4.
 class EpisodicMemoryImpl : public torch::nn::Module {
  public:
-  explicit EpisodicMemoryImpl(const EpisodicMemoryOptions& options);
+  /// @param config  slots K, fewer than code_size C; noise σ in training, of codes of unit mean square
+  /// @param seed    of the prior mean
+  EpisodicMemoryImpl(const MemoryConfig& config, std::uint64_t seed);
+
+  const MemoryConfig& config() const { return config_; }
 
   /// Writes N episodes, each into a memory of its own, and reads from each with its queries. In training mode
   /// with σ > 0 noise is drawn from the device's generator; in evaluation mode, or with σ = 0, there is none.
@@ -78,8 +73,6 @@ class EpisodicMemoryImpl : public torch::nn::Module {
   EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries,
                                   const at::Tensor& image_ids, const EpisodeNoise& noise);
 
-  const EpisodicMemoryOptions& options() const { return options_; }
-
   at::Tensor prior_mean;            ///< [K, C]
   at::Tensor address_log_variance;  ///< [K]
 
@@ -92,7 +85,7 @@ class EpisodicMemoryImpl : public torch::nn::Module {
   at::Tensor own_items(const at::Tensor& written, const at::Tensor& queries,
                        const at::Tensor& image_ids) const;
 
-  EpisodicMemoryOptions options_;
+  MemoryConfig config_;
 };
 TORCH_MODULE(EpisodicMemory);
 

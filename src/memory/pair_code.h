@@ -12,9 +12,9 @@
 namespace tessera::memory {
 
 struct PairCodeOptions {
-  std::int64_t image_size = 256;  ///< width of the pooled image vector
-  std::int64_t text_size = 384;   ///< width of the pooled text vector
-  std::int64_t code_size = 384;   ///< C
+  std::int64_t image_size = 0;    ///< width of the pooled image vector
+  std::int64_t text_size = 0;     ///< width of the pooled text vector
+  std::int64_t code_size = 0;     ///< C
   std::int64_t hidden_size = 64;  ///< width d of the embedding whose neighbourhoods the code separates
   double frequency = 2.0;  ///< standard deviation of ⟨ω, u⟩: larger separates more, and generalises less
 };

@@ -138,19 +138,14 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
   Stage1Parts parts;
   const std::int64_t width = backbone->hidden_size();
   parts.vision = std::move(backbone);
-  parts.compressor =
-      vision::FeatureCompressor(vision::FeatureCompressorOptions::from_config(config.compressor, width));
+  parts.compressor = vision::FeatureCompressor(width, config.compressor);
   const std::int64_t image_size = config.compressor.output_size;
   const std::int64_t text_size = language->config().hidden_size;
-  parts.fusion = fusion::FusionTower(
-      fusion::FusionTowerOptions{.levels = config.fusion.levels,
-                                 .image_size = image_size,
-                                 .text_size = text_size,
-                                 .image_attention_heads = config.fusion.image_attention_heads,
-                                 .image_mlp_ratio = config.fusion.image_mlp_ratio,
-                                 .cross_attention_heads = config.fusion.cross_attention_heads,
-                                 .code_size = config.memory.code_size,
-                                 .read_tokens = config.memory.read_tokens});
+  parts.fusion =
+      fusion::FusionTower(config.fusion, fusion::FusionTowerSizes{.image_size = image_size,
+                                                                  .text_size = text_size,
+                                                                  .code_size = config.memory.code_size,
+                                                                  .read_tokens = config.memory.read_tokens});
   parts.poolers =
       fusion::ItcPoolers(fusion::ItcPoolersOptions{image_size, text_size, config.fusion.embedding_size});
   parts.token_projections = fusion::TokenProjections(
@@ -158,8 +153,7 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
   parts.match_head = fusion::MatchHead(fusion::MatchHeadOptions{image_size, text_size});
   parts.pair_code = memory::PairCode(memory::PairCodeOptions{
       .image_size = 2 * image_size, .text_size = text_size, .code_size = config.memory.code_size});
-  parts.memory = memory::EpisodicMemory(
-      memory::EpisodicMemoryOptions::from_config(config.memory, part_seed(config, kMemoryPart)));
+  parts.memory = memory::EpisodicMemory(config.memory, part_seed(config, kMemoryPart));
   parts.maxsim_temperature = std::make_shared<losses::Temperature>(config.losses.maxsim.temperature,
                                                                    config.losses.maxsim.temperature_min);
   parts.objectives = objective_parts(config.losses);

@@ -13,7 +13,7 @@ namespace tessera::nn {
 
 /// What one low-rank adapter of one Linear is made of.
 struct LoraAdapterOptions {
-  std::int64_t r = 8;
+  std::int64_t r = 0;    ///< rank
   double scaling = 1.0;  ///< s
   double dropout = 0.0;  ///< on the adapter's input, in training mode only
   bool dora = false;     ///< a magnitude a row beside the low-rank direction (Liu et al. 2024)

@@ -18,8 +18,8 @@ constexpr std::int64_t kSmall = 1 << 17;
 
 }  // namespace
 
-AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
-    : groups_(std::move(groups)), options_(options) {
+AdamW::AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config)
+    : groups_(std::move(groups)), config_(config) {
   for (const ParameterGroup& group : groups_) {
     TORCH_CHECK(group.names.size() == group.parameters.size(), "AdamW: group '", group.name, "' has ",
                 group.names.size(), " names for ", group.parameters.size(), " parameters");
@@ -41,8 +41,8 @@ void AdamW::zero_grad() {
 
 at::Tensor AdamW::clip(const std::vector<at::Tensor>& gradients) const {
   const at::Tensor norm = at::stack(at::_foreach_norm(gradients, 2)).norm(2);
-  if (options_.clip_grad_norm > 0) {
-    const at::Tensor scale = (options_.clip_grad_norm / (norm + 1e-6)).clamp_max(1.0);
+  if (config_.clip_grad_norm > 0) {
+    const at::Tensor scale = (config_.clip_grad_norm / (norm + 1e-6)).clamp_max(1.0);
     at::_foreach_mul_(gradients, scale);
   }
   return norm;
@@ -101,8 +101,8 @@ void AdamW::Update::add(const at::Tensor& parameter, const State& state) {
 
 void AdamW::apply(Update& update, double learning_rate, const at::Tensor& skip) const {
   at::_fused_adamw_(update.parameters, update.gradients, update.first, update.second, /*max_exp_avg_sqs=*/{},
-                    update.steps, learning_rate, options_.beta1, options_.beta2,
-                    groups_[update.group].weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false,
+                    update.steps, learning_rate, config_.beta1, config_.beta2,
+                    groups_[update.group].weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false,
                     /*grad_scale=*/std::nullopt, /*found_inf=*/skip);
 }
 

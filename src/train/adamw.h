@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "config/training_config.h"
+
 namespace tessera {
 class Archive;
 }
@@ -21,19 +23,14 @@ struct ParameterGroup {
   double weight_decay = 0;
 };
 
-struct AdamWOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.98;
-  double eps = 1e-8;
-  double clip_grad_norm = 0;  ///< of the norm over all groups; 0: no clipping
-};
-
 /// AdamW (Loshchilov & Hutter 2019) over ATen's fused kernel: one call a group and step instead of eight
 /// kernels a tensor; on the CPU a call for each small tensor, many of them at a time. A step whose loss or
 /// gradient norm is not finite changes nothing; that is decided on the device, without waiting for it.
 class AdamW {
  public:
-  AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options);
+  /// @param config  but for its weight_decay, which each group has for itself; clip_grad_norm is of the norm
+  ///                over all groups
+  AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config);
 
   void zero_grad();
 
@@ -73,7 +70,7 @@ class AdamW {
 
   std::vector<ParameterGroup> groups_;
   std::vector<std::vector<State>> states_;  ///< by group, as its parameters
-  AdamWOptions options_;
+  OptimizerConfig config_;
 };
 
 }  // namespace tessera::train

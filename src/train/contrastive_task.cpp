@@ -35,20 +35,6 @@ language::Tokenizer load_tokenizer(const Config& config) {
   return language::Tokenizer::load(config.language.tokenizer);
 }
 
-data::LoaderOptions loader_options(const Config& config, const Collectives& collectives) {
-  const data::DataConfig& data = config.data;
-  return {.image_size = data.image_size,
-          .augmentation = data.augmentation,
-          .batch_size = data.batch_size,
-          .workers = data.workers,
-          .prefetch_batches = data.prefetch_batches,
-          .drop_last = data.drop_last,
-          .seed = static_cast<std::uint64_t>(config.run.seed),
-          .rank = collectives.rank(),
-          .world_size = collectives.size(),
-          .max_broken_fraction = data.max_broken_fraction};
-}
-
 }  // namespace
 
 ContrastiveTask::ContrastiveTask(const Config& config, const Compute& compute, Collectives& collectives,
@@ -91,8 +77,9 @@ void ContrastiveTask::build(const std::optional<Resumption>& from) {
 
   at::manual_seed(static_cast<std::uint64_t>(config_.run.seed));
   built_.model->to(compute_.device);
-  loader_ =
-      std::make_unique<data::TrainLoader>(training_data_, loader_options(config_, collectives_), logger_);
+  const data::TrainLoaderShare share{static_cast<std::uint64_t>(config_.run.seed), collectives_.rank(),
+                                     collectives_.size()};
+  loader_ = std::make_unique<data::TrainLoader>(training_data_, config_.data, share, logger_);
   training_step_ = std::make_unique<TrainingStep>(built_.model, tokenizer_, config_, compute_, collectives_,
                                                   *training_data_);
 }

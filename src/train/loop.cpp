@@ -58,9 +58,7 @@ void Loop::resume(const fs::path& checkpoint, const Position& position) {
 std::unique_ptr<AdamW> Loop::make_optimizer(Phase phase) {
   position_.phase = phase;
   task_.set_phase(phase);
-  return std::make_unique<AdamW>(task_.parameter_groups(),
-                                 AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2,
-                                              config_.optimizer.eps, config_.optimizer.clip_grad_norm});
+  return std::make_unique<AdamW>(task_.parameter_groups(), config_.optimizer);
 }
 
 void Loop::log_phase() const {

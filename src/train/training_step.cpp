@@ -44,9 +44,7 @@ void TrainingStep::make_queue(const data::Source& training_data) {
                                               context_.compute.device, payload);
   read_probe(training_data);
   const losses::StalenessOptions options{
-      .max_shift = queue.max_shift,
-      .probe_every = queue.probe_every,
-      .queue_size = queue.size,
+      .queue = queue,
       .global_batch = config_.data.batch_size * context_.collectives.size(),
       .device = context_.compute.device};
   staleness_ = std::make_unique<losses::StalenessProbe>(options, [this] { return encode_probe(); });

@@ -45,7 +45,7 @@ nlohmann::json measure_validation(model::Stage1Model& model, const language::Tok
                                   const Compute& compute, const Logger& logger,
                                   const std::function<void()>& between) {
   const EvaluationMode mode(model);
-  data::EvalLoader loader(data, eval::eval_loader_options(config), logger);
+  data::EvalLoader loader(data, config.data, config.eval.batch_size, logger);
   const eval::EncodedSet encoded =
       eval::encode_set(model, tokenizer, loader, compute, config.language.max_tokens,
                        eval::EncodeDetail::kEmbeddings, between);

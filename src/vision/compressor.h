@@ -12,30 +12,21 @@
 
 namespace tessera::vision {
 
-struct FeatureCompressorOptions {
-  std::int64_t input_size = 768;
-  std::int64_t hidden_size = 384;
-  std::int64_t output_size = 128;
-  double dropout = 0.1;
-
-  static FeatureCompressorOptions from_config(const CompressorConfig& config, std::int64_t input_size);
-};
-
 /// Narrows an encoder's tokens: Linear, ReLU, Dropout, Linear, LayerNorm. Parameters are named as in a
 /// Sequential of these (0.weight, 3.weight, 4.weight), and initialised as LibTorch does from the global
 /// generator.
 class FeatureCompressorImpl : public torch::nn::Module {
  public:
-  explicit FeatureCompressorImpl(const FeatureCompressorOptions& options);
+  /// @param input_size  width of the encoder's tokens
+  FeatureCompressorImpl(std::int64_t input_size, const CompressorConfig& config);
 
   /// @param hidden_states [B, N, input]
   /// @return [B, N, output]
   at::Tensor forward(const at::Tensor& hidden_states);
 
-  const FeatureCompressorOptions& options() const { return options_; }
-
  private:
-  FeatureCompressorOptions options_;
+  std::int64_t input_size_;
+  CompressorConfig config_;
   nn::Linear in_{nullptr};
   nn::Linear out_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};

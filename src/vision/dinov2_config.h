@@ -8,22 +8,22 @@
 
 namespace tessera::vision {
 
-/// The fields of Hugging Face's Dinov2Config and Dinov2WithRegistersConfig that shape the computation. The
-/// published models have image_size 518 and patch_size 14.
+/// The fields of Hugging Face's Dinov2Config and Dinov2WithRegistersConfig that shape the computation, from
+/// a configuration or a file. The published models have image_size 518 and patch_size 14.
 struct Dinov2Config {
-  std::int64_t hidden_size = 768;
-  std::int64_t num_hidden_layers = 12;
-  std::int64_t num_attention_heads = 12;
-  double mlp_ratio = 4;
-  std::int64_t image_size = 518;  ///< pixels along the side for which there is a position embedding each
-  std::int64_t patch_size = 14;
+  std::int64_t hidden_size = 0;
+  std::int64_t num_hidden_layers = 0;
+  std::int64_t num_attention_heads = 0;
+  double mlp_ratio = 0;
+  std::int64_t image_size = 0;  ///< pixels along the side for which there is a position embedding each
+  std::int64_t patch_size = 0;
   std::int64_t num_register_tokens = 0;
   bool with_registers = false;  ///< Dinov2WithRegistersModel, which also a model of no registers may be
   bool qkv_bias = true;
   bool use_swiglu_ffn = false;
   bool use_mask_token = true;
-  double layerscale_value = 1.0;
-  double layer_norm_eps = 1e-6;
+  double layerscale_value = 0;
+  double layer_norm_eps = 0;
   /// What kAuto means for these weights; itself kAuto: as transformers' class does.
   PositionInterpolation position_interpolation = PositionInterpolation::kAuto;
 

@@ -130,6 +130,9 @@ class ShapeReader {
 
   Dinov2Config config() const {
     Dinov2Config config;
+    // These two no file of theirs says; all of them have the same eps, and LayerScale's factors are weights.
+    config.layer_norm_eps = 1e-6;
+    config.layerscale_value = 1.0;
     config.hidden_size = shape("embeddings.cls_token", 3, "cls_token")[2];
     if (config.hidden_size == 0 || config.hidden_size % kHeadSize != 0) {
       fail("{}: cls_token: expected a multiple of {} channels (a head has {}), found {}", source_, kHeadSize,

@@ -39,7 +39,7 @@ class AdapterCommand : public testing::Test {
   }
 
   static vision::Dinov2Config config() {
-    vision::Dinov2Config config;
+    vision::Dinov2Config config = vision::Dinov2Config::from_architecture({});
     config.hidden_size = 32;
     config.num_hidden_layers = 11;  // so that layer 10 has to come behind layer 9
     config.num_attention_heads = 2;

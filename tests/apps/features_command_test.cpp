@@ -41,7 +41,7 @@ class FeaturesCommand : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = std::make_unique<TemporaryFolder>();
-    vision::Dinov2Config config;
+    vision::Dinov2Config config = vision::Dinov2Config::from_architecture({});
     config.hidden_size = 16;
     config.num_hidden_layers = 2;
     config.num_attention_heads = 2;

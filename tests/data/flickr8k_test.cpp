@@ -25,9 +25,9 @@ TEST(Flickr8k, ValidationPhotographsLoadWithFiveCaptionsEach) {
   EXPECT_EQ(dataset->size(), 1000);
   EXPECT_EQ(dataset->damage().breaks, 0);
   EXPECT_EQ(dataset->damage().incomplete_samples, 0);
-  EvalLoaderOptions options;
+  DataConfig options;
   options.image_size = 112;
-  EvalLoader loader(dataset, options, null_logger());
+  EvalLoader loader(dataset, options, /*batch_size=*/64, null_logger());
   std::set<std::int64_t> ids;
   std::int64_t images = 0;
   double brightness = 0;
@@ -52,10 +52,10 @@ TEST(Flickr8k, TrainingShardsGiveAnEpochOfDifferentPhotographs) {
   }
   const auto dataset = open_source({(folder / "train-{000000..000005}.tar").string()}, {}, null_logger());
   EXPECT_EQ(dataset->size(), 6000);
-  LoaderOptions options;
+  DataConfig options;
   options.image_size = 64;
   options.batch_size = 32;
-  TrainLoader loader(dataset, options, null_logger());
+  TrainLoader loader(dataset, options, {}, null_logger());
   loader.start_epoch(0);
   std::set<std::string> keys;
   for (int i = 0; i < 8; ++i) {

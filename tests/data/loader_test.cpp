@@ -48,13 +48,14 @@ class TrainLoaderTest : public ::testing::Test {
       std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log_));
 };
 
-LoaderOptions small_options() {
-  LoaderOptions options;
+const TrainLoaderShare kAlone{.seed = 11};
+
+DataConfig small_options() {
+  DataConfig options;
   options.image_size = 16;
   options.batch_size = 4;
   options.workers = 2;
   options.prefetch_batches = 3;
-  options.seed = 11;
   return options;
 }
 
@@ -90,13 +91,13 @@ std::vector<std::string> keys_of(const std::vector<Batch>& batches) {
 
 TEST_F(TrainLoaderTest, AnyNumberOfWorkersGivesTheSameBytes) {
   const auto data = sound();
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.workers = 1;
   options.prefetch_batches = 1;
-  TrainLoader one(data, options, logger_);
+  TrainLoader one(data, options, kAlone, logger_);
   options.workers = 3;
   options.prefetch_batches = 5;
-  TrainLoader three(data, options, logger_);
+  TrainLoader three(data, options, kAlone, logger_);
   for (const std::int64_t e : {0, 1, 5}) expect_same(epoch(one, e), epoch(three, e));
 }
 
@@ -108,8 +109,9 @@ TEST_F(TrainLoaderTest, ATableOfTheSamePicturesGivesTheSameBatches) {
       table += fmt::format("s{0:02}.jpg,\"{1} of {0}\",image-{0}\n", i, which);
   }
   write_bytes(folder_.file("captions.csv"), table);
-  TrainLoader from_tar(sound(), small_options(), logger_);
-  TrainLoader from_table(open_source({folder_.file("captions.csv")}, {}, logger_), small_options(), logger_);
+  TrainLoader from_tar(sound(), small_options(), kAlone, logger_);
+  TrainLoader from_table(open_source({folder_.file("captions.csv")}, {}, logger_), small_options(), kAlone,
+                         logger_);
   for (const std::int64_t e : {0, 1, 7}) {
     auto batches = epoch(from_table, e);
     EXPECT_EQ(batches.size(), 6u);
@@ -121,9 +123,9 @@ TEST_F(TrainLoaderTest, ATableOfTheSamePicturesGivesTheSameBatches) {
 }
 
 TEST_F(TrainLoaderTest, AnEpochShowsEverySampleOnceWithItsOwnIdAndCaption) {
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.drop_last = false;
-  TrainLoader loader(sound(), options, logger_);
+  TrainLoader loader(sound(), options, kAlone, logger_);
   const auto batches = epoch(loader, 0);
   ASSERT_EQ(batches.size(), 7u);
   EXPECT_EQ(loader.batches_per_epoch(), 7);
@@ -142,14 +144,14 @@ TEST_F(TrainLoaderTest, AnEpochShowsEverySampleOnceWithItsOwnIdAndCaption) {
 }
 
 TEST_F(TrainLoaderTest, AShortLastBatchIsDroppedOnRequest) {
-  TrainLoader loader(sound(), small_options(), logger_);
+  TrainLoader loader(sound(), small_options(), kAlone, logger_);
   const auto batches = epoch(loader, 0);
   ASSERT_EQ(batches.size(), 6u);
   for (const auto& batch : batches) EXPECT_EQ(batch.pixels.size(0), 4);
 }
 
 TEST_F(TrainLoaderTest, EpochsDifferInOrderCaptionsAndCrops) {
-  TrainLoader loader(sound(), small_options(), logger_);
+  TrainLoader loader(sound(), small_options(), kAlone, logger_);
   std::map<std::string, std::set<std::string>> captions;
   std::vector<std::vector<Batch>> epochs;
   for (std::int64_t e = 0; e < 8; ++e) {
@@ -173,10 +175,10 @@ TEST_F(TrainLoaderTest, EpochsDifferInOrderCaptionsAndCrops) {
 
 TEST_F(TrainLoaderTest, AnEpochEnteredInTheMiddleContinuesAsIfUninterrupted) {
   const auto data = sound();
-  TrainLoader loader(data, small_options(), logger_);
+  TrainLoader loader(data, small_options(), kAlone, logger_);
   const auto whole = epoch(loader, 3);
   for (const std::int64_t first : {1, 4, 6}) {
-    TrainLoader resumed(data, small_options(), logger_);
+    TrainLoader resumed(data, small_options(), kAlone, logger_);
     expect_same(epoch(resumed, 3, first), {whole.begin() + first, whole.end()});
   }
   // The same loader, in mid-epoch.
@@ -187,16 +189,14 @@ TEST_F(TrainLoaderTest, AnEpochEnteredInTheMiddleContinuesAsIfUninterrupted) {
 
 TEST_F(TrainLoaderTest, TwoRanksReadWhatOneReadsWithTwiceTheBatch) {
   const auto data = with_broken({3, 9});
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.max_broken_fraction = 0.2;
   options.drop_last = false;
   options.batch_size = 8;
-  TrainLoader whole(data, options, logger_);
+  TrainLoader whole(data, options, kAlone, logger_);
   options.batch_size = 4;
-  options.world_size = 2;
-  TrainLoader rank0(data, options, logger_);
-  options.rank = 1;
-  TrainLoader rank1(data, options, logger_);
+  TrainLoader rank0(data, options, {.seed = 11, .rank = 0, .world_size = 2}, logger_);
+  TrainLoader rank1(data, options, {.seed = 11, .rank = 1, .world_size = 2}, logger_);
   const auto together = epoch(whole, 1);
   const auto first = epoch(rank0, 1);
   const auto second = epoch(rank1, 1);
@@ -215,10 +215,10 @@ TEST_F(TrainLoaderTest, TwoRanksReadWhatOneReadsWithTwiceTheBatch) {
 TEST_F(TrainLoaderTest, ABrokenSampleIsReplacedByTheNextSoundOneOfTheOrder) {
   const std::set<int> broken = {0, 7, 8, 20};
   const auto data = with_broken(broken);
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.max_broken_fraction = 0.2;
   options.drop_last = false;
-  TrainLoader loader(data, options, logger_);
+  TrainLoader loader(data, options, kAlone, logger_);
   for (std::int64_t e = 0; e < 3; ++e) {
     const auto order = *EpochSampler({kSamples, 4, false, 11, 0, 1}).order(e);
     const auto keys = keys_of(epoch(loader, e));
@@ -241,24 +241,24 @@ TEST_F(TrainLoaderTest, ABrokenSampleIsReplacedByTheNextSoundOneOfTheOrder) {
 
 TEST_F(TrainLoaderTest, TooManyBrokenSamplesStopTheRun) {
   const auto data = with_broken({1, 2, 3, 4, 5});
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.max_broken_fraction = 0.1;
-  TrainLoader loader(data, options, logger_);
+  TrainLoader loader(data, options, kAlone, logger_);
   loader.start_epoch(0);
   const std::string error = error_of([&] { remaining(loader); });
   EXPECT_THAT(error, HasSubstr("max_broken_fraction"));
   EXPECT_THAT(error, HasSubstr("s0"));
   options.max_broken_fraction = 0.2;
-  TrainLoader tolerant(data, options, logger_);
+  TrainLoader tolerant(data, options, kAlone, logger_);
   EXPECT_EQ(epoch(tolerant, 0).size(), 6u);
 }
 
 TEST_F(TrainLoaderTest, NothingButBrokenSamplesIsAnErrorNotAnEndlessSearch) {
   std::set<int> all;
   for (int i = 0; i < 12; ++i) all.insert(i);
-  LoaderOptions options = small_options();
+  DataConfig options = small_options();
   options.max_broken_fraction = 1.0;
-  TrainLoader loader(with_broken(all, 12), options, logger_);
+  TrainLoader loader(with_broken(all, 12), options, kAlone, logger_);
   loader.start_epoch(0);
   EXPECT_THAT(error_of([&] { loader.next(); }), HasSubstr("broken samples one after another"));
   EXPECT_NE(error_of([&] { loader.next(); }), "") << "an error must not be followed by an ordinary end";
@@ -268,19 +268,19 @@ TEST_F(TrainLoaderTest, IncompleteSamplesOfTheShardsCountToo) {
   Members members = sound_samples(8);
   members.emplace_back("orphan.jpg", encoded_image(".jpg", 1));
   const auto data = dataset(members);
-  LoaderOptions options = small_options();
-  EXPECT_THAT(error_of([&] { TrainLoader(data, options, logger_); }), HasSubstr("orphan"));
+  DataConfig options = small_options();
+  EXPECT_THAT(error_of([&] { TrainLoader(data, options, kAlone, logger_); }), HasSubstr("orphan"));
   options.max_broken_fraction = 0.2;
-  EXPECT_EQ(TrainLoader(data, options, logger_).broken(), 1);
+  EXPECT_EQ(TrainLoader(data, options, kAlone, logger_).broken(), 1);
 }
 
 TEST_F(TrainLoaderTest, CanBeAbandonedAtAnyMoment) {
   const auto data = sound();
   const auto began = std::chrono::steady_clock::now();
   for (int i = 0; i < 40; ++i) {
-    LoaderOptions options = small_options();
+    DataConfig options = small_options();
     options.workers = 1 + i % 4;
-    TrainLoader loader(data, options, logger_);
+    TrainLoader loader(data, options, kAlone, logger_);
     if (i % 5 == 0) continue;  // never started
     loader.start_epoch(i);
     for (int taken = 0; taken < i % 4; ++taken) loader.next();
@@ -290,7 +290,7 @@ TEST_F(TrainLoaderTest, CanBeAbandonedAtAnyMoment) {
 }
 
 TEST_F(TrainLoaderTest, BeforeAnEpochAndAfterItThereIsNothing) {
-  TrainLoader loader(sound(), small_options(), logger_);
+  TrainLoader loader(sound(), small_options(), kAlone, logger_);
   EXPECT_FALSE(loader.next().has_value());
   epoch(loader, 0);
   EXPECT_FALSE(loader.next().has_value());
@@ -302,12 +302,11 @@ TEST_F(TrainLoaderTest, BeforeAnEpochAndAfterItThereIsNothing) {
 
 TEST_F(TrainLoaderTest, EvaluationSeesEverySoundSampleOnceInOrder) {
   const auto data = with_broken({0, 4, 5, 6, 7, 13});
-  EvalLoaderOptions options;
+  DataConfig options;
   options.image_size = 16;
-  options.batch_size = 4;
   options.workers = 3;
   options.max_broken_fraction = 0.3;
-  EvalLoader loader(data, options, logger_);
+  EvalLoader loader(data, options, /*batch_size=*/4, logger_);
   for (int pass = 0; pass < 2; ++pass) {
     std::vector<std::string> keys;
     while (const auto batch = loader.next()) {
@@ -327,7 +326,7 @@ TEST_F(TrainLoaderTest, EvaluationSeesEverySoundSampleOnceInOrder) {
     loader.start();
   }
   options.max_broken_fraction = 0.1;
-  EvalLoader strict(data, options, logger_);
+  EvalLoader strict(data, options, /*batch_size=*/4, logger_);
   EXPECT_NE(error_of([&] {
               while (strict.next()) {
               }

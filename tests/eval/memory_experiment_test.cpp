@@ -37,7 +37,7 @@ class MemoryExperiment : public testing::Test {
     Shared() : OpenModel("memory-experiment") {}
 
     data::EvalLoader loader() const {
-      return data::EvalLoader(dataset, eval_loader_options(config), null_logger());
+      return data::EvalLoader(dataset, config.data, config.eval.batch_size, null_logger());
     }
   };
 
@@ -91,7 +91,7 @@ TEST_F(MemoryExperiment, TooFewImagesAreNamed) {
   const std::filesystem::path copy = shared_->small.root() / "copy.tar";
   std::filesystem::copy_file(shard, copy);
   const auto twice = data::open_source({shard.string(), copy.string()}, {}, null_logger());
-  data::EvalLoader of_twice(twice, eval_loader_options(shared_->config), null_logger());
+  data::EvalLoader of_twice(twice, shared_->config.data, shared_->config.eval.batch_size, null_logger());
   EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *twice, of_twice, {.pairs = 7}); }),
               HasSubstr("at least 14 images, found 12"));
 }

@@ -46,7 +46,7 @@ class SuitesTest : public testing::Test {
     }
 
     EncodedSet encoded(const std::shared_ptr<const data::Source>& samples) const {
-      data::EvalLoader loader(samples, eval_loader_options(config), null_logger());
+      data::EvalLoader loader(samples, config.data, config.eval.batch_size, null_logger());
       return encode_set(*model, tokenizer, loader, Compute{}, config.language.max_tokens,
                         EncodeDetail::kTokens);
     }

@@ -301,8 +301,11 @@ TEST(FusionTower, RefusesWhatDoesNotFit) {
   EXPECT_THROW(open.tower->caption_keys({{states[0]}, {}, {}}), c10::Error);
   EXPECT_THROW(open.tower->caption_keys({{}, memory, torch::ones({3}, torch::kBool)}), c10::Error);
   EXPECT_THROW(open.fused(pairs.image.slice(0, 0, 2), pairs.ids, pairs.mask), c10::Error);
-  EXPECT_THROW(FusionTower(FusionTowerOptions{.levels = 0}), c10::Error);
-  FusionTower deeper(FusionTowerOptions{.levels = 4, .image_size = kImageSize, .text_size = kTextSize});
+  EXPECT_THROW(FusionTower(FusionConfig{.levels = 0}, FusionTowerSizes{}), c10::Error);
+  FusionTower deeper(
+      FusionConfig{.levels = 4},
+      FusionTowerSizes{
+          .image_size = kImageSize, .text_size = kTextSize, .code_size = kCodeSize, .read_tokens = 1});
   EXPECT_THROW(deeper->lower_text(open.language, pairs.ids, open.context({}, 7, kCausal)), c10::Error);
 }
 

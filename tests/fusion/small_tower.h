@@ -71,21 +71,19 @@ struct SmallTower {
 inline SmallTower small_tower(double gate, std::int64_t levels = 2) {
   torch::manual_seed(11);
   SmallTower small;
-  small.language = language::LanguageModel(language::LanguageModelConfig{.vocab_size = kVocabulary,
-                                                                         .hidden_size = kTextSize,
-                                                                         .num_hidden_layers = levels + 1,
-                                                                         .num_attention_heads = 2,
-                                                                         .num_key_value_heads = 2,
-                                                                         .intermediate_size = 16,
-                                                                         .max_position_embeddings = 24},
-                                           /*seed=*/1);
-  small.tower = FusionTower(FusionTowerOptions{.levels = levels,
-                                               .image_size = kImageSize,
-                                               .text_size = kTextSize,
-                                               .image_attention_heads = 2,
-                                               .image_mlp_ratio = 2,
-                                               .cross_attention_heads = 2,
-                                               .code_size = kCodeSize});
+  small.language =
+      language::LanguageModel(language::LanguageModelConfig::from_config({.vocab_size = kVocabulary,
+                                                                          .hidden_size = kTextSize,
+                                                                          .num_hidden_layers = levels + 1,
+                                                                          .num_attention_heads = 2,
+                                                                          .intermediate_size = 16,
+                                                                          .max_position_embeddings = 24}),
+                              /*seed=*/1);
+  small.tower = FusionTower(
+      FusionConfig{
+          .levels = levels, .image_attention_heads = 2, .image_mlp_ratio = 2, .cross_attention_heads = 2},
+      FusionTowerSizes{
+          .image_size = kImageSize, .text_size = kTextSize, .code_size = kCodeSize, .read_tokens = 4});
   small.language->to(torch::kDouble);
   small.tower->to(torch::kDouble);
   spread_weights(*small.language, 2);

@@ -47,7 +47,7 @@ void load(const TensorMap& tensors) {
 }
 
 vision::Dinov2Config small_config() {
-  vision::Dinov2Config config;
+  vision::Dinov2Config config = vision::Dinov2Config::from_architecture({});
   config.hidden_size = 8;
   config.num_hidden_layers = 2;
   config.num_attention_heads = 1;

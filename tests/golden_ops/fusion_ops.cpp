@@ -57,14 +57,14 @@ fusion::FusionTower tower_of(const GoldenCase& golden, const at::Tensor& image, 
   const auto projection = golden.weights.find("memory_projection.weight");
   if (projection == golden.weights.end()) fail("{}: w.memory_projection.weight is missing", golden.name);
   return fusion::FusionTower(
-      fusion::FusionTowerOptions{.levels = integer(golden, "levels"),
-                                 .image_size = image.size(-1),
-                                 .text_size = text.size(-1),
-                                 .image_attention_heads = integer(golden, "image_attention_heads"),
-                                 .image_mlp_ratio = integer(golden, "image_mlp_ratio"),
-                                 .cross_attention_heads = integer(golden, "cross_attention_heads"),
-                                 .code_size = projection->second.size(1),
-                                 .read_tokens = projection->second.size(0) / image.size(-1)});
+      fusion::FusionConfig{.levels = integer(golden, "levels"),
+                           .image_attention_heads = integer(golden, "image_attention_heads"),
+                           .image_mlp_ratio = integer(golden, "image_mlp_ratio"),
+                           .cross_attention_heads = integer(golden, "cross_attention_heads")},
+      fusion::FusionTowerSizes{.image_size = image.size(-1),
+                               .text_size = text.size(-1),
+                               .code_size = projection->second.size(1),
+                               .read_tokens = projection->second.size(0) / image.size(-1)});
 }
 
 language::LanguageModel language_of(const GoldenCase& golden, GoldenResult& result) {

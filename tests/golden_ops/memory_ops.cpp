@@ -23,9 +23,10 @@ at::Tensor noise(const GoldenCase& golden, const std::string& name) {
 GoldenResult memory_episode(const GoldenCase& golden) {
   GoldenResult result;
   const at::Tensor prior_mean = weight(golden, "prior_mean");
-  memory::EpisodicMemory model(memory::EpisodicMemoryOptions{.slots = prior_mean.size(0),
-                                                             .code_size = prior_mean.size(1),
-                                                             .noise = golden.params.value("noise", 0.0)});
+  memory::EpisodicMemory model(memory::MemoryConfig{.slots = prior_mean.size(0),
+                                                    .code_size = prior_mean.size(1),
+                                                    .noise = golden.params.value("noise", 0.0)},
+                               /*seed=*/0);
   model->eval();
   for (auto& item : model->named_parameters()) {
     const at::NoGradGuard no_grad;

@@ -130,10 +130,9 @@ GoldenResult compressor(const GoldenCase& golden) {
     }
     return found->second;
   };
-  vision::FeatureCompressor model(
-      vision::FeatureCompressorOptions{.input_size = weight("0.weight").size(1),
-                                       .hidden_size = weight("0.weight").size(0),
-                                       .output_size = weight("3.weight").size(0)});
+  vision::FeatureCompressor model(weight("0.weight").size(1),
+                                  vision::CompressorConfig{.hidden_size = weight("0.weight").size(0),
+                                                           .output_size = weight("3.weight").size(0)});
   model->eval();
   train_if_asked(golden, *model);
   for (auto& item : model->named_parameters()) {

@@ -33,9 +33,8 @@ class MemoryRecall : public testing::Test {
     data::EvalBatch batch;
 
     Shared() : OpenModel("memory-recall") {
-      const data::EvalLoaderOptions options{.image_size = config.data.image_size, .batch_size = 12};
       const auto dataset = data::open_source(config.data.validation, config.data, null_logger());
-      batch = *data::EvalLoader(dataset, options, null_logger()).next();
+      batch = *data::EvalLoader(dataset, config.data, /*batch_size=*/12, null_logger()).next();
     }
   };
 

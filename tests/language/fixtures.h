@@ -56,7 +56,7 @@ inline const Tokenizer& small_tokenizer() {
 }
 
 inline LanguageModelConfig small_config() {
-  LanguageModelConfig config;
+  LanguageModelConfig config = LanguageModelConfig::from_config({});
   config.vocab_size = 40;
   config.hidden_size = 32;
   config.num_hidden_layers = 3;

@@ -21,7 +21,7 @@ at::Tensor right_padded(const std::vector<std::int64_t>& lengths, std::int64_t t
 }
 
 TEST(LanguageModel, DefaultHasTheParametersOfTheDesign) {
-  LanguageModel model(LanguageModelConfig{}, 0);
+  LanguageModel model(LanguageModelConfig::from_config({}), 0);
   std::int64_t count = 0;
   for (const auto& parameter : model->parameters()) count += parameter.numel();
   EXPECT_EQ(count, 24'388'992);

@@ -16,7 +16,7 @@ namespace {
 using Method = SearchOptions::Method;
 
 LanguageModel tiny_model(std::int64_t vocabulary = 9, std::uint64_t seed = 4) {
-  LanguageModelConfig config;
+  LanguageModelConfig config = LanguageModelConfig::from_config({});
   config.vocab_size = vocabulary;
   config.hidden_size = 16;
   config.num_hidden_layers = 2;

@@ -23,7 +23,7 @@ std::int64_t trainable_parameters(torch::nn::Module& module) {
 }
 
 std::int64_t trainable_in_base(const std::vector<std::string>& targets) {
-  Dinov2Config config;
+  Dinov2Config config = Dinov2Config::from_architecture({});
   config.image_size = 28;  // positions don't matter here
   Dinov2Model model(config);
   inject_lora(model, {.r = 16, .lora_alpha = 32, .target_modules = targets}, 0);

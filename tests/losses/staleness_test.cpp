@@ -47,7 +47,7 @@ class DriftingEncoder {
 };
 
 StalenessOptions options() {
-  return {.max_shift = 0.5, .probe_every = 5, .queue_size = 400, .global_batch = 10};  // lifetime 40
+  return {.queue = {.size = 400, .max_shift = 0.5, .probe_every = 5}, .global_batch = 10};  // lifetime 40
 }
 
 /// Updates and probes from step `first` to `last`, the encoder moving by `speed` nats an update.
@@ -185,7 +185,7 @@ TEST(StalenessProbe, ShutsAtTheLimitAndOpensBelowIt) {
 
 TEST(StalenessProbe, SwitchedOffAllowsEverythingAndStillMeasures) {
   StalenessOptions off = options();
-  off.max_shift = 0;
+  off.queue.max_shift = 0;
   DriftingEncoder encoder;
   StalenessProbe probe(off, [&] { return encoder.encode(); });
   ItcQueue queue(20, 8, at::kCPU);
@@ -208,8 +208,8 @@ TEST(StalenessProbe, ShutsOnWhatIsNoNumber) {
 
 TEST(StalenessProbe, ProbesOftenEnoughForShortQueuesAndNotMoreOftenThanTold) {
   StalenessOptions short_queue = options();
-  short_queue.probe_every = 25;
-  short_queue.queue_size = 81;  // lifetime 9
+  short_queue.queue.probe_every = 25;
+  short_queue.queue.size = 81;  // lifetime 9
   DriftingEncoder encoder;
   StalenessProbe probe(short_queue, [&] { return encoder.encode(); });
   EXPECT_EQ(probe.queue_lifetime(), 9);
@@ -218,7 +218,7 @@ TEST(StalenessProbe, ProbesOftenEnoughForShortQueuesAndNotMoreOftenThanTold) {
   EXPECT_EQ(probe.allowed_age_on_host(), 8) << "0.392 nats after 8 updates, 0.49 after 10";
   EXPECT_LE(probe.shifts().size(), 5u) << "the history is as long as an entry's life";
 
-  short_queue.queue_size = 4000;
+  short_queue.queue.size = 4000;
   StalenessProbe long_queue(short_queue, [&] { return encoder.encode(); });
   EXPECT_EQ(long_queue.interval(), 25);
   encoder.calls = 0;

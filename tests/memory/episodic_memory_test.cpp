@@ -12,8 +12,7 @@ constexpr std::int64_t kSlots = 12;
 constexpr std::int64_t kCode = 20;
 
 EpisodicMemory small_memory(double noise = 0.0) {
-  return EpisodicMemory(
-      EpisodicMemoryOptions{.slots = kSlots, .code_size = kCode, .noise = noise, .seed = 4});
+  return EpisodicMemory(MemoryConfig{.slots = kSlots, .code_size = kCode, .noise = noise}, /*seed=*/4);
 }
 
 torch::Tensor random(torch::IntArrayRef shape, int seed, torch::ScalarType dtype = torch::kDouble) {
@@ -30,7 +29,7 @@ torch::Tensor projection(const torch::Tensor& written, const torch::Tensor& quer
 /// Every formula of the memory as it is written, with explicit M and pseudo-inverses.
 EpisodeReading transcribed(EpisodicMemory& memory, const torch::Tensor& written, const torch::Tensor& queries,
                            const EpisodeNoise& noise) {
-  const double sigma = memory->options().noise;
+  const double sigma = memory->config().noise;
   const auto prior = memory->prior_mean.to(torch::kDouble);
   const auto variance = memory->address_log_variance.to(torch::kDouble);
   const auto z = written + sigma * noise.written;
@@ -249,9 +248,9 @@ TEST(EpisodicMemory, ThePriorMeanComesFromItsSeedAlone) {
   const auto first = small_memory()->prior_mean;
   torch::manual_seed(2);
   EXPECT_TRUE(torch::equal(first, small_memory()->prior_mean));
-  const EpisodicMemory other(EpisodicMemoryOptions{.slots = kSlots, .code_size = kCode, .seed = 5});
+  const EpisodicMemory other(MemoryConfig{.slots = kSlots, .code_size = kCode}, /*seed=*/5);
   EXPECT_FALSE(torch::equal(first, other->prior_mean));
-  const EpisodicMemory wide(EpisodicMemoryOptions{.slots = 64, .code_size = 256});
+  const EpisodicMemory wide(MemoryConfig{.slots = 64, .code_size = 256}, /*seed=*/0);
   EXPECT_NEAR(wide->prior_mean.square().mean().item<double>() * 256, 1.0, 0.05);
 }
 
@@ -264,7 +263,7 @@ TEST(EpisodicMemory, WhatDoesNotFitIsRefused) {
   EXPECT_THROW(memory->read_without_own(codes, random({1, 3, kCode}, 31), {}), c10::Error);
   EXPECT_THROW(memory->read_without_own(codes, codes, torch::zeros({1, 3}, torch::kLong)), c10::Error);
   EXPECT_THROW(memory->read_without_own(codes, codes, torch::zeros({1, 4})), c10::Error);
-  EXPECT_THROW(EpisodicMemory(EpisodicMemoryOptions{.slots = 8, .code_size = 8}), c10::Error);
+  EXPECT_THROW(EpisodicMemory(MemoryConfig{.slots = 8, .code_size = 8}, /*seed=*/0), c10::Error);
 }
 
 TEST(AddressKl, IsThatOfNormalDistributions) {

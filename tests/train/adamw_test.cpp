@@ -12,6 +12,8 @@
 namespace tessera::train {
 namespace {
 
+const OptimizerConfig kUnclipped{.clip_grad_norm = 0};
+
 ParameterGroup group_of(const std::string& name, const at::Tensor& parameter, double decay) {
   return {name, {name + ".weight"}, {parameter}, 1e-2, decay};
 }
@@ -37,7 +39,7 @@ TEST(AdamW, FollowsThePaper) {
   torch::manual_seed(1);
   at::Tensor parameter = torch::randn({4, 3}, torch::kDouble).requires_grad_();
   at::Tensor expected = parameter.detach().clone();
-  AdamW optimizer({group_of("a", parameter, 0.1)}, {});
+  AdamW optimizer({group_of("a", parameter, 0.1)}, kUnclipped);
   ReferenceAdamW reference;
   for (int step = 0; step < 5; ++step) {
     const at::Tensor gradient = torch::randn({4, 3}, torch::kDouble);
@@ -77,7 +79,7 @@ TEST(AdamW, NotFiniteChangesNothing) {
 TEST(AdamW, ParametersWithoutAGradientStay) {
   at::Tensor a = torch::ones({2}).requires_grad_();
   at::Tensor b = torch::ones({2}).requires_grad_();
-  AdamW optimizer({group_of("a", a, 0.5), group_of("b", b, 0.5)}, {});
+  AdamW optimizer({group_of("a", a, 0.5), group_of("b", b, 0.5)}, kUnclipped);
   a.mutable_grad() = torch::ones({2});
   optimizer.step({0.1, 0.1}, torch::ones({}));
   EXPECT_FALSE(torch::equal(a, torch::ones({2})));
@@ -87,10 +89,10 @@ TEST(AdamW, ParametersWithoutAGradientStay) {
 TEST(AdamW, CarriesTheMomentsOfParametersThatBothKnow) {
   at::Tensor a = torch::ones({2}).requires_grad_();
   at::Tensor b = torch::ones({2}).requires_grad_();
-  AdamW before({group_of("a", a, 0)}, {});
+  AdamW before({group_of("a", a, 0)}, kUnclipped);
   a.mutable_grad() = torch::ones({2});
   before.step({0.1}, torch::ones({}));
-  AdamW after({group_of("a", a, 0), group_of("b", b, 0)}, {});
+  AdamW after({group_of("a", a, 0), group_of("b", b, 0)}, kUnclipped);
   EXPECT_EQ(after.carry_from(before), 1u);
   Archive archive;
   after.save(archive);
@@ -103,8 +105,8 @@ TEST(AdamW, LoadRefusesAnotherShape) {
   at::Tensor a = torch::ones({2}).requires_grad_();
   at::Tensor wider = torch::ones({3}).requires_grad_();
   Archive archive;
-  AdamW({group_of("a", a, 0)}, {}).save(archive);
-  AdamW other({group_of("a", wider, 0)}, {});
+  AdamW({group_of("a", a, 0)}, kUnclipped).save(archive);
+  AdamW other({group_of("a", wider, 0)}, kUnclipped);
   EXPECT_THROW(other.load(archive), Error);
 }
 

@@ -6,7 +6,7 @@ namespace tessera::vision {
 namespace {
 
 TEST(FeatureCompressor, HasTheKnownParameters) {
-  FeatureCompressor compressor(FeatureCompressorOptions{});
+  FeatureCompressor compressor(768, CompressorConfig{});
   std::int64_t count = 0;
   std::vector<std::string> names;
   for (const auto& item : compressor->named_parameters()) {
@@ -19,8 +19,7 @@ TEST(FeatureCompressor, HasTheKnownParameters) {
 
 TEST(FeatureCompressor, TreatsTokensApartAndNormalisesThem) {
   at::manual_seed(1);
-  FeatureCompressor compressor(
-      FeatureCompressorOptions{.input_size = 8, .hidden_size = 16, .output_size = 32});
+  FeatureCompressor compressor(8, CompressorConfig{.hidden_size = 16, .output_size = 32});
   compressor->eval();
   const at::Tensor tokens = at::randn({2, 3, 8});
   const at::Tensor output = compressor->forward(tokens);
@@ -32,8 +31,7 @@ TEST(FeatureCompressor, TreatsTokensApartAndNormalisesThem) {
 
 TEST(FeatureCompressor, DropsInTrainingOnly) {
   at::manual_seed(2);
-  FeatureCompressor compressor(
-      FeatureCompressorOptions{.input_size = 8, .hidden_size = 64, .output_size = 8, .dropout = 0.5});
+  FeatureCompressor compressor(8, CompressorConfig{.hidden_size = 64, .output_size = 8, .dropout = 0.5});
   const at::Tensor tokens = at::randn({2, 3, 8});
   compressor->train();
   EXPECT_FALSE(at::equal(compressor->forward(tokens), compressor->forward(tokens)));
@@ -42,7 +40,7 @@ TEST(FeatureCompressor, DropsInTrainingOnly) {
 }
 
 TEST(FeatureCompressor, RefusesAnotherWidth) {
-  FeatureCompressor compressor(FeatureCompressorOptions{.input_size = 8, .hidden_size = 4, .output_size = 4});
+  FeatureCompressor compressor(8, CompressorConfig{.hidden_size = 4, .output_size = 4});
   EXPECT_THROW(compressor->forward(at::zeros({2, 3, 9})), c10::Error);
   EXPECT_THROW(compressor->forward(at::zeros({3, 8})), c10::Error);
 }

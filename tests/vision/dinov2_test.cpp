@@ -22,7 +22,7 @@ std::int64_t count_parameters(const torch::nn::Module& module) {
 }
 
 TEST(Dinov2, HasThePublishedNumberOfParameters) {
-  Dinov2Config config;
+  Dinov2Config config = Dinov2Config::from_architecture({});
   EXPECT_EQ(count_parameters(Dinov2Model(config)), 86'580'480);
   config.hidden_size = 384;
   config.num_attention_heads = 6;
@@ -30,7 +30,7 @@ TEST(Dinov2, HasThePublishedNumberOfParameters) {
 }
 
 TEST(Dinov2, GiantHasThePublishedWidth) {
-  Dinov2Config config;
+  Dinov2Config config = Dinov2Config::from_architecture({});
   config.hidden_size = 1536;
   config.num_attention_heads = 24;
   config.use_swiglu_ffn = true;

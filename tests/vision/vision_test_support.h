@@ -16,7 +16,7 @@
 namespace tessera::vision {
 
 inline Dinov2Config small_config() {
-  Dinov2Config config;
+  Dinov2Config config = Dinov2Config::from_architecture({});
   config.hidden_size = 16;
   config.num_hidden_layers = 3;
   config.num_attention_heads = 2;
