@@ -1,4 +1,5 @@
-// tessera adapter: PEFT adapters of a DINOv2 encoder, seen into, merged, renamed, combined and compared.
+// tessera adapter: PEFT adapters of an image encoder or a language model, seen into, merged, renamed,
+// combined and compared.
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -13,7 +14,11 @@
 #include "command_line.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_file.h"
 #include "core/publish_folder.h"
+#include "core/weights_file.h"
+#include "language/huggingface_export.h"
+#include "language/llama_names.h"
 #include "lora/adapter_files.h"
 #include "lora/combine_adapters.h"
 #include "model_tool.h"
@@ -44,8 +49,13 @@ ModuleNaming naming_from(const std::string& word) {
 
 const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
 
+/// Of a language model where its keys say so.
 AdapterFiles read(const std::string& folder) {
-  return lora::read_adapter(folder, vision::dinov2_module_names());
+  const AdapterFiles files = lora::read_adapter(folder, vision::dinov2_module_names());
+  const bool is_llama = std::any_of(files.tensors.begin(), files.tensors.end(), [](const auto& item) {
+    return lora::without_peft_prefix(item.first).starts_with("model.layers.");
+  });
+  return is_llama ? lora::read_adapter(folder, language::llama_module_names()) : files;
 }
 
 std::string text_of(const options::variables_map& values, const char* name) {
@@ -148,37 +158,56 @@ int inspect(const Words& arguments) {
 
 // --- merge ---
 
-int merge(const Words& arguments) {
-  options::options_description description("Options");
-  // clang-format off
-  description.add_options()
-      ("adapter", options::value<std::string>()->required(), "PEFT folder")
-      ("model,m", options::value<std::string>()->required(), "the DINOv2 folder or file that it belongs to")
-      ("output,o", options::value<std::string>()->required(), "the folder to make");
-  // clang-format on
-  const auto values = parse_options(
-      "Adds an adapter to the weights of its model (W + s B A, summed in float64) and writes a plain DINOv2 "
-      "folder "
-      "that\ntransformers and Tessera read. The weights have the type that the model's have; its "
-      "preprocessor_config.json goes\nwith them.\n\n"
-      "Usage: tessera adapter merge FOLDER --model FOLDER --output FOLDER\n",
-      description, arguments, options::positional_options_description().add("adapter", 1));
-  if (!values) return kDone;
-  const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
-  refuse_existing(output);
+bool is_language_model(const fs::path& model) {
+  const fs::path config = model / "config.json";
+  return fs::exists(config) && read_json_file(config).value("model_type", Json()) == "llama";
+}
+
+void merge_into_language_model(const fs::path& adapter, const fs::path& model_folder,
+                               const fs::path& output) {
+  language::LanguageModel model = language::load_hugging_face(model_folder);
+  lora::load_adapter(adapter, *model);
+  lora::merge_lora(*model);
+  language::save_changed_weights(model, model_folder, output);
+}
+
+void merge_into_encoder(const fs::path& adapter, const fs::path& model_folder, const fs::path& output) {
   const auto model = vision::load_encoder(model_folder);
-  lora::load_adapter(fs::path(text_of(*values, "adapter")), *model);
+  lora::load_adapter(adapter, *model);
   lora::merge_lora(*model);
   const fs::path processor = (fs::is_directory(model_folder) ? model_folder : model_folder.parent_path()) /
                              "preprocessor_config.json";
   publish_folder(
       output,
       [&](const fs::path& fresh) {
-        vision::save_encoder(fresh, *model, model->preprocessing(), vision::stored_dtype(model_folder));
+        vision::save_encoder(fresh, *model, model->preprocessing(), stored_dtype(model_folder));
         if (fs::exists(processor))
           write_file_atomically(fresh / "preprocessor_config.json", read_file(processor));
       },
       OldFolder::kRefuse);
+}
+
+int merge(const Words& arguments) {
+  options::options_description description("Options");
+  // clang-format off
+  description.add_options()
+      ("adapter", options::value<std::string>()->required(), "PEFT folder")
+      ("model,m", options::value<std::string>()->required(), "what it belongs to: a DINOv2 folder or file, or a LlamaForCausalLM folder")
+      ("output,o", options::value<std::string>()->required(), "the folder to make");
+  // clang-format on
+  const auto values = parse_options(
+      "Adds an adapter to the weights of its model (W + s B A, summed in float64) and writes a plain folder\n"
+      "that transformers and Tessera read. The weights have the type that the model's have; what prepares "
+      "its\n"
+      "input (preprocessor_config.json, a tokenizer's files) goes with them.\n\n"
+      "Usage: tessera adapter merge FOLDER --model FOLDER --output FOLDER\n",
+      description, arguments, options::positional_options_description().add("adapter", 1));
+  if (!values) return kDone;
+  const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
+  refuse_existing(output);
+  const fs::path adapter = text_of(*values, "adapter");
+  (is_language_model(model_folder) ? merge_into_language_model : merge_into_encoder)(adapter, model_folder,
+                                                                                     output);
   std::cout << output.string() << "\n";
   return kDone;
 }
@@ -398,7 +427,7 @@ int diff(const Words& arguments) {
 
 constexpr Action kActions[] = {
     {"inspect", inspect, "say what an adapter is made of"},
-    {"merge", merge, "add an adapter to its model's weights: a plain DINOv2 folder"},
+    {"merge", merge, "add an adapter to its model's weights: a plain DINOv2 or Llama folder"},
     {"convert", convert, "rename the modules: for an older or a current transformers"},
     {"combine", combine, "make one adapter of several"},
     {"diff", diff, "compare two adapters"},
@@ -407,7 +436,7 @@ constexpr Action kActions[] = {
 }  // namespace
 
 int adapter_command(const Words& arguments) {
-  return run_action("adapter", "PEFT adapters of a DINOv2 encoder.", kActions, arguments);
+  return run_action("adapter", "PEFT adapters of an image encoder or a language model.", kActions, arguments);
 }
 
 }  // namespace tessera::apps

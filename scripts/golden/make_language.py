@@ -1,4 +1,4 @@
-"""Golden cases of the language ops (causal_lm) from transformers 5.23.0.
+"""Golden cases of the language ops (causal_lm, causal_lm_lora) from transformers 5.23.0 and peft 0.21.2.
 
 The reference is LlamaForCausalLM in float32 with its eager attention. For bidirectional attention it gets a 4-D mask
 that lets every token read every real token; the layers are transformers' own. The logits are multiplied by the
@@ -7,10 +7,13 @@ attention mask, because what stands at padding has no meaning.
     python scripts/golden/make_language.py [FOLDER]        (default: tests/golden)
 """
 
+import json
 import pathlib
 import sys
+import tempfile
 
 import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from case import write_case
@@ -59,11 +62,37 @@ def next_token_labels(input_ids, mask):
     return torch.where((mask == 1) & (before == 1), input_ids, torch.full_like(input_ids, -100))
 
 
-def make(folder, name, attention, side, seed, labels, **config):
+def adapted(model, lora, generator):
+    """A PEFT model, the configuration that it saves, and the adapter's parameters under the keys that it saves."""
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)).eval()
+    by_place = {value.data_ptr(): value for value in model.parameters()}
+    parameters = {key: by_place[value.data_ptr()] for key, value in get_peft_model_state_dict(model).items()}
+    with torch.no_grad():
+        for key, value in parameters.items():
+            noise = torch.randn(value.shape, generator=generator)
+            value.mul_(1 + 0.2 * noise) if "magnitude" in key else value.copy_(0.2 * noise)
+    with tempfile.TemporaryDirectory() as place:
+        model.save_pretrained(place)
+        config = json.loads((pathlib.Path(place) / "adapter_config.json").read_text())
+    if isinstance(config["target_modules"], list):  # made of a set, whose order would differ from run to run
+        config["target_modules"] = sorted(config["target_modules"])
+    return model, config, parameters
+
+
+def make(folder, name, attention, side, seed, labels, lora=None, merged=False, **config):
     config = LlamaConfig(**{**SMALL, **config})
     model = LlamaForCausalLM(config).eval()
     generator = torch.Generator().manual_seed(seed)
     fill(model, generator)
+    weights = {key: value.detach().clone() for key, value in model.named_parameters()}
+    params = {"config": config.to_dict(), "attention": attention}
+    adapter, adapter_values = {}, {}
+    if lora:
+        model, params["adapter_config"], adapter = adapted(model, lora, generator)
+        adapter_values = {key: value.detach().clone() for key, value in adapter.items()}
+    if merged:
+        model, adapter = model.merge_and_unload().eval(), {}
+        params["merged"] = True
     mask = padding(side)
     input_ids = torch.randint(5, config.vocab_size, (BATCH, TOKENS), generator=generator)
     input_ids = torch.where(mask == 1, input_ids, torch.zeros_like(input_ids))
@@ -77,20 +106,24 @@ def make(folder, name, attention, side, seed, labels, **config):
     if labels:
         inputs.update(given)
         outputs["loss"] = result.loss
-        result.loss.backward()
+        if not merged:
+            result.loss.backward()
     else:
         cotangents["logits"] = torch.randn(result.logits.shape, generator=generator)
         (outputs["logits"] * cotangents["logits"]).sum().backward()
 
-    parameters = dict(model.named_parameters())
+    op = "causal_lm_lora" if lora else "causal_lm"
+    trained = {f"adapter.{key}": value for key, value in adapter.items()} if lora else {
+        f"w.{key}": value for key, value in model.named_parameters()}
     write_case(
-        folder / f"causal_lm_{name}.safetensors",
-        "causal_lm",
-        params={"config": config.to_dict(), "attention": attention},
+        folder / f"{op}_{name}.safetensors",
+        op,
+        params=params,
         inputs=inputs,
-        weights=parameters,
+        weights=weights,
+        adapter=adapter_values,
         outputs=outputs,
-        grads={f"w.{key}": parameter.grad for key, parameter in parameters.items()},
+        grads={key: value.grad for key, value in trained.items()},
         cotangents=cotangents,
     )
 
@@ -106,6 +139,18 @@ def main():
     make(folder, "bidirectional_right_padded", "bidirectional", "right", 4, labels=False)
     make(folder, "bidirectional_left_padded", "bidirectional", "left", 5, labels=True, num_key_value_heads=1)
     make(folder, "bidirectional_untied", "bidirectional", "none", 6, labels=True, tie_word_embeddings=False)
+    query_value = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
+    # Of all-linear, peft leaves the head out.
+    all_linear = {"r": 2, "lora_alpha": 3, "use_rslora": True, "target_modules": "all-linear"}
+    make(folder, "query_value", "causal", "right", 7, labels=True, lora=query_value)
+    make(folder, "all_linear_untied", "bidirectional", "left", 8, labels=False, lora=all_linear,
+         num_key_value_heads=2, tie_word_embeddings=False)
+    make(folder, "dora", "causal", "left", 9, labels=True,
+         lora={**query_value, "use_dora": True, "target_modules": ["k_proj", "o_proj", "gate_proj", "down_proj"]})
+    make(folder, "patterns", "causal", "none", 10, labels=True, lora={
+        **query_value, "target_modules": r".*layers\.1\.(self_attn|mlp)\.(q|up)_proj", "rank_pattern": {"up_proj": 5},
+        "alpha_pattern": {"layers.1.self_attn.q_proj": 4}})
+    make(folder, "merged", "causal", "right", 11, labels=True, lora=all_linear, merged=True)
 
 
 if __name__ == "__main__":

@@ -52,14 +52,26 @@ void check_vision(const Checks& checks, const Config& config) {
     checks.multiple("data.image_size", config.data.image_size, "vision.architecture.patch_size",
                     shape.patch_size);
   }
-  const lora::LoraConfig& lora = config.lora;
-  checks.require(!lora.target_modules.empty(), "lora.target_modules",
-                 "expected at least one module name, such as query, found an empty list");
-  checks.require(lora.layers_pattern.empty() || !lora.layers_to_transform.empty(), "lora.layers_pattern",
-                 "there is no lora.layers_to_transform that it would belong to");
+}
+
+/// @param section  of the adapters, such as language.lora
+/// @param example  a name of one of the modules
+void check_lora(const Checks& checks, const std::string& section, const lora::LoraConfig& lora,
+                const char* example, bool takes_base_weights_apart) {
+  const auto key = [&](const char* name) { return section + "." + name; };
+  checks.require(!lora.target_modules.empty(), key("target_modules"),
+                 "expected at least one module name, such as {}, found an empty list", example);
+  checks.require(lora.layers_pattern.empty() || !lora.layers_to_transform.empty(), key("layers_pattern"),
+                 "there is no {}.layers_to_transform that it would belong to", section);
   checks.require(lora.layers_to_transform.empty() || lora.target_modules.pattern.empty(),
-                 "lora.layers_to_transform",
-                 "an expression as lora.target_modules says itself which layers it means");
+                 key("layers_to_transform"),
+                 "an expression as {}.target_modules says itself which layers it means", section);
+  checks.require(
+      takes_base_weights_apart || (lora.init_lora_weights != lora::LoraInit::kPissa &&
+                                   lora.init_lora_weights != lora::LoraInit::kOlora),
+      key("init_lora_weights"),
+      "pissa and olora take weights apart that checkpoints keep as they are, which is possible for "
+      "the encoder alone: expected true, false or gaussian");
 }
 
 void check_language(const Checks& checks, const language::LanguageConfig& language) {
@@ -147,7 +159,10 @@ void check_config(const Config& config, const ConfigReader& reader) {
   const Checks checks(reader);
   check_data(checks, config.data);
   check_vision(checks, config);
+  check_lora(checks, "lora", config.lora, "query", /*takes_base_weights_apart=*/true);
   check_language(checks, config.language);
+  check_lora(checks, "language.lora", config.language.lora, "q_proj", /*takes_base_weights_apart=*/false);
+  check_lora(checks, "fusion.lora", config.fusion.lora, "query", /*takes_base_weights_apart=*/false);
   check_fusion(checks, config);
   check_memory(checks, config);
   check_training(checks, config);

@@ -134,6 +134,15 @@ TensorMap read_weights(const fs::path& file) {
                           file.string());
 }
 
+at::ScalarType stored_dtype(const fs::path& path) {
+  at::ScalarType narrowest = at::kFloat;
+  for (const auto& [name, tensor] : read_weights(find_weights_file(path))) {
+    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16)
+      narrowest = tensor.scalar_type();
+  }
+  return narrowest;
+}
+
 std::string hint_about_prefix(const std::vector<std::string>& missing,
                               const std::vector<std::string>& unexpected) {
   if (const std::string prefix = prefix_before(unexpected, missing); !prefix.empty()) {

@@ -22,6 +22,9 @@ std::filesystem::path find_weights_file(const std::filesystem::path& path);
 /// @throws Error naming the file and what is wrong with it, or saying what is accepted
 TensorMap read_weights(const std::filesystem::path& file);
 
+/// The narrowest type of the weights behind such a path: float32, float16 or bfloat16.
+c10::ScalarType stored_dtype(const std::filesystem::path& path);
+
 /// For the end of a message that lists names: what they have in front that the model's don't, or the other
 /// way round, where that is what sets them apart; else empty.
 /// @param missing     names of the model that the file lacks

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "lora/lora_config.h"
+
 namespace tessera {
 struct ConfigRows;
 }
@@ -15,6 +17,8 @@ struct FusionConfig {
   std::int64_t image_attention_heads = 4;
   std::int64_t image_mlp_ratio = 4;
   std::int64_t cross_attention_heads = 4;
+  lora::TrainableChoice trainable = lora::TrainableChoice::kFull;
+  lora::LoraConfig lora{.target_modules = {"query", "key_value"}};
 
   bool operator==(const FusionConfig&) const = default;
 };

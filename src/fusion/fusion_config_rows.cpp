@@ -19,7 +19,12 @@ ConfigRows config_rows(FusionConfig& fusion) {
        TESSERA_KEY(integer, fusion.image_mlp_ratio, {1, 64},
                    "Width of an image block's feed-forward part, in compressor.output_size"),
        TESSERA_KEY(integer, fusion.cross_attention_heads, {1, 1024},
-                   "Heads of the gated cross-attention, both ways; both widths are multiples of it")});
+                   "Heads of the gated cross-attention, both ways; both widths are multiples of it"),
+       TESSERA_KEY(
+           words<lora::TrainableChoice>, fusion.trainable, lora::trainable_words(),
+           "What of the fusion trains: nothing, LoRA adapters (fusion.lora), or all; none and lora go "
+           "on from trained weights (init_from)"),
+       section("fusion.lora", lora::config_rows(fusion.lora, "the fusion (fusion.trainable: lora)"))});
 }
 
 }  // namespace tessera::fusion

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
@@ -13,6 +12,7 @@
 #include "fusion/gated_cross_attention.h"
 #include "fusion/image_block.h"
 #include "language/language_model.h"
+#include "lora/adaptable_module.h"
 #include "nn/linear.h"
 
 namespace tessera::fusion {
@@ -50,7 +50,7 @@ struct FusedStates {
 ///
 /// The language model is the caller's; the tower owns what joins it to the image. "Lower text" is the state
 /// after the layers below the first level, the same in all passes of one attention mode.
-class FusionTowerImpl : public torch::nn::Module {
+class FusionTowerImpl : public lora::AdaptableModule {
  public:
   /// @param config  `levels` is M
   FusionTowerImpl(const FusionConfig& config, const FusionTowerSizes& sizes);

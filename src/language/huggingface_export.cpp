@@ -15,6 +15,15 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr const char* kWeightsFile = "model.safetensors";
+
+/// Weights in any form, whole or in shards, or the list of these.
+bool holds_weights(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".pth") ||
+         name.ends_with(".pt") || name.ends_with(".index.json");
+}
+
 json generation_config(const LanguageModelConfig& config) {
   json result = {{"_from_model_config", true}};
   const auto add = [&](const char* field, std::int64_t id) {
@@ -32,7 +41,7 @@ void write_files(const LanguageModel& model, const Tokenizer& tokenizer, const f
   write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
   TensorMap weights = language_model_weights(model);
   for (auto& [name, weight] : weights) weight = weight.to(at::kCPU, at::kFloat);
-  write_safetensors(folder / "model.safetensors", weights, {{"format", "pt"}});
+  write_safetensors(folder / kWeightsFile, weights, {{"format", "pt"}});
 }
 
 }  // namespace
@@ -43,6 +52,22 @@ void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer, c
          model->config().vocab_size, tokenizer.vocab_size());
   }
   publish_folder(folder, [&](const fs::path& fresh) { write_files(model, tokenizer, fresh); });
+}
+
+void save_changed_weights(const LanguageModel& model, const fs::path& source, const fs::path& folder) {
+  const at::ScalarType dtype = stored_dtype(source);
+  TensorMap weights = language_model_weights(model);
+  for (auto& [name, weight] : weights) weight = weight.to(at::kCPU, dtype);
+  publish_folder(
+      folder,
+      [&](const fs::path& fresh) {
+        for (const fs::directory_entry& entry : fs::directory_iterator(source)) {
+          if (!entry.is_regular_file() || holds_weights(entry.path())) continue;
+          write_file_atomically(fresh / entry.path().filename(), read_file(entry.path()));
+        }
+        write_safetensors(fresh / kWeightsFile, weights, {{"format", "pt"}});
+      },
+      OldFolder::kRefuse);
 }
 
 LanguageModel load_hugging_face(const fs::path& folder) {

@@ -14,6 +14,13 @@ namespace tessera::language {
 void save_hugging_face(const LanguageModel& model, const Tokenizer& tokenizer,
                        const std::filesystem::path& folder);
 
+/// Writes the weights of a model that was read from the folder `source` and has been changed since, rounded
+/// to the type that they have there, into a new folder, and with them the other files of `source`
+/// (config.json, its tokenizer's) as they are.
+/// @throws Error where `folder` is there already or can't be written
+void save_changed_weights(const LanguageModel& model, const std::filesystem::path& source,
+                          const std::filesystem::path& folder);
+
 /// Reads a LlamaForCausalLM folder (config.json and weights as core/weights_file.h finds them, of any
 /// floating dtype) into float32 weights.
 /// @throws Error naming file and field or tensors where the model isn't one that LanguageModel computes, or

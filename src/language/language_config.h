@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "lora/lora_config.h"
+
 namespace tessera {
 struct ConfigRows;
 }
@@ -21,6 +23,8 @@ struct LanguageConfig {
   double rope_theta = 10000.0;
   double rms_norm_eps = 1e-5;
   std::int64_t max_tokens = 64;  ///< a caption is cut to this many tokens; its end token stays
+  lora::TrainableChoice trainable = lora::TrainableChoice::kFull;
+  lora::LoraConfig lora{.target_modules = {"q_proj", "v_proj"}};
 
   bool operator==(const LanguageConfig&) const = default;
 };

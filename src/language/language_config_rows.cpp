@@ -27,7 +27,13 @@ ConfigRows config_rows(LanguageConfig& language) {
        TESSERA_KEY(number, language.rope_theta, kPositive, "Base of the rotary position embedding"),
        TESSERA_KEY(number, language.rms_norm_eps, kPositive, "Added to the mean square in RMS norms"),
        TESSERA_KEY(integer, language.max_tokens, {3, 1 << 20},
-                   "A caption is cut to so many tokens, begin and end included; its end token stays")});
+                   "A caption is cut to so many tokens, begin and end included; its end token stays"),
+       TESSERA_KEY(
+           words<lora::TrainableChoice>, language.trainable, lora::trainable_words(),
+           "What of the language model trains: nothing, LoRA adapters (language.lora, in both phases), "
+           "or all"),
+       section("language.lora",
+               lora::config_rows(language.lora, "the language model (language.trainable: lora)"))});
 }
 
 }  // namespace tessera::language

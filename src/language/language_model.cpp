@@ -4,6 +4,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "core/error.h"
+#include "language/llama_names.h"
+#include "lora/lora.h"
 #include "nn/state_dict.h"
 #include "ops/linear.h"
 
@@ -61,6 +63,8 @@ DecoderContext LanguageModelImpl::context(const at::Tensor& attention_mask, std:
                               first_position);
 }
 
+const lora::ModuleNames& LanguageModelImpl::module_names() const { return llama_module_names(); }
+
 DecoderLayerImpl& LanguageModelImpl::layer(std::int64_t index) {
   return model_->layers->at<DecoderLayerImpl>(index);
 }
@@ -87,8 +91,9 @@ at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_states) {
 
 TensorMap language_model_weights(const LanguageModel& model) {
   TensorMap weights;
-  for (const auto& parameter : model->named_parameters())
-    weights[parameter.key()] = parameter.value().detach();
+  for (const auto& parameter : model->named_parameters()) {
+    if (!lora::is_lora_parameter(parameter.key())) weights[parameter.key()] = parameter.value().detach();
+  }
   return weights;
 }
 

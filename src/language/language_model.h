@@ -11,6 +11,7 @@
 #include "core/safetensors.h"
 #include "language/decoder_layer.h"
 #include "language/language_model_config.h"
+#include "lora/adaptable_module.h"
 
 namespace tessera::language {
 
@@ -34,7 +35,7 @@ TORCH_MODULE(Decoder);
 ///
 /// hidden_states is embed → every layer → final_norm; who wants to act between the layers calls these in
 /// turn, with one context for the whole call.
-class LanguageModelImpl : public torch::nn::Module {
+class LanguageModelImpl : public lora::AdaptableModule {
  public:
   /// Fresh weights as Hugging Face initialises them: normal with std initializer_range, drawn on the CPU from
   /// `seed` alone; norms 1; the pad token's embedding 0.
@@ -42,6 +43,7 @@ class LanguageModelImpl : public torch::nn::Module {
   LanguageModelImpl(const LanguageModelConfig& config, std::uint64_t seed);
 
   const LanguageModelConfig& config() const { return config_; }
+  const lora::ModuleNames& module_names() const override;
   std::int64_t num_layers() const { return config_.num_hidden_layers; }
 
   /// @param input_ids       [B, T] int64, T ≤ max_position_embeddings; positions are counted from the left
@@ -72,8 +74,8 @@ class LanguageModelImpl : public torch::nn::Module {
 };
 TORCH_MODULE(LanguageModel);
 
-/// The weights under Hugging Face's names (`lm_head.weight` only where it isn't tied). They share the model's
-/// storage.
+/// The weights under Hugging Face's names (`lm_head.weight` only where it isn't tied), without adapters. They
+/// share the model's storage.
 TensorMap language_model_weights(const LanguageModel& model);
 
 /// Copies weights, of any floating dtype, into the model. A tied model accepts an `lm_head.weight` equal to

@@ -119,6 +119,14 @@ void set_lora_trainable(AdaptableModule& root, const LoraOptions& options, bool 
   for (auto& [name, parameter] : adapter_parameters(root, options)) parameter.set_requires_grad(trainable);
 }
 
+void restart_magnitudes(torch::nn::Module& root) {
+  const at::NoGradGuard no_grad;
+  for (const NamedLinear& item : adapted_linears(root)) {
+    nn::LoraAdapter& adapter = *item.linear->adapter();
+    if (adapter.options.dora) adapter.magnitude.copy_(nn::adapted_row_norms(item.linear->weight, adapter));
+  }
+}
+
 void merge_lora(torch::nn::Module& root) {
   for (const NamedLinear& item : adapted_linears(root)) item.linear->merge_lora();
 }

@@ -42,6 +42,9 @@ bool is_lora_parameter(const std::string& name);
 
 void set_lora_trainable(AdaptableModule& root, const LoraOptions& options, bool trainable);
 
+/// DoRA's magnitudes as fresh adapters have them, where the base weights have been exchanged since.
+void restart_magnitudes(torch::nn::Module& root);
+
 /// Adds every adapter of the tree to its weight, for good (LinearImpl::merge_lora). What the modules compute
 /// stays the same within rounding, in evaluation mode.
 void merge_lora(torch::nn::Module& root);

@@ -15,6 +15,9 @@ namespace tessera::lora {
 /// What of a model trains: nothing, adapters, or all of it.
 enum class TrainableChoice { kNone, kLora, kFull };
 
+/// Their words in a configuration.
+std::vector<std::pair<std::string, TrainableChoice>> trainable_words();
+
 /// How an adapter begins (PEFT's init_lora_weights).
 enum class LoraInit {
   kUniform,  ///< true: A uniform in ±1/√in (kaiming_uniform with a = √5), B zero: nothing changes at first
@@ -46,7 +49,8 @@ struct ModuleSelection {
   bool operator==(const ModuleSelection&) const = default;
 };
 
-/// PEFT's fields under PEFT's names; what they mean stands at LoraOptions.
+/// PEFT's fields under PEFT's names; what they mean stands at LoraOptions. The default targets are the image
+/// encoder's; other parts say theirs.
 struct LoraConfig {
   std::int64_t r = 16;
   double lora_alpha = 32;
@@ -67,7 +71,8 @@ struct LoraConfig {
   bool operator==(const LoraConfig&) const = default;
 };
 
-/// The section's keys (core/config_rows.h).
-ConfigRows config_rows(LoraConfig& lora);
+/// A section's keys (core/config_rows.h).
+/// @param of  the part that is adapted, for the section's meaning
+ConfigRows config_rows(LoraConfig& lora, const std::string& of = "the encoder (vision.trainable: lora)");
 
 }  // namespace tessera::lora

@@ -14,10 +14,15 @@ ConfigKey modules(std::string path, ModuleSelection& member, std::string meaning
 
 }  // namespace
 
-ConfigRows config_rows(LoraConfig& lora) {
+std::vector<std::pair<std::string, TrainableChoice>> trainable_words() {
+  return {
+      {"none", TrainableChoice::kNone}, {"lora", TrainableChoice::kLora}, {"full", TrainableChoice::kFull}};
+}
+
+ConfigRows config_rows(LoraConfig& lora, const std::string& of) {
   using namespace config_kinds;
   return rows(
-      "Low-rank adapters of the encoder (vision.trainable: lora); names as in PEFT",
+      "Low-rank adapters of " + of + "; names as in PEFT",
       {TESSERA_KEY(integer, lora.r, {1, 1 << 14}, "Rank of the adapters"),
        TESSERA_KEY(number, lora.lora_alpha, kPositive, "An adapter's product is scaled by lora_alpha / r"),
        TESSERA_KEY(number, lora.lora_dropout, kBelowOne, "Dropout on an adapter's input"),
@@ -33,18 +38,19 @@ ConfigRows config_rows(LoraConfig& lora) {
        TESSERA_KEY(named<std::int64_t>, lora.rank_pattern, IntegerRange{1, 1 << 14},
                    "Ranks of modules whose names end in an expression; the first that matches counts"),
        TESSERA_KEY(named<double>, lora.alpha_pattern, kPositive, "The same for lora_alpha"),
-       TESSERA_KEY(
-           words<LoraInit>, lora.init_lora_weights,
-           {{"true", LoraInit::kUniform},
-            {"false", LoraInit::kNone},
-            {"gaussian", LoraInit::kGaussian},
-            {"pissa", LoraInit::kPissa},
-            {"olora", LoraInit::kOlora}},
-           "How adapters begin; true: without any effect; pissa and olora take them out of trained weights"),
-       TESSERA_KEY(
-           words<LoraBias>, lora.bias,
-           {{"none", LoraBias::kNone}, {"all", LoraBias::kAll}, {"lora_only", LoraBias::kLoraOnly}},
-           "The encoder's biases that train and are saved with the adapter; lora_only: of adapted modules"),
+       TESSERA_KEY(words<LoraInit>, lora.init_lora_weights,
+                   {{"true", LoraInit::kUniform},
+                    {"false", LoraInit::kNone},
+                    {"gaussian", LoraInit::kGaussian},
+                    {"pissa", LoraInit::kPissa},
+                    {"olora", LoraInit::kOlora}},
+                   "How adapters begin; true: without any effect; pissa and olora, of the encoder alone, "
+                   "take them out "
+                   "of trained weights"),
+       TESSERA_KEY(words<LoraBias>, lora.bias,
+                   {{"none", LoraBias::kNone}, {"all", LoraBias::kAll}, {"lora_only", LoraBias::kLoraOnly}},
+                   "Biases of the base model that train and are saved with the adapter; lora_only: of "
+                   "adapted modules"),
        TESSERA_KEY(text_list, lora.modules_to_save, false,
                    "Ends of the names of modules that train whole and are saved with the adapter"),
        TESSERA_KEY(boolean, lora.use_dora, "DoRA: a magnitude a row beside the low-rank direction"),

@@ -31,6 +31,10 @@ class Names {
     const std::vector<std::string> called = of(path);
     return std::any_of(called.begin(), called.end(), predicate);
   }
+  bool is_output_head(const std::string& path) const {
+    const std::vector<std::string_view>& heads = of_architecture_.output_heads;
+    return std::find(heads.begin(), heads.end(), path) != heads.end();
+  }
   bool match(const std::string& path, const std::string& target) const {
     return any_of(path, [&](const std::string& name) { return has_last_segments(name, target); });
   }
@@ -50,7 +54,7 @@ class Selection {
   bool takes(const std::string& path) const {
     if (pattern_)
       return names_.any_of(path, [&](const std::string& name) { return pattern_->matches(name); });
-    return selection_.is_all_linear() ||
+    return (selection_.is_all_linear() && !names_.is_output_head(path)) ||
            std::any_of(selection_.names.begin(), selection_.names.end(),
                        [&](const std::string& target) { return names_.match(path, target); });
   }

@@ -41,6 +41,8 @@ struct ModuleNames {
   /// What paths into the backbone, and not into a head, begin with ("encoder."); empty: every path leads
   /// there.
   std::vector<std::string_view> backbone;
+  /// Modules that "all-linear" does not mean: the product with the vocabulary, as in PEFT.
+  std::vector<std::string_view> output_heads;
 
   /// Rewrites the module names in a path into a naming. A path that already has it, or that holds none of
   /// these modules, stays as it is. In the legacy naming parts of a joined module all have its name; the

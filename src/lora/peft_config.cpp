@@ -247,6 +247,7 @@ json adapter_config_json(const LoraOptions& options, const AdapterSelection& sel
   if (!description.base_model_name_or_path.empty()) {
     config["base_model_name_or_path"] = description.base_model_name_or_path;
   }
+  if (!description.task_type.empty()) config["task_type"] = description.task_type;
   if (!description.base_model_class.empty()) {
     config["auto_mapping"] = {{"base_model_class", description.base_model_class},
                               {"parent_library", description.parent_library}};

@@ -14,6 +14,7 @@ struct AdapterDescription {
   std::string base_model_name_or_path;  ///< empty: null
   std::string base_model_class;         ///< "Dinov2Model", for PEFT's auto classes; empty: no auto_mapping
   std::string parent_library;           ///< the Python module of that class
+  std::string task_type;                ///< "CAUSAL_LM", … ; empty: null
 };
 
 /// Options from the content of an adapter_config.json. Absent fields have PEFT's defaults. The patterns'

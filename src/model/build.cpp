@@ -1,13 +1,9 @@
 #include "model/build.h"
 
 #include <ATen/Context.h>
-#include <fmt/ranges.h>
 #include <torch/utils.h>
 
-#include <set>
-
 #include "config/config.h"
-#include "config/config_table.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
@@ -17,6 +13,7 @@
 #include "lora/lora.h"
 #include "lora/peft_files.h"
 #include "losses/siglip.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "model/stage1_parts.h"
 #include "vision/encoder_families.h"
@@ -34,7 +31,15 @@ std::uint64_t part_seed(const Config& config, std::uint64_t part) {
   return high << 32 | random();
 }
 
-enum InitialisedPart : std::uint64_t { kVisionPart, kLoraPart, kLanguagePart, kHeadsPart, kMemoryPart };
+enum InitialisedPart : std::uint64_t {
+  kVisionPart,
+  kLoraPart,
+  kLanguagePart,
+  kHeadsPart,
+  kMemoryPart,
+  kLanguageLoraPart,
+  kFusionLoraPart
+};
 
 std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, BackboneSource& source) {
   const vision::VisionConfig& vision_config = config.vision;
@@ -94,45 +99,64 @@ std::vector<ObjectivePart> objective_parts(const losses::LossesConfig& losses) {
   return parts;
 }
 
+/// Adapters on a part, as a configuration asks, or as a checkpoint has them.
+/// @param checkpoint  empty: a new model's
+lora::LoraOptions add_adapters(lora::AdaptableModule& module, const AdaptablePart& part, const Config& config,
+                               InitialisedPart seed, const fs::path& checkpoint) {
+  if (!checkpoint.empty()) return lora::load_adapter(checkpoint / part.folder, module);
+  const lora::LoraConfig& wanted = part.lora.of(config);
+  if (!wanted.adapter.empty()) return lora::load_adapter(wanted.adapter, module);
+  const auto options = lora::LoraOptions::from_config(wanted);
+  try {
+    lora::refuse_unused_names(module, options);
+    lora::inject_lora(module, options, part_seed(config, seed));
+  } catch (const Error& error) {
+    throw ConfigError(fmt::format("{}.{}", part.section, error.what()));
+  }
+  return options;
+}
+
+/// Freezes a part, the language model or the fusion, that doesn't train whole, and adds its adapters. Of a
+/// checkpoint its base weights are in a file of their own, whose values are read over those here.
+std::optional<lora::LoraOptions> train_in_part(lora::AdaptableModule& module, const AdaptablePart& part,
+                                               const Config& config, InitialisedPart seed,
+                                               const fs::path& checkpoint) {
+  if (part.trainable.of(config) == lora::TrainableChoice::kFull) return {};
+  for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
+  if (!part.is_adapted(config)) return {};
+  const lora::LoraOptions options = add_adapters(module, part, config, seed, checkpoint);
+  if (lora::takes_base_weights_apart(options.init)) {
+    throw ConfigError(
+        fmt::format("{}.adapter: it says init_lora_weights \"{}\", which takes weights apart that "
+                    "checkpoints keep as they are: expected true, false or gaussian",
+                    part.section, lora::init_word(options.init)));
+  }
+  return options;
+}
+
+/// What can't train has to have been trained.
+void refuse_untrained_parts(const Config& config) {
+  const auto& [encoder, language, fusion] = adaptable_parts();
+  const auto refuse = [](const AdaptablePart& part, const char* because) {
+    throw ConfigError(fmt::format("{}: none and lora leave the {}'s weights as they are, {}",
+                                  part.trainable_key, part.name, because));
+  };
+  if (!config.init_from.empty()) return;
+  if (language.trainable.of(config) != lora::TrainableChoice::kFull && config.language.weights == "random")
+    refuse(language, "which are random: name trained ones (language.weights, init_from)");
+  if (fusion.trainable.of(config) != lora::TrainableChoice::kFull)
+    refuse(fusion, "with gates of 0, which let nothing through: name a trained model (init_from)");
+}
+
 }  // namespace
 
 std::string backbone_hash(const fs::path& path) { return file_hash(find_weights_file(path)); }
 
-AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model) {
-  AdapterNotes notes;
-  if (config.lora.adapter.empty() || !model.has_lora()) return notes;
-  Config used = config, defaults = config;
-  used.lora = model.lora()->to_config();
-  defaults.lora = {};
-  std::set<std::string> chosen;
-  for (const ConfigDifference& key : differences(config, defaults)) chosen.insert(key.path);
-  const std::set<std::string> selecting = {"lora.target_modules", "lora.exclude_modules",
-                                           "lora.layers_to_transform", "lora.layers_pattern"};
-  std::set<std::string> adapted;
-  for (const lora::NamedLinear& item : lora::adapted_linears(model.vision())) adapted.insert(item.name);
-  const bool same_modules =
-      lora::means_just(model.vision(), lora::LoraOptions::from_config(config.lora), adapted);
-  std::vector<std::string> instead;
-  for (const auto& [path, wanted, says] : differences(config, used)) {
-    if (path == "lora.adapter" || (same_modules && selecting.count(path) != 0)) continue;
-    if (chosen.count(path) == 0) {
-      instead.push_back(fmt::format("{}: {}", path.substr(std::string("lora.").size()), says));
-    } else {
-      notes.unused.push_back(fmt::format("{}: {} does not count: the adapter {} says {}", path, wanted,
-                                         config.lora.adapter, says));
-    }
-  }
-  if (!instead.empty()) {
-    notes.in_place_of_defaults =
-        fmt::format("adapter {}, in place of defaults: {}", config.lora.adapter, fmt::join(instead, ", "));
-  }
-  return notes;
-}
-
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,
                                             std::optional<lora::LoraOptions> lora,
-                                            language::LanguageModel language) {
+                                            language::LanguageModel language,
+                                            const std::filesystem::path& checkpoint) {
   // torch::nn's modules draw from the global generator; a run seeds it afresh before it trains.
   at::manual_seed(part_seed(config, kHeadsPart));
   Stage1Parts parts;
@@ -146,6 +170,9 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                                                   .text_size = text_size,
                                                                   .code_size = config.memory.code_size,
                                                                   .read_tokens = config.memory.read_tokens});
+  const auto& [encoder, of_language, of_fusion] = adaptable_parts();
+  parts.language_lora = train_in_part(*language, of_language, config, kLanguageLoraPart, checkpoint);
+  parts.fusion_lora = train_in_part(*parts.fusion, of_fusion, config, kFusionLoraPart, checkpoint);
   parts.poolers =
       fusion::ItcPoolers(fusion::ItcPoolersOptions{image_size, text_size, config.fusion.embedding_size});
   parts.token_projections = fusion::TokenProjections(
@@ -169,11 +196,14 @@ std::shared_ptr<Stage1Model> assemble_model(const Config& config,
 
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary) {
   BuiltModel built;
-  if (!config.lora.adapter.empty() && config.vision.trainable != lora::TrainableChoice::kLora) {
+  for (const AdaptablePart& part : adaptable_parts()) {
+    if (part.lora.of(config).adapter.empty() || part.is_adapted(config)) continue;
     throw ConfigError(
-        "lora.adapter: counts with vision.trainable: lora alone; for an encoder with an adapter that stays "
-        "as it is, merge it into the weights (tessera adapter merge)");
+        fmt::format("{}.adapter: counts with {}: lora alone; for an adapter that stays as it is, merge it "
+                    "into the weights (tessera adapter merge)",
+                    part.section, part.trainable_key));
   }
+  refuse_untrained_parts(config);
   language::LanguageModel language = build_language(config);
   check_vocabulary(config, language, vocabulary);
   auto backbone = build_backbone(config, built.backbone);
@@ -184,17 +214,7 @@ BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabul
   }
   std::optional<lora::LoraOptions> lora;
   if (config.vision.trainable == lora::TrainableChoice::kLora) {
-    if (config.lora.adapter.empty()) {
-      lora = lora::LoraOptions::from_config(config.lora);
-      try {
-        lora::refuse_unused_names(*backbone, *lora);
-        lora::inject_lora(*backbone, *lora, part_seed(config, kLoraPart));
-      } catch (const Error& error) {
-        throw ConfigError(fmt::format("lora.{}", error.what()));
-      }
-    } else {
-      lora = lora::load_adapter(config.lora.adapter, *backbone);
-    }
+    lora = add_adapters(*backbone, adaptable_parts().front(), config, kLoraPart, /*checkpoint=*/{});
     // Its file is written with the adapters in place, and they would be taken out of it once more at reading.
     if (config.vision.weights == "random" && lora::takes_base_weights_apart(lora->init)) {
       throw ConfigError(

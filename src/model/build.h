@@ -37,25 +37,21 @@ struct BuiltModel {
 };
 
 /// A new model as the configuration asks: weights read from the files that it names, everything else
-/// initialised from run.seed. Where the configuration has LoRA it is injected, frozen.
+/// initialised from run.seed. Where the configuration has LoRA it is injected, that of the encoder frozen.
 /// @param vocabulary the tokenizer's size, checked against the language model's; empty: not checked
 /// (--dry-run)
 /// @throws Error / ConfigError naming key, file or tensor
 BuiltModel build_model(const Config& config, std::optional<std::int64_t> vocabulary);
 
-/// What lora.adapter's own options do to a configuration.
-struct AdapterNotes {
-  std::vector<std::string> unused;   ///< a line a key that isn't at its default and counts for nothing
-  std::string in_place_of_defaults;  ///< a line; empty: nothing is
-};
-AdapterNotes notes_on_adapter(const Config& config, Stage1Model& model);
-
 /// Puts the parts of a model together: `backbone` (with adapters where `lora` is set) and `language` as they
 /// are, everything else (compressor, fusion, heads, memory, temperatures) fresh, initialised from run.seed.
+/// Language model and fusion are frozen and get adapters as the configuration says.
+/// @param checkpoint  folder that says what these adapters are; empty: the configuration
 std::shared_ptr<Stage1Model> assemble_model(const Config& config,
                                             std::shared_ptr<vision::VisionEncoder> backbone,
                                             std::optional<lora::LoraOptions> lora,
-                                            language::LanguageModel language);
+                                            language::LanguageModel language,
+                                            const std::filesystem::path& checkpoint = {});
 
 /// SHA-1 of the weights behind a backbone path: of the file, of a folder's one file of weights, or of its
 /// index.

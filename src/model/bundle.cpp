@@ -1,9 +1,14 @@
 #include "model/bundle.h"
 
+#include <algorithm>
+
 #include "config/config.h"
 #include "core/error.h"
 #include "core/publish_folder.h"
+#include "fusion/fusion_tower.h"
+#include "language/language_model.h"
 #include "lora/lora.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "vision/encoder_families.h"
@@ -41,16 +46,23 @@ Config bundle_config(Config config, const BundleOptions& options) {
   config.vision.weights = kBackboneFolder;
   config.language.weights = "language_model";
   config.language.tokenizer = "tokenizer.model";
-  config.lora.adapter.clear();
-  const bool keeps_adapter = config.vision.trainable == lora::TrainableChoice::kLora && !options.merge_lora;
-  config.vision.trainable = keeps_adapter ? lora::TrainableChoice::kLora : lora::TrainableChoice::kNone;
-  if (keeps_adapter) config.lora.adapter = "adapter";
+  for (const AdaptablePart& part : adaptable_parts()) {
+    const bool keeps_adapter = part.is_adapted(config) && !options.merge_lora;
+    part.lora.of(config).adapter = keeps_adapter ? part.folder : "";
+    // A part that has become whole again holds nothing that would have to stay.
+    if (part.is_adapted(config) && !keeps_adapter) part.trainable.of(config) = lora::TrainableChoice::kFull;
+  }
+  // The backbone is in a folder of its own, which is what that says of it.
+  if (config.lora.adapter.empty()) config.vision.trainable = lora::TrainableChoice::kNone;
   return config;
 }
 
 /// Files of an older bundle that a new one may be without.
 bool is_of_an_adapter(const fs::path& name) {
-  return name == "adapter/adapter_config.json" || name == "adapter/adapter_model.safetensors";
+  return std::any_of(adaptable_parts().begin(), adaptable_parts().end(), [&](const AdaptablePart& part) {
+    const fs::path folder = part.folder;
+    return name == folder / "adapter_config.json" || name == folder / "adapter_model.safetensors";
+  });
 }
 
 }  // namespace
@@ -60,8 +72,13 @@ KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const
   const LoadedModel loaded = load_model(checkpoint);
   Stage1Model& model = *loaded.model;
   if (options.merge_lora) {
-    if (!model.has_lora()) fail("{}: there is no adapter to merge", checkpoint.string());
-    lora::merge_lora(model.vision());
+    bool merged = false;
+    for (const AdaptablePart& part : adaptable_parts()) {
+      if (part.options(model) == nullptr) continue;
+      lora::merge_lora(part.module(model));
+      merged = true;
+    }
+    if (!merged) fail("{}: there is no adapter to merge", checkpoint.string());
   }
   const Config config = bundle_config(loaded.config, options);
   KeptFiles kept;

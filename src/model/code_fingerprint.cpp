@@ -26,6 +26,11 @@ void add_tensor(Sha1& hash, const std::string& name, const at::Tensor& tensor) {
   hash.update(values.const_data_ptr(), values.nbytes());
 }
 
+void add_alphas(Sha1& hash, const lora::LoraOptions& options) {
+  for (const auto& [module, alpha] : options.alpha_pattern)
+    add_text(hash, fmt::format("{} {}", module, alpha));
+}
+
 /// Of the tower, the unfused image pass alone; of the memory, the addresses' reference.
 bool codes_depend_on(const NamedParameter& parameter) {
   const std::string& name = parameter.name;
@@ -64,9 +69,11 @@ std::string code_fingerprint(const Stage1Model& model, const Config& config,
   add_text(hash, tokenizer.model_bytes());
   add_text(hash, fmt::format("image_size {} max_tokens {} lora {}", config.data.image_size,
                              config.language.max_tokens, model.lora() ? model.lora()->scaling() : 0));
-  if (model.lora()) {
-    for (const auto& [module, alpha] : model.lora()->alpha_pattern)
-      add_text(hash, fmt::format("{} {}", module, alpha));
+  if (model.lora()) add_alphas(hash, *model.lora());
+  for (const auto* options : {&model.language_lora(), &model.fusion_lora()}) {
+    if (!*options) continue;
+    add_text(hash, fmt::format("lora {}", (*options)->scaling()));
+    add_alphas(hash, **options);
   }
   return hash.hex_digest();
 }

@@ -273,6 +273,8 @@ vision::VisionEncoder& Stage1Model::vision() const { return *parts_->vision; }
 language::LanguageModel Stage1Model::language() const { return parts_->language; }
 fusion::FusionTower Stage1Model::fusion() const { return parts_->fusion; }
 const std::optional<lora::LoraOptions>& Stage1Model::lora() const { return parts_->lora; }
+const std::optional<lora::LoraOptions>& Stage1Model::language_lora() const { return parts_->language_lora; }
+const std::optional<lora::LoraOptions>& Stage1Model::fusion_lora() const { return parts_->fusion_lora; }
 lora::TrainableChoice Stage1Model::trainable() const { return parts_->trainable; }
 
 }  // namespace tessera::model

@@ -138,9 +138,10 @@ class Stage1Model {
   /// Leaves without gradient what no loss with a weight above 0 reads, so that what counts as trainable does
   /// train. Hard negatives are drawn by ITC's embeddings; without ITC these stay as they were initialised.
   void freeze_unused(const losses::LossesConfig& losses);
-  /// Freezes or unfreezes the adapters. Frozen adapters get no gradient, and the encoder then runs without
-  /// recording one.
+  /// Freezes or unfreezes the encoder's adapters. Frozen adapters get no gradient, and the encoder then runs
+  /// without recording one. (Those of the language model and of the fusion train throughout.)
   void set_lora_trainable(bool trainable);
+  /// Whether the encoder has adapters.
   bool has_lora() const;
 
   /// Training mode with what is frozen in evaluation mode: no dropout runs inside a frozen encoder.
@@ -168,7 +169,11 @@ class Stage1Model {
   vision::VisionEncoder& vision() const;
   language::LanguageModel language() const;
   fusion::FusionTower fusion() const;
+  /// Of the adapters of the encoder, the language model, the fusion; empty: it has none
+  /// (model/adaptable_parts.h).
   const std::optional<lora::LoraOptions>& lora() const;
+  const std::optional<lora::LoraOptions>& language_lora() const;
+  const std::optional<lora::LoraOptions>& fusion_lora() const;
   lora::TrainableChoice trainable() const;
 
   /// The module that an objective of weight above 0 has for itself (Stage1Parts::objectives).

@@ -45,7 +45,8 @@ struct Stage1Parts {
   std::vector<double> image_mean;
   std::vector<double> image_std;
   lora::TrainableChoice trainable = lora::TrainableChoice::kLora;
-  std::optional<lora::LoraOptions> lora;  ///< set where the backbone carries adapters
+  /// Set where the encoder, the language model, the fusion carry adapters.
+  std::optional<lora::LoraOptions> lora, language_lora, fusion_lora;
 };
 
 }  // namespace tessera::model

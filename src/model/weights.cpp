@@ -11,9 +11,12 @@
 #include "core/safetensors.h"
 #include "core/utf8.h"
 #include "core/weights_file.h"
+#include "fusion/fusion_tower.h"
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
+#include "lora/lora.h"
 #include "lora/peft_files.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "nn/state_dict.h"
 #include "vision/encoder_families.h"
@@ -25,17 +28,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Whether a parameter is in model.safetensors: neither in the adapter's nor in the language model's folder,
+/// Whether a parameter is in model.safetensors: neither in an adapter's nor in the language model's folder,
 /// nor part of a frozen backbone.
-bool in_model_file(lora::TrainableChoice trainable, Part part) {
-  if (part == Part::kLora || part == Part::kLanguage) return false;
-  return part != Part::kBackbone || trainable == lora::TrainableChoice::kFull;
+bool in_model_file(lora::TrainableChoice encoder, const NamedParameter& parameter) {
+  const Part part = parameter.part;
+  if (part == Part::kLora || part == Part::kLanguage || lora::is_lora_parameter(parameter.name)) return false;
+  return part != Part::kBackbone || encoder == lora::TrainableChoice::kFull;
 }
 
 void load_model_file(const fs::path& path, Stage1Model& model) {
   TensorMap parameters;
   for (const NamedParameter& parameter : model.named_parts()) {
-    if (in_model_file(model.trainable(), parameter.part)) parameters[parameter.name] = parameter.tensor;
+    if (in_model_file(model.trainable(), parameter)) parameters[parameter.name] = parameter.tensor;
   }
   nn::load_state_dict(parameters, SafetensorsFile(path).tensors(), {}, path.string());
 }
@@ -78,6 +82,42 @@ std::shared_ptr<vision::VisionEncoder> load_backbone(const fs::path& folder, con
   return vision::load_encoder(backbone.path, config.vision.position_interpolation);
 }
 
+/// What the two files of a part's adapter say of the model that it is for.
+lora::AdapterDescription description_of(const AdaptablePart& part, const Stage1Model& model,
+                                        const Config& config, const BackboneSource& backbone) {
+  const auto& [encoder, language, fusion] = adaptable_parts();
+  if (&part == &encoder) {
+    const vision::HuggingFaceClass of_encoder = model.vision().hugging_face_class();
+    return {.base_model_name_or_path = path_to_utf8(backbone.path),
+            .base_model_class = of_encoder.name,
+            .parent_library = of_encoder.module};
+  }
+  if (&part == &fusion) return {};  // of which there is no class in Python
+  // Where it was trained from the start it is nowhere but in language_model/ beside this folder.
+  const bool is_named = config.language.weights != "random" && config.init_from.empty();
+  return {.base_model_name_or_path =
+              is_named ? path_to_utf8(fs::absolute(config.language.weights).lexically_normal()) : "",
+          .task_type = "CAUSAL_LM"};
+}
+
+/// Reads a checkpoint's adapter into a part; one that the checkpoint is without begins afresh.
+void load_part_adapter(const fs::path& checkpoint, const Config& then, const AdaptablePart& part,
+                       const Stage1Model& model) {
+  const bool has_adapters = part.options(model) != nullptr;
+  if (part.is_adapted(then) && !has_adapters) {
+    fail(
+        "{}: its {} has adapters, for which {} of this model leaves no place: expected lora, or a checkpoint "
+        "with the adapters in its weights (tessera bundle --merge-lora)",
+        checkpoint.string(), part.name, part.trainable_key);
+  }
+  if (!has_adapters) return;
+  if (part.is_adapted(then)) {
+    lora::load_adapter(checkpoint / part.folder, part.module(model));
+  } else {
+    lora::restart_magnitudes(part.module(model));
+  }
+}
+
 }  // namespace
 
 BackboneSource backbone_of_checkpoint(const fs::path& folder) {
@@ -103,7 +143,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
                   const language::Tokenizer& tokenizer, const BackboneSource& backbone) {
   TensorMap tensors;
   for (const NamedParameter& parameter : model.named_parts()) {
-    if (in_model_file(config.vision.trainable, parameter.part))
+    if (in_model_file(config.vision.trainable, parameter))
       tensors[parameter.name] = parameter.tensor.detach();
   }
   StringMap metadata = {{"format", "pt"}, {"backbone_config", model.vision().config_json().dump()}};
@@ -113,13 +153,11 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
     metadata["backbone_hash"] = backbone.hash;
   }
   write_safetensors(folder / "model.safetensors", tensors, metadata);
-  if (config.vision.trainable == lora::TrainableChoice::kLora) {
-    TORCH_CHECK(model.lora(), "save_weights: the model has no adapter to write");
-    const vision::HuggingFaceClass encoder = model.vision().hugging_face_class();
-    lora::save_adapter(folder / "adapter", model.vision(), *model.lora(),
-                       {.base_model_name_or_path = path_to_utf8(backbone.path),
-                        .base_model_class = encoder.name,
-                        .parent_library = encoder.module});
+  for (const AdaptablePart& part : adaptable_parts()) {
+    if (!part.is_adapted(config)) continue;
+    TORCH_CHECK(part.options(model) != nullptr, "save_weights: the ", part.name, " has no adapter to write");
+    lora::save_adapter(folder / part.folder, part.module(model), *part.options(model),
+                       description_of(part, model, config, backbone));
   }
   language::save_hugging_face(model.language(), tokenizer, folder / "language_model");
   write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
@@ -131,7 +169,8 @@ void load_weights(const fs::path& folder, Stage1Model& model) {
   load_model_file(folder / "model.safetensors", model);
   language::LanguageModel language = model.language();
   language::load_hugging_face_weights(language, folder / "language_model");
-  if (model.lora()) lora::load_adapter(folder / "adapter", model.vision());
+  const Config then = load_config(folder / "config.yaml");
+  for (const AdaptablePart& part : adaptable_parts()) load_part_adapter(folder, then, part, model);
 }
 
 void save_backbone(const fs::path& folder, const vision::VisionEncoder& backbone, const Config& config) {
@@ -150,10 +189,10 @@ LoadedModel load_model(const fs::path& folder) {
   Config config = load_config(folder / "config.yaml");
   std::shared_ptr<vision::VisionEncoder> backbone = load_backbone(folder, config);
   std::optional<lora::LoraOptions> lora;
-  if (config.vision.trainable == lora::TrainableChoice::kLora)
-    lora = lora::load_adapter(folder / "adapter", *backbone);
+  if (const AdaptablePart& encoder = adaptable_parts().front(); encoder.is_adapted(config))
+    lora = lora::load_adapter(folder / encoder.folder, *backbone);
   auto model = assemble_model(config, backbone, std::move(lora),
-                              language::load_hugging_face(folder / "language_model"));
+                              language::load_hugging_face(folder / "language_model"), folder);
   load_model_file(folder / "model.safetensors", *model);
   return {std::move(config), std::move(model), language::Tokenizer::load(folder / "tokenizer.model")};
 }

@@ -21,15 +21,18 @@ namespace tessera::model {
 ///   model.safetensors  everything that is in no other file (compressor, fusion, heads, memory, temperatures;
 ///                      the backbone where vision.trainable is full); its metadata names a frozen backbone by
 ///                      path and hash
-///   adapter/           PEFT's two files, where vision.trainable is lora
-///   language_model/    a Hugging Face LlamaForCausalLM folder
+///   adapter/, language_adapter/, fusion_adapter/
+///                      PEFT's two files each, where vision.trainable, language.trainable, fusion.trainable
+///                      are lora
+///   language_model/    a Hugging Face LlamaForCausalLM folder, without adapters
 ///   tokenizer.model
 /// @param backbone  where the frozen backbone lies; a relative path is one inside the folder
 void save_weights(const std::filesystem::path& folder, const Stage1Model& model, const Config& config,
                   const language::Tokenizer& tokenizer, const BackboneSource& backbone);
 
-/// Reads what save_weights wrote into a model of the same shape (resume, init_from). A tensor that is
-/// missing, unexpected or of another shape is an Error that lists it.
+/// Reads what save_weights wrote into a model of the same shape (resume, init_from). A part's adapters begin
+/// afresh where the checkpoint has none; where it has and the model has no place for them, that is an Error,
+/// as is a tensor that is missing, unexpected or of another shape, which it lists.
 void load_weights(const std::filesystem::path& folder, Stage1Model& model);
 
 /// The frozen backbone that a checkpoint names.

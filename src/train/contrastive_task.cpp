@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "data/open_source.h"
 #include "losses/loss_abilities.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
 #include "objectives/objectives.h"
@@ -69,8 +70,12 @@ void ContrastiveTask::build(const std::optional<Resumption>& from) {
     if (!expected.path.empty()) config.vision.weights = expected.path.string();
   }
   if (from) {
+    config.init_from = from->checkpoint.string();
     config.language.weights = (from->checkpoint / "language_model").string();
-    if (!config.lora.adapter.empty()) config.lora.adapter = (from->checkpoint / "adapter").string();
+    for (const model::AdaptablePart& part : model::adaptable_parts()) {
+      std::string& adapter = part.lora.of(config).adapter;
+      if (!adapter.empty()) adapter = (from->checkpoint / part.folder).string();
+    }
   }
   built_ = model::build_model(config, tokenizer_.vocab_size());
   if (!expected.path.empty()) model::check_backbone(backbone_from, expected, built_.backbone.hash);

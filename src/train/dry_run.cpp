@@ -2,6 +2,7 @@
 
 #include "config/config.h"
 #include "core/device.h"
+#include "model/adaptable_parts.h"
 #include "model/build.h"
 #include "model/parameter_table.h"
 #include "model/stage1_model.h"
@@ -39,9 +40,9 @@ std::string dry_run_report(const Config& config) {
   const Compute compute = choose_compute(config.run.device, config.run.precision, config.run.threads);
   const model::BuiltModel built = model::build_model(config, std::nullopt);
   std::string report = fmt::format("dry run of {} on {}\n", config.run.name, compute.describe());
-  const model::AdapterNotes notes = model::notes_on_adapter(config, *built.model);
+  const model::AdapterNotes notes = model::notes_on_adapters(config, *built.model);
   for (const std::string& line : notes.unused) report += fmt::format("warning: {}\n", line);
-  if (!notes.in_place_of_defaults.empty()) report += notes.in_place_of_defaults + "\n";
+  for (const std::string& line : notes.in_place_of_defaults) report += line + "\n";
   // Steps don't matter for which phases there are; any number of them will do.
   const PhaseSchedule schedule(config.schedule, built.model->has_lora(), 1);
   for (const Phase phase : {Phase::kOnly, Phase::kLoraFrozen, Phase::kLoraTrains}) {

@@ -8,8 +8,9 @@
 #include "core/device.h"
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
+#include "lora/lora_targets.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
-#include "nn/linear.h"
 #include "objectives/kept_activations.h"
 #include "objectives/objective_memory.h"
 #include "objectives/objectives.h"
@@ -29,12 +30,15 @@ objectives::PassMemory pass_memory(const Config& config, const model::Stage1Mode
   const language::LanguageModelConfig& shape = model.language()->config();
   objectives::PassMemory memory{
       .config = config, .passes = passes, .has_queue = objectives::has_queue(config.losses)};
-  memory.embedding = static_cast<double>(shape.vocab_size * shape.hidden_size);
-  memory.language = -memory.embedding;
+  const bool whole_language = config.language.trainable == lora::TrainableChoice::kFull;
+  if (whole_language) {
+    memory.embedding = static_cast<double>(shape.vocab_size * shape.hidden_size);
+    memory.language = -memory.embedding;
+  }
   for (const model::NamedParameter& parameter : model.named_parts()) {
     const auto numbers = static_cast<double>(parameter.tensor.numel());
     if (parameter.part == model::Part::kLanguage) {
-      memory.language += numbers;
+      if (whole_language || parameter.tensor.requires_grad()) memory.language += numbers;
     } else if (parameter.tensor.requires_grad() && parameter.tensor.dim() > 1) {
       (parameter.part == model::Part::kFusion ? memory.fusion : memory.others) += numbers;
     }
@@ -73,13 +77,14 @@ PassesTogether passes_together(const Config& config, const model::Stage1Model& m
   return all;
 }
 
-/// The frozen encoder's weights as autocast computes with them (nn/frozen_cast.h).
-double frozen_casts(const model::Stage1Model& model) {
+/// Frozen parts' weights as autocast computes with them (nn/frozen_cast.h).
+double frozen_casts(const Config& config, const model::Stage1Model& model) {
   double numbers = 0;
-  for (const auto& module : model.vision().modules(/*include_self=*/false)) {
-    const auto* linear = dynamic_cast<const nn::LinearImpl*>(module.get());
-    if (linear != nullptr && !linear->weight.requires_grad())
-      numbers += static_cast<double>(linear->weight.numel());
+  for (const model::AdaptablePart& part : model::adaptable_parts()) {
+    if (part.trainable.of(config) == lora::TrainableChoice::kFull) continue;
+    for (const lora::NamedLinear& item : lora::named_linears(part.module(model))) {
+      if (!item.linear->weight.requires_grad()) numbers += static_cast<double>(item.linear->weight.numel());
+    }
   }
   return kBfloat16 * numbers;
 }
@@ -118,7 +123,7 @@ MemoryEstimate estimate_memory(const Config& config, const model::Stage1Model& m
 
   MemoryEstimate memory;
   if (compute.device.is_cpu()) memory.program = kProgram;
-  memory.weights = kFloat * all + (casts ? frozen_casts(model) : 0);
+  memory.weights = kFloat * all + (casts ? frozen_casts(config, model) : 0);
   memory.moments = 2 * kFloat * trained;
   memory.queue = queue_bytes(config, passes);
   memory.batches = batch_bytes(config);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "model/adaptable_parts.h"
 #include "model/build.h"
 #include "train/loss_starts.h"
 #include "train/phase_schedule.h"
@@ -207,10 +208,28 @@ std::string refuse_other_tokenizer(const Resumption& resumption) {
                      copy.string());
 }
 
+/// "lora.KEY" of every part that can have adapters.
+std::vector<std::string> keys_of_adapters(const char* name) {
+  std::vector<std::string> keys;
+  for (const model::AdaptablePart& part : model::adaptable_parts())
+    keys.push_back(fmt::format("{}.{}", part.section, name));
+  return keys;
+}
+
 std::string refuse_adapter_or_none(const Resumption& resumption) {
-  if (resumption.then.lora.adapter.empty() == resumption.now.lora.adapter.empty()) return {};
-  return fmt::format("lora.adapter: '{}', was '{}' (without one, the other keys of lora say what it is)",
-                     resumption.now.lora.adapter, resumption.then.lora.adapter);
+  for (const model::AdaptablePart& part : model::adaptable_parts()) {
+    const std::string& then = part.lora.of(resumption.then).adapter;
+    const std::string& now = part.lora.of(resumption.now).adapter;
+    if (then.empty() == now.empty()) continue;
+    return fmt::format("{0}.adapter: '{1}', was '{2}' (without one, the other keys of {0} say what it is)",
+                       part.section, now, then);
+  }
+  return {};
+}
+
+std::vector<std::string> joined(std::vector<std::string> keys, const std::vector<std::string>& others) {
+  keys.insert(keys.end(), others.begin(), others.end());
+  return keys;
 }
 
 }  // namespace
@@ -251,10 +270,10 @@ const std::vector<ResumeRule>& resume_rules() {
        kMayChange,
        "`best` is chosen anew, among checkpoints that were validated on these pictures"},
       {{"checkpoint", "eval"}, kMayChange, "from here on"},
-      {{"data.augmentation", "lora.lora_dropout", "compressor.dropout", "vision.gradient_checkpointing",
-        "data.workers", "data.prefetch_batches", "data.max_broken_fraction"},
-       kMayChange,
-       "from here on"},
+      {joined({"data.augmentation", "compressor.dropout", "vision.gradient_checkpointing", "data.workers",
+               "data.prefetch_batches", "data.max_broken_fraction"},
+              keys_of_adapters("lora_dropout")),
+       kMayChange, "from here on"},
       {{"run.seed"}, kFixed, "it decides an epoch's order, negatives and the staleness probe's pairs"},
       {{"run.name", "run.output_dir", "run.log_dir"},
        kMayChange,
@@ -265,11 +284,10 @@ const std::vector<ResumeRule>& resume_rules() {
        "another place, but the same weights (by their hash), where they are frozen",
        refuse_other_backbone},
       {{"language.tokenizer"}, kSometimes, "another place, but the same content", refuse_other_tokenizer},
-      {{"lora.adapter"},
-       kSometimes,
-       "without effect, the checkpoint has its own; but not from or to none",
-       refuse_adapter_or_none},
-      {{"lora.init_lora_weights", "language.weights", "init_from"}, kNoEffect, "what a new run starts from"},
+      {keys_of_adapters("adapter"), kSometimes,
+       "without effect, the checkpoint has its own; but not from or to none", refuse_adapter_or_none},
+      {joined({"language.weights", "init_from"}, keys_of_adapters("init_lora_weights")), kNoEffect,
+       "what a new run starts from"},
       {{"data", "vision", "lora", "compressor", "language", "fusion", "memory"},
        kFixed,
        "what the model is, and what it sees"}};

@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "model/build.h"
+#include "model/adaptable_parts.h"
 #include "model/parameter_table.h"
 #include "train/checkpoint.h"
 #include "train/run_log.h"
@@ -133,9 +133,9 @@ void Trainer::describe_run() const {
                 config_.run.name, compute_.describe(), task_->training_images(), task_->validation_images(),
                 task_->batches_per_epoch(), loop_->schedule().total_steps());
   if (const std::string note = task_->queue_note(); !note.empty()) logger_->warn("{}", note);
-  const model::AdapterNotes notes = model::notes_on_adapter(config_, task_->model());
+  const model::AdapterNotes notes = model::notes_on_adapters(config_, task_->model());
   for (const std::string& line : notes.unused) logger_->warn("{}", line);
-  if (!notes.in_place_of_defaults.empty()) logger_->info("{}", notes.in_place_of_defaults);
+  for (const std::string& line : notes.in_place_of_defaults) logger_->info("{}", line);
 }
 
 void Trainer::restore_best(const Resumption& from) {

@@ -9,7 +9,6 @@
 #include "core/files.h"
 #include "core/finite.h"
 #include "core/publish_folder.h"
-#include "core/weights_file.h"
 
 namespace tessera::vision {
 
@@ -71,15 +70,6 @@ void save_encoder(const fs::path& folder, const VisionEncoder& encoder, const Pr
 
 void save_encoder(const fs::path& folder, const VisionEncoder& encoder) {
   save_encoder(folder, encoder, encoder.preprocessing());
-}
-
-at::ScalarType stored_dtype(const fs::path& path) {
-  at::ScalarType narrowest = at::kFloat;
-  for (const auto& [name, tensor] : read_weights(find_weights_file(path))) {
-    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16)
-      narrowest = tensor.scalar_type();
-  }
-  return narrowest;
 }
 
 }  // namespace tessera::vision

@@ -20,7 +20,4 @@ void save_encoder(const std::filesystem::path& folder, const VisionEncoder& enco
 /// With the encoder's own preprocessing.
 void save_encoder(const std::filesystem::path& folder, const VisionEncoder& encoder);
 
-/// The narrowest type of the weights behind a path that load_encoder takes.
-c10::ScalarType stored_dtype(const std::filesystem::path& path);
-
 }  // namespace tessera::vision

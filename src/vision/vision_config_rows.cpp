@@ -14,10 +14,7 @@ ConfigRows config_rows(VisionConfig& vision) {
            text, vision.weights, TextKind::kInputPathOrRandom,
            "DINOv2: a Hugging Face folder, a .safetensors, .bin, .pth or .pt file (facebook's too); random: "
            "vision.architecture, drawn from the seed"),
-       TESSERA_KEY(words<lora::TrainableChoice>, vision.trainable,
-                   {{"none", lora::TrainableChoice::kNone},
-                    {"lora", lora::TrainableChoice::kLora},
-                    {"full", lora::TrainableChoice::kFull}},
+       TESSERA_KEY(words<lora::TrainableChoice>, vision.trainable, lora::trainable_words(),
                    "What of the encoder trains: nothing, LoRA adapters (two phases), or all of it"),
        TESSERA_KEY(
            words<PositionInterpolation>, vision.position_interpolation,

@@ -10,8 +10,12 @@
 #include <string>
 
 #include "core/files.h"
+#include "language/huggingface_export.h"
+#include "language/language_config.h"
+#include "language/tokenizer_training.h"
 #include "lora/adapter_files.h"
 #include "lora/adapter_set.h"
+#include "lora/lora.h"
 #include "tests/apps/run_to_end.h"
 #include "tests/core/temporary_folder.h"
 #include "vision/dinov2.h"
@@ -120,6 +124,39 @@ TEST_F(AdapterCommand, MergeKeepsTheTypeOfTheWeights) {
   for (const std::string& name : file.names())
     EXPECT_EQ(file.tensor(name).scalar_type(), at::kBFloat16) << name;
   EXPECT_EQ(Json::parse(read_file(path("merged/config.json")))["dtype"], "bfloat16");
+}
+
+TEST_F(AdapterCommand, ALanguageModelsAdapterIsInspectedAndMerged) {
+  const auto tokenizer =
+      language::train_tokenizer({"a small red circle is left of a large blue square"},
+                                path("tokenizer.model"), {.vocab_size = 280, .hard_vocab_limit = false});
+  language::LanguageConfig config;
+  config.vocab_size = tokenizer.vocab_size();
+  config.hidden_size = 8;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.intermediate_size = 12;
+  language::LanguageModel model(language::LanguageModelConfig::from_config(config), 1);
+  language::save_hugging_face(model, tokenizer, path("llama"));
+  const lora::LoraOptions options{
+      .r = 2, .target_modules = {"v_proj", "up_proj"}, .init = lora::LoraInit::kNone};
+  lora::inject_lora(*model, options, 3);
+  lora::save_adapter(path("a"), *model, options, {.task_type = "CAUSAL_LM"});
+
+  const Finished inspected = adapter("inspect a --json");
+  ASSERT_EQ(inspected.exit_code, 0) << inspected.output;
+  const Json json = Json::parse(inspected.output);
+  EXPECT_EQ(json["modules"].size(), 4u);
+  EXPECT_EQ(json["modules"][0]["name"], "model.layers.0.mlp.up_proj");
+  const Finished merged = adapter("merge a --model llama --output merged");
+  ASSERT_EQ(merged.exit_code, 0) << merged.output;
+  lora::merge_lora(*model);
+  language::LanguageModel loaded = language::load_hugging_face(path("merged"));
+  const TensorMap weights = language::language_model_weights(loaded);
+  for (const auto& [name, tensor] : language::language_model_weights(model))
+    EXPECT_TRUE(at::equal(weights.at(name), tensor)) << name;
+  EXPECT_EQ(read_file(path("merged/tokenizer.model")), tokenizer.model_bytes());
+  EXPECT_THAT(adapter("merge a --model model --output wrong").output, HasSubstr("up_proj"));
 }
 
 TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {

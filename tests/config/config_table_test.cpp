@@ -35,7 +35,8 @@ Config all_different() {
     } else if (const auto* text = std::get_if<TextValue>(&key.value)) {
       *text->member = text->kind == TextKind::kName ? "wörd: \"#1\"\\ \t'x'" : "/p {0..3}/[a, b]: #é\n\x7f";
     } else if (const auto* word = std::get_if<WordValue>(&key.value)) {
-      word->set(word->words.size() - 1);
+      const std::size_t last = word->words.size() - 1;
+      word->set(word->get() == last ? 0 : last);
     } else if (const auto* texts = std::get_if<TextListValue>(&key.value)) {
       *texts->member = {"/null/{a,b}", "/true", "/- x", "/1e3"};
     } else if (const auto* numbers = std::get_if<NumberListValue>(&key.value)) {
@@ -55,6 +56,7 @@ Config all_different() {
   config.language.hidden_size = 2 * 7 * 5 * 6;
   config.compressor.output_size = 5 * 26;
   config.data.batch_size = 17 * 4;
+  config.language.lora.init_lora_weights = config.fusion.lora.init_lora_weights = lora::LoraInit::kGaussian;
   return config;
 }
 

@@ -48,7 +48,7 @@ using GoldenOp = std::function<GoldenResult(const GoldenCase&)>;
 using GoldenOps = std::map<std::string, GoldenOp>;
 
 void add_vision_ops(GoldenOps& ops);    // dinov2, dinov2_lora, compressor
-void add_language_ops(GoldenOps& ops);  // causal_lm
+void add_language_ops(GoldenOps& ops);  // causal_lm, causal_lm_lora
 void add_eval_ops(GoldenOps& ops);      // caption_scores
 void add_loss_ops(GoldenOps& ops);      // itc, itm_weights, maxsim, maxsim_loss
 void add_memory_ops(GoldenOps& ops);    // memory_episode

@@ -1,0 +1,10 @@
+#include "language/llama_names.h"
+
+namespace tessera::language {
+
+const lora::ModuleNames& llama_module_names() {
+  static const lora::ModuleNames names = {.architecture = "Llama", .output_heads = {"lm_head"}};
+  return names;
+}
+
+}  // namespace tessera::language

@@ -1,0 +1,95 @@
+#include "model/adaptable_parts.h"
+
+#include <fmt/ranges.h>
+
+#include <optional>
+#include <set>
+
+#include "config/config_table.h"
+#include "fusion/fusion_tower.h"
+#include "language/language_model.h"
+#include "lora/lora_targets.h"
+#include "model/stage1_model.h"
+#include "vision/encoder.h"
+
+namespace tessera::model {
+
+namespace {
+
+const lora::LoraOptions* address(const std::optional<lora::LoraOptions>& options) {
+  return options ? &*options : nullptr;
+}
+
+void note_part(const AdaptablePart& part, const Config& config, const Stage1Model& model,
+               AdapterNotes& notes) {
+  const lora::LoraOptions* options = part.options(model);
+  const std::string& adapter = part.lora.of(config).adapter;
+  if (adapter.empty() || options == nullptr) return;
+  Config used = config, defaults = config;
+  part.lora.of(used) = options->to_config();
+  part.lora.of(defaults) = part.lora.of(Config());
+  std::set<std::string> chosen;
+  for (const ConfigDifference& key : differences(config, defaults)) chosen.insert(key.path);
+  const std::string section = std::string(part.section) + ".";
+  const std::set<std::string> selecting = {section + "target_modules", section + "exclude_modules",
+                                           section + "layers_to_transform", section + "layers_pattern"};
+  lora::AdaptableModule& module = part.module(model);
+  std::set<std::string> adapted;
+  for (const lora::NamedLinear& item : lora::adapted_linears(module)) adapted.insert(item.name);
+  const bool same_modules =
+      lora::means_just(module, lora::LoraOptions::from_config(part.lora.of(config)), adapted);
+  std::vector<std::string> instead;
+  for (const auto& [path, wanted, says] : differences(config, used)) {
+    if (path == section + "adapter" || (same_modules && selecting.count(path) != 0)) continue;
+    if (chosen.count(path) == 0) {
+      instead.push_back(fmt::format("{}: {}", path.substr(section.size()), says));
+    } else {
+      notes.unused.push_back(
+          fmt::format("{}: {} does not count: the adapter {} says {}", path, wanted, adapter, says));
+    }
+  }
+  if (!instead.empty()) {
+    notes.in_place_of_defaults.push_back(
+        fmt::format("adapter {}, in place of defaults: {}", adapter, fmt::join(instead, ", ")));
+  }
+}
+
+}  // namespace
+
+const std::array<AdaptablePart, 3>& adaptable_parts() {
+  static const std::array<AdaptablePart, 3> parts = {{
+      {.name = "image encoder",
+       .section = "lora",
+       .trainable_key = "vision.trainable",
+       .folder = "adapter",
+       .lora = {[](Config& config) -> lora::LoraConfig& { return config.lora; }},
+       .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.vision.trainable; }},
+       .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return model.vision(); },
+       .options = [](const Stage1Model& model) { return address(model.lora()); }},
+      {.name = "language model",
+       .section = "language.lora",
+       .trainable_key = "language.trainable",
+       .folder = "language_adapter",
+       .lora = {[](Config& config) -> lora::LoraConfig& { return config.language.lora; }},
+       .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.language.trainable; }},
+       .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return *model.language(); },
+       .options = [](const Stage1Model& model) { return address(model.language_lora()); }},
+      {.name = "fusion",
+       .section = "fusion.lora",
+       .trainable_key = "fusion.trainable",
+       .folder = "fusion_adapter",
+       .lora = {[](Config& config) -> lora::LoraConfig& { return config.fusion.lora; }},
+       .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.fusion.trainable; }},
+       .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return *model.fusion(); },
+       .options = [](const Stage1Model& model) { return address(model.fusion_lora()); }},
+  }};
+  return parts;
+}
+
+AdapterNotes notes_on_adapters(const Config& config, const Stage1Model& model) {
+  AdapterNotes notes;
+  for (const AdaptablePart& part : adaptable_parts()) note_part(part, config, model, notes);
+  return notes;
+}
+
+}  // namespace tessera::model
