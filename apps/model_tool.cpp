@@ -43,10 +43,10 @@ std::string model_folder(const options::variables_map& values) {
   return values[values.count("model") != 0 ? "model" : "checkpoint"].as<std::string>();
 }
 
-ModelTool::ModelTool(const options::variables_map& values)
+ModelTool::ModelTool(const options::variables_map& values, model::CheckpointAdapter adapter)
     : folder(model_folder(values)), loaded([&] {
         const auto start = std::chrono::steady_clock::now();
-        model::LoadedModel from_files = model::load_model(folder);
+        model::LoadedModel from_files = model::load_model(folder, adapter);
         load_seconds = seconds_since(start);
         return from_files;
       }()) {

@@ -27,7 +27,8 @@ std::string model_folder(const boost::program_options::variables_map& values);
 /// A trained model in evaluation mode on the device that the command line or else its configuration asks for.
 struct ModelTool {
   /// @throws ConfigError for a mistake on the command line, Error where the model can't be loaded
-  explicit ModelTool(const boost::program_options::variables_map& values);
+  explicit ModelTool(const boost::program_options::variables_map& values,
+                     model::CheckpointAdapter adapter = model::CheckpointAdapter::kLoad);
   inference::TrainedModel evaluated() const {
     return {*loaded.model, loaded.tokenizer, loaded.config, compute};
   }

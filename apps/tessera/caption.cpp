@@ -11,6 +11,7 @@
 #include "inference/encode_inputs.h"
 #include "inference/generate_captions.h"
 #include "model_tool.h"
+#include "tessera/adapted_model.h"
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
 
@@ -22,7 +23,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Seconds from an image's file to its caption.
+/// Seconds from an image's file to a caption of it.
 class Latency {
  public:
   void add(double seconds) { seconds_.push_back(seconds); }
@@ -59,36 +60,48 @@ class Latency {
 class Captioner {
  public:
   Captioner(const options::variables_map& values, bool as_json)
-      : options_(caption_options(values)), tool_(values), as_json_(as_json) {
-    check_captions(tool_);
+      : options_(caption_options(values)), model_("tessera caption", values), as_json_(as_json) {
+    check_captions(model_.tool());
   }
 
   int run(const std::vector<std::string>& files) {
     FailedImages failed("tessera caption");
-    const inference::TrainedModel evaluated = tool_.evaluated();
+    const ModelTool& tool = model_.tool();
     for (const std::string& file : files) {
       const auto start = Clock::now();
-      failed.read(file, evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-        const inference::GeneratedCaption caption =
-            caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0), {file}), options_);
-        const double seconds = seconds_since(start);
-        latency_.add(seconds);
-        report(file, caption, seconds);
+      failed.read(file, tool.loaded.config.data.image_size, [&](const at::Tensor& pixels) {
+        const double reading = seconds_since(start);
+        for (const NamedAdapter& adapter : model_.adapters()) caption(file, pixels, adapter, reading);
       });
     }
     if (as_json_) {
-      std::cout << dumped({{"model", tool_.folder},
-                           {"images", images_},
-                           {"failed", failed.json()},
-                           {"latency", latency_.json(tool_)}});
+      nlohmann::json json = {{"model", tool.folder},
+                             {"images", images_},
+                             {"failed", failed.json()},
+                             {"latency", latency_.json(tool)}};
+      if (model_.is_switched()) json["adapters"] = model_.json();
+      std::cout << dumped(json);
     } else {
-      std::cout << latency_.line(tool_);
+      std::cout << latency_.line(tool);
     }
     return failed.exit_code();
   }
 
  private:
-  void report(const std::string& file, const inference::GeneratedCaption& caption, double seconds) {
+  /// @param reading  seconds that the pixels took
+  void caption(const std::string& file, const at::Tensor& pixels, const NamedAdapter& adapter,
+               double reading) {
+    const auto start = Clock::now();
+    const inference::TrainedModel evaluated = model_.with(adapter);
+    const inference::GeneratedCaption caption =
+        caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0), {file}), options_);
+    const double seconds = reading + seconds_since(start);
+    latency_.add(seconds);
+    report(file, adapter.name, caption, seconds);
+  }
+
+  void report(const std::string& file, const std::string& adapter, const inference::GeneratedCaption& caption,
+              double seconds) {
     if (as_json_) {
       images_.push_back({{"image", file},
                          {"caption", caption.text},
@@ -96,15 +109,17 @@ class Captioner {
                          {"new_tokens", caption.new_tokens},
                          {"finished", caption.finished},
                          {"seconds", seconds}});
+      if (!adapter.empty()) images_.back()["adapter"] = adapter;
       return;
     }
-    std::cout << fmt::format("{}: {} (log p {:.2f}{})", file, caption.text, caption.log_probability,
-                             caption.finished ? "" : ", cut off")
+    std::cout << fmt::format("{}{}: {} (log p {:.2f}{})", file,
+                             adapter.empty() ? "" : fmt::format(" [{}]", adapter), caption.text,
+                             caption.log_probability, caption.finished ? "" : ", cut off")
               << std::endl;  // shown at once: the next image may take a while
   }
 
   inference::CaptionOptions options_;
-  ModelTool tool_;
+  AdaptedModel model_;
   bool as_json_;
   Latency latency_;
   nlohmann::json images_ = nlohmann::json::array();
@@ -118,6 +133,7 @@ int caption_command(const std::vector<std::string>& arguments) {
   description.add_options()
       ("image", options::value<std::vector<std::string>>()->composing(), "JPEG, PNG or WebP file; words without a name are images");
   add_model_tool_options(description);
+  add_adapter_option(description);
   add_caption_options(description);
   description.add_options()("json", "print one JSON object instead of a line an image");
   // clang-format on
@@ -126,7 +142,7 @@ int caption_command(const std::vector<std::string>& arguments) {
   const auto values = parse_options(
       "Writes a caption for each image, by greedy search unless told otherwise, with the log-probability "
       "that the model gives it (in nats).\n\n"
-      "Usage: tessera caption IMAGE... --model FOLDER [OPTIONS]\n",
+      "Usage: tessera caption IMAGE... --model FOLDER [--adapter FOLDER]... [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
   const std::vector<std::string> files = words_of(*values, "image");

@@ -16,6 +16,7 @@
 #include "losses/loss_abilities.h"
 #include "model/stage1_model.h"
 #include "model_tool.h"
+#include "tessera/adapted_model.h"
 #include "tessera/commands.h"
 
 namespace tessera::apps {
@@ -24,11 +25,15 @@ namespace options = boost::program_options;
 
 namespace {
 
-/// Embeds batch by batch what it is given one by one.
+/// Embeds batch by batch what it is given one by one: images with each adapter, texts once.
 class Embedder {
  public:
-  Embedder(const ModelTool& tool, bool with_tokens)
-      : evaluated_(tool.evaluated()), with_tokens_(with_tokens) {}
+  Embedder(const AdaptedModel& model, bool with_tokens)
+      : model_(model),
+        evaluated_(model.tool().evaluated()),
+        with_tokens_(with_tokens),
+        images_(model.adapters().size()),
+        patches_(model.adapters().size()) {}
 
   void add_image(const std::string& name, const at::Tensor& pixels) {
     image_names_.push_back(name);
@@ -47,9 +52,11 @@ class Embedder {
     encode_images();
     encode_texts();
     TensorMap tensors;
-    if (!images_.empty()) tensors["images"] = at::cat(images_);
+    for (std::size_t i = 0; i < images_.size(); ++i) {
+      if (!images_[i].empty()) tensors[key("images", i)] = at::cat(images_[i]);
+      if (!patches_[i].empty()) tensors[key("patches", i)] = at::cat(patches_[i]);
+    }
     if (!text_rows_.empty()) tensors["texts"] = at::cat(text_rows_);
-    if (!patches_.empty()) tensors["patches"] = at::cat(patches_);
     if (!tokens_.empty()) {
       const eval::PaddedRows rows =
           eval::padded(tokens_, at::arange(static_cast<std::int64_t>(tokens_.size())));
@@ -60,10 +67,14 @@ class Embedder {
   }
 
   /// The names of the rows.
-  StringMap metadata(const std::string& model) const {
+  StringMap metadata() const {
     const auto list = [](const std::vector<std::string>& names) { return utf8_json(names).dump(); };
-    return {
-        {"format", "pt"}, {"model", as_utf8(model)}, {"images", list(image_names_)}, {"texts", list(texts_)}};
+    StringMap metadata = {{"format", "pt"},
+                          {"model", as_utf8(model_.tool().folder)},
+                          {"images", list(image_names_)},
+                          {"texts", list(texts_)}};
+    if (model_.is_switched()) metadata["adapters"] = utf8_json(model_.json()).dump();
+    return metadata;
   }
 
  private:
@@ -76,14 +87,22 @@ class Embedder {
     const AutocastScope autocast(evaluated_.compute);
     const std::vector<std::string> names(
         image_names_.end() - static_cast<std::ptrdiff_t>(waiting_images_.size()), image_names_.end());
-    const model::ImageFeatures features =
-        inference::encode_images(evaluated_, at::stack(waiting_images_), names);
-    images_.push_back(features.embedding.cpu());
-    if (with_tokens_) {
-      patches_.push_back(plain(evaluated_.model.patch_embeddings(features)));
-      check_computed(patches_.back(), "one of its patches' embeddings", names);
+    const at::Tensor pixels = at::stack(waiting_images_);
+    for (std::size_t i = 0; i < images_.size(); ++i) {
+      const model::ImageFeatures features =
+          inference::encode_images(model_.with(model_.adapters()[i]), pixels, names);
+      images_[i].push_back(features.embedding.cpu());
+      if (!with_tokens_) continue;
+      patches_[i].push_back(plain(evaluated_.model.patch_embeddings(features)));
+      check_computed(patches_[i].back(), "one of its patches' embeddings", names);
     }
     waiting_images_.clear();
+  }
+
+  /// The name of a tensor that depends on the adapter.
+  std::string key(const std::string& what, std::size_t adapter) const {
+    const std::string& name = model_.adapters()[adapter].name;
+    return name.empty() ? what : what + "." + as_utf8(name);
   }
 
   void encode_texts() {
@@ -103,12 +122,14 @@ class Embedder {
 
   static at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
 
+  const AdaptedModel& model_;
   inference::TrainedModel evaluated_;
   bool with_tokens_;
   std::vector<std::string> image_names_, texts_;
   std::vector<at::Tensor> waiting_images_;
   std::vector<std::string> waiting_texts_;
-  std::vector<at::Tensor> images_, text_rows_, patches_, tokens_;
+  std::vector<std::vector<at::Tensor>> images_, patches_;  ///< of each adapter
+  std::vector<at::Tensor> text_rows_, tokens_;
 };
 
 /// A text a line; an empty line is an empty text.
@@ -136,13 +157,17 @@ int embed_command(const std::vector<std::string>& arguments) {
       ("output,o", options::value<std::string>()->required(), "the safetensors file to write")
       ("tokens", "also the embeddings of patches and tokens that MaxSim compares");
   add_model_tool_options(description);
+  add_adapter_option(description);
   // clang-format on
   const auto values = parse_options(
       "Writes embeddings of images and texts: tensors `images` [N, E] and `texts` [M, E], rows of length 1 "
       "whose\ninner product is the ITC similarity; with --tokens also `patches` [N, P, S], `tokens` [M, T, "
-      "S] and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n\n"
-      "Usage: tessera embed [--images FILE...] [--texts FILE] [--text TEXT]... --model FOLDER --output "
-      "FILE\n",
+      "S] and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n"
+      "With --adapter there are `images.NAME` and `patches.NAME` for each adapter, whose names and folders "
+      "are "
+      "the\nmetadata's `adapters`; texts don't depend on them.\n\n"
+      "Usage: tessera embed [--images FILE...] [--texts FILE] [--text TEXT]... --model FOLDER\n"
+      "                     [--adapter FOLDER]... --output FILE\n",
       description, arguments);
   if (!values) return kDone;
   const std::vector<std::string> files = words_of(*values, "images");
@@ -153,12 +178,13 @@ int embed_command(const std::vector<std::string>& arguments) {
   }
   if (files.empty() && texts.empty()) throw ConfigError("name something with --images, --texts or --text");
   const bool with_tokens = values->count("tokens") != 0;
-  const ModelTool tool(*values);
+  const AdaptedModel model("tessera embed", *values);
+  const ModelTool& tool = model.tool();
   check_trained(tool, with_tokens);
 
   warn_of_cut_texts("tessera embed", tool.evaluated(), texts);
   FailedImages failed("tessera embed");
-  Embedder embedder(tool, with_tokens);
+  Embedder embedder(model, with_tokens);
   for (const std::string& file : files) {
     failed.read(file, tool.loaded.config.data.image_size,
                 [&](const at::Tensor& pixels) { embedder.add_image(file, pixels); });
@@ -167,7 +193,7 @@ int embed_command(const std::vector<std::string>& arguments) {
   const TensorMap tensors = embedder.tensors();
   if (tensors.empty()) return failed.exit_code();
   const std::string output = (*values)["output"].as<std::string>();
-  write_safetensors(output, tensors, embedder.metadata(tool.folder));
+  write_safetensors(output, tensors, embedder.metadata());
   for (const auto& [name, tensor] : tensors)
     std::cout << fmt::format("{}: {} [{}]\n", output, name, fmt::join(tensor.sizes().vec(), ", "));
   return failed.exit_code();

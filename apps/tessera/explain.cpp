@@ -7,9 +7,9 @@
 
 #include "command_line.h"
 #include "core/error.h"
-#include "inference/encode_inputs.h"
 #include "inference/explanation_pages.h"
 #include "model_tool.h"
+#include "tessera/adapted_model.h"
 #include "tessera/caption_options.h"
 #include "tessera/commands.h"
 
@@ -24,30 +24,42 @@ namespace {
 class Explainer {
  public:
   explicit Explainer(const options::variables_map& values)
-      : caption_options_(caption_options(values)), words_(words_of(values, "words")), tool_(values) {
+      : caption_options_(caption_options(values)),
+        words_(words_of(values, "words")),
+        model_("tessera explain", values) {
     if (values.count("text") != 0) text_ = values["text"].as<std::string>();
-    if (!text_) check_captions(tool_);
+    if (!text_) check_captions(tool());
   }
 
-  inference::ExplainedImage explain(const std::string& file, const at::Tensor& pixels) const {
-    const inference::TrainedModel evaluated = tool_.evaluated();
-    inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
-    const model::ImageFeatures image = inference::encode_images(evaluated, pixels.unsqueeze(0), {file});
-    if (!text_) {
-      const inference::GeneratedCaption caption = caption_of(evaluated, image, caption_options_);
-      explained.caption = caption.text;
-      explained.note = fmt::format("generated, log p {:.2f}", caption.log_probability);
+  /// Appends the image as each adapter has it.
+  void explain(const std::string& file, const at::Tensor& pixels,
+               std::vector<inference::ExplainedImage>& images) const {
+    const inference::TrainedModel evaluated = tool().evaluated();
+    const std::vector<model::ImageFeatures> features = model_.encode_images(pixels.unsqueeze(0), {file});
+    std::vector<std::vector<inference::HeatMap>> maps;
+    if (text_) maps = inference::heat_maps(evaluated, features, *text_, words_);
+    for (std::size_t i = 0; i < features.size(); ++i) {
+      inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
+      if (text_) {
+        explained.maps = std::move(maps[i]);
+      } else {
+        const inference::GeneratedCaption caption = caption_of(evaluated, features[i], caption_options_);
+        explained.caption = caption.text;
+        explained.note = fmt::format("generated, log p {:.2f}", caption.log_probability);
+        explained.maps = inference::heat_maps(evaluated, features[i], explained.caption, words_);
+      }
+      if (model_.is_switched())
+        explained.note = fmt::format("adapter {}: {}", model_.adapters()[i].name, explained.note);
+      images.push_back(std::move(explained));
     }
-    explained.maps = inference::heat_maps(evaluated, image, explained.caption, words_);
-    return explained;
   }
 
-  const ModelTool& tool() const { return tool_; }
+  const ModelTool& tool() const { return model_.tool(); }
 
  private:
   inference::CaptionOptions caption_options_;
   std::vector<std::string> words_;
-  ModelTool tool_;
+  AdaptedModel model_;
   std::optional<std::string> text_;
 };
 
@@ -63,14 +75,19 @@ int explain_command(const std::vector<std::string>& arguments) {
        "a word or phrase to find in the image, may be given many times; default: the content words of the caption")
       ("text,t", options::value<std::string>(), "explain this text instead of a generated caption");
   add_model_tool_options(description);
+  add_adapter_option(description);
   add_caption_options(description);
   // clang-format on
   options::positional_options_description positional;
   positional.add("image", -1);
   const auto values = parse_options(
       "Draws each image with its caption and, for words of it, how similar each patch of the image is to the "
-      "word\n(what MaxSim compares): one PNG and one web page.\n\n"
-      "Usage: tessera explain IMAGE... --model FOLDER --output FOLDER [--words WORD]... [OPTIONS]\n",
+      "word\n(what MaxSim compares): one PNG and one web page. With several adapters each image is there "
+      "once "
+      "for each.\n\n"
+      "Usage: tessera explain IMAGE... --model FOLDER [--adapter FOLDER]... --output FOLDER [--words "
+      "WORD]... "
+      "[OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
   const std::vector<std::string> files = words_of(*values, "image");
@@ -83,7 +100,7 @@ int explain_command(const std::vector<std::string>& arguments) {
   std::vector<inference::ExplainedImage> images;
   for (const std::string& file : files) {
     failed.read(file, explainer.tool().loaded.config.data.image_size,
-                [&](const at::Tensor& pixels) { images.push_back(explainer.explain(file, pixels)); });
+                [&](const at::Tensor& pixels) { explainer.explain(file, pixels, images); });
   }
   if (images.empty()) return failed.exit_code();
   const fs::path folder = (*values)["output"].as<std::string>();

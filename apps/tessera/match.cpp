@@ -8,8 +8,8 @@
 
 #include "command_line.h"
 #include "core/error.h"
-#include "inference/encode_inputs.h"
 #include "model_tool.h"
+#include "tessera/adapted_model.h"
 #include "tessera/commands.h"
 
 namespace tessera::apps {
@@ -18,8 +18,10 @@ namespace options = boost::program_options;
 
 namespace {
 
-nlohmann::json to_json(const std::vector<inference::TextMatch>& matches) {
-  nlohmann::json list = nlohmann::json::array();
+/// Appends matches to a list.
+/// @param adapter  the name of the one that they were found with; empty: none is named
+void add_matches(const std::string& adapter, const std::vector<inference::TextMatch>& matches,
+                 nlohmann::json& list) {
   const auto value = [](const std::optional<double>& score) {
     return score ? nlohmann::json(*score) : nlohmann::json(nullptr);
   };
@@ -29,8 +31,8 @@ nlohmann::json to_json(const std::vector<inference::TextMatch>& matches) {
                     {"itc", value(match.itc)},
                     {"maxsim_image_to_text", value(match.maxsim_image_to_text)},
                     {"maxsim_text_to_image", value(match.maxsim_text_to_image)}});
+    if (!adapter.empty()) list.back()["adapter"] = adapter;
   }
-  return list;
 }
 
 std::string table_of(const std::vector<inference::TextMatch>& matches) {
@@ -45,6 +47,27 @@ std::string table_of(const std::vector<inference::TextMatch>& matches) {
                          match.text.empty() ? "(empty)" : match.text);
   }
   return table;
+}
+
+/// What was found with each adapter, in their order.
+nlohmann::json to_json(const AdaptedModel& model, const std::string& image,
+                       const std::vector<std::vector<inference::TextMatch>>& matches) {
+  nlohmann::json list = nlohmann::json::array();
+  for (std::size_t i = 0; i < matches.size(); ++i) add_matches(model.adapters()[i].name, matches[i], list);
+  nlohmann::json json = {{"model", model.tool().folder}, {"image", image}, {"matches", std::move(list)}};
+  if (model.is_switched()) json["adapters"] = model.json();
+  return json;
+}
+
+std::string tables_of(const AdaptedModel& model,
+                      const std::vector<std::vector<inference::TextMatch>>& matches) {
+  std::string tables;
+  for (std::size_t i = 0; i < matches.size(); ++i) {
+    if (model.is_switched())
+      tables += fmt::format("{}adapter {}\n", i == 0 ? "" : "\n", model.adapters()[i].name);
+    tables += table_of(matches[i]);
+  }
+  return tables;
 }
 
 /// A second picture is easily named where a text belongs.
@@ -69,6 +92,7 @@ int match_command(const std::vector<std::string>& arguments) {
       ("image", options::value<std::vector<std::string>>()->composing(), "JPEG, PNG or WebP file; the first word without a name")
       ("text", options::value<std::vector<std::string>>()->composing(), "a text; all further words without a name are texts");
   add_model_tool_options(description);
+  add_adapter_option(description);
   description.add_options()("json", "print one JSON object instead of a table");
   // clang-format on
   options::positional_options_description positional;
@@ -76,25 +100,24 @@ int match_command(const std::vector<std::string>& arguments) {
   const auto values = parse_options(
       "Says how well each text fits an image: the matching head's probability (ITM), the inner product of "
       "the embeddings (ITC), and late interaction (MaxSim) from image to text and from text to image. Best "
-      "first, by ITM.\n\nUsage: tessera match IMAGE TEXT... --model FOLDER [OPTIONS]\n",
+      "first, by ITM.\n\nUsage: tessera match IMAGE TEXT... --model FOLDER [--adapter FOLDER]... [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
   const std::vector<std::string> images = words_of(*values, "image"), texts = words_of(*values, "text");
   if (images.size() != 1 || texts.empty()) throw ConfigError("name one image and at least one text");
   warn_of_files(texts);
 
-  const ModelTool tool(*values);
-  const inference::TrainedModel evaluated = tool.evaluated();
+  const AdaptedModel model("tessera match", *values);
+  const inference::TrainedModel evaluated = model.tool().evaluated();
   warn_of_cut_texts("tessera match", evaluated, texts);
   FailedImages failed("tessera match");
   failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
-    const model::ImageFeatures image =
-        inference::encode_images(evaluated, pixels.unsqueeze(0), {images.front()});
-    const std::vector<inference::TextMatch> matches = inference::match_texts(evaluated, image, texts);
+    const std::vector<std::vector<inference::TextMatch>> matches =
+        inference::match_texts(evaluated, model.encode_images(pixels.unsqueeze(0), {images.front()}), texts);
     if (values->count("json") != 0) {
-      std::cout << dumped({{"model", tool.folder}, {"image", images.front()}, {"matches", to_json(matches)}});
+      std::cout << dumped(to_json(model, images.front(), matches));
     } else {
-      std::cout << table_of(matches);
+      std::cout << tables_of(model, matches);
     }
   });
   return failed.exit_code();

@@ -31,6 +31,40 @@ ReadText read_text(const TrainedModel& evaluated, const std::string& text) {
   return read;
 }
 
+/// A word within a text that was read, or by itself.
+struct ReadWord {
+  std::string word;
+  bool in_text = true;
+  at::Tensor tokens;                    ///< [T, S], of all that was read
+  std::vector<std::int64_t> positions;  ///< of the word's own among them
+};
+
+ReadWord read_word(const TrainedModel& evaluated, const std::string& text, const ReadText& read,
+                   const std::string& word) {
+  if (const auto span = find_phrase(text, word)) {
+    const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
+    if (!positions.empty()) return {word, /*in_text=*/true, read.tokens, positions};
+  }
+  const ReadText alone = read_text(evaluated, word);
+  const std::vector<std::int64_t> positions = token_positions(alone.encoded, {word, 0, word.size()});
+  if (positions.empty()) fail("'{}': a word to show must have at least one letter", word);
+  return {word, /*in_text=*/false, alone.tokens, positions};
+}
+
+/// The words that are asked for or, where there are none, the content words of the text.
+std::vector<ReadWord> read_words(const TrainedModel& evaluated, const std::string& text,
+                                 const std::vector<std::string>& words) {
+  const ReadText read = read_text(evaluated, text);
+  std::vector<ReadWord> found;
+  for (const std::string& word : words) found.push_back(read_word(evaluated, text, read, word));
+  if (!words.empty()) return found;
+  for (const WordSpan& span : content_words(text)) {
+    const std::vector<std::int64_t> positions = token_positions(read.encoded, span);
+    if (!positions.empty()) found.push_back({span.word, /*in_text=*/true, read.tokens, positions});
+  }
+  return found;
+}
+
 /// The patches of one image in their grid.
 class ImagePatches {
  public:
@@ -42,29 +76,16 @@ class ImagePatches {
                 grid_.columns, " patches expected, got ", patches_.size(0), " patches");
   }
 
-  HeatMap map(const std::string& word, bool in_text, const ReadText& text,
-              const std::vector<std::int64_t>& positions) const {
-    const at::Tensor similarity = word_similarity(patches_, text.tokens, positions);
-    check_computed(similarity.unsqueeze(0), "its heat map", {quoted(word)});
-    return {word, in_text, similarity.view({grid_.rows, grid_.columns})};
+  HeatMap map(const ReadWord& read) const {
+    const at::Tensor similarity = word_similarity(patches_, read.tokens, read.positions);
+    check_computed(similarity.unsqueeze(0), "its heat map", {quoted(read.word)});
+    return {read.word, read.in_text, similarity.view({grid_.rows, grid_.columns})};
   }
 
  private:
   vision::PatchGrid grid_;
   at::Tensor patches_;  ///< [P, S]
 };
-
-HeatMap map_of_word(const TrainedModel& evaluated, const ImagePatches& patches, const std::string& text,
-                    const ReadText& read, const std::string& word) {
-  if (const auto span = find_phrase(text, word)) {
-    const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
-    if (!positions.empty()) return patches.map(word, /*in_text=*/true, read, positions);
-  }
-  const ReadText alone = read_text(evaluated, word);
-  const std::vector<std::int64_t> positions = token_positions(alone.encoded, {word, 0, word.size()});
-  if (positions.empty()) fail("'{}': a word to show must have at least one letter", word);
-  return patches.map(word, /*in_text=*/false, alone, positions);
-}
 
 }  // namespace
 
@@ -78,17 +99,21 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 
 std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words) {
+  return heat_maps(evaluated, std::vector<model::ImageFeatures>{image}, text, words).front();
+}
+
+std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& evaluated,
+                                            const std::vector<model::ImageFeatures>& images,
+                                            const std::string& text, const std::vector<std::string>& words) {
   require_trained(evaluated.config.losses, losses::Ability::kTokenEmbeddings, "heat maps");
   const c10::NoGradGuard no_grad;
   const AutocastScope autocast(evaluated.compute);
-  const ImagePatches patches(evaluated, image);
-  const ReadText read = read_text(evaluated, text);
-  std::vector<HeatMap> maps;
-  for (const std::string& word : words) maps.push_back(map_of_word(evaluated, patches, text, read, word));
-  if (!words.empty()) return maps;
-  for (const WordSpan& span : content_words(text)) {
-    const std::vector<std::int64_t> positions = token_positions(read.encoded, span);
-    if (!positions.empty()) maps.push_back(patches.map(span.word, /*in_text=*/true, read, positions));
+  const std::vector<ReadWord> read = read_words(evaluated, text, words);
+  std::vector<std::vector<HeatMap>> maps;
+  for (const model::ImageFeatures& image : images) {
+    const ImagePatches patches(evaluated, image);
+    std::vector<HeatMap>& of_image = maps.emplace_back();
+    for (const ReadWord& word : read) of_image.push_back(patches.map(word));
   }
   return maps;
 }

@@ -28,12 +28,16 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 /// Heat maps of an image, one a word, over its patches.
 /// @param image  of one image (B = 1) of data.image_size
 /// @param text   what is said of it; words that stand in it are read in its context, as MaxSim was trained
-/// to.
-///               Other words are read by themselves
+///               to. Other words are read by themselves
 /// @param words  empty: the content words of the text (word_spans.h), each where it stands
 /// @return in the order of the words; without those that language.max_tokens cut off the text
 /// @throws Error where the model was trained without MaxSim, or a word has no token
 std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words);
+/// The same for several images (or one image as several adapters see it), for which the text is read once.
+/// @param images  of one image each @return in their order
+std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& evaluated,
+                                            const std::vector<model::ImageFeatures>& images,
+                                            const std::string& text, const std::vector<std::string>& words);
 
 }  // namespace tessera::inference

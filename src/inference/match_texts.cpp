@@ -30,10 +30,9 @@ void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch
 }
 
 std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::ImageFeatures& image,
-                                 const std::vector<std::string>& texts) {
+                                 const std::vector<std::string>& texts, const model::TextFeatures& text) {
   model::Stage1Model& model = evaluated.model;
   const losses::LossesConfig& losses = evaluated.config.losses;
-  const model::TextFeatures text = encode_texts(evaluated, texts);
   std::vector<TextMatch> matches;
   for (const std::string& one : texts) matches.push_back({.text = one});
   if (trains(losses, losses::Ability::kEmbeddings)) {
@@ -54,21 +53,7 @@ std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::Ima
   return matches;
 }
 
-}  // namespace
-
-std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
-                                   const std::vector<std::string>& texts) {
-  TORCH_CHECK(image.tokens.size(0) == 1, "match_texts: one image expected, got ", image.tokens.size(0));
-  const c10::NoGradGuard no_grad;
-  const AutocastScope autocast(evaluated.compute);
-  const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
-  std::vector<TextMatch> matches;
-  for (std::size_t first = 0; first < texts.size(); first += batch_size) {
-    const std::size_t last = std::min(first + batch_size, texts.size());
-    const std::vector<std::string> batch(texts.begin() + static_cast<std::ptrdiff_t>(first),
-                                         texts.begin() + static_cast<std::ptrdiff_t>(last));
-    for (TextMatch& match : scores_of(evaluated, image, batch)) matches.push_back(std::move(match));
-  }
+void sort_best_first(std::vector<TextMatch>& matches) {
   // Every text has the same scores, so that comparing optional values compares numbers.
   const auto better = [](const TextMatch& left, const TextMatch& right) {
     if (left.itm) return *left.itm > *right.itm;
@@ -76,6 +61,35 @@ std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::I
     return left.maxsim_text_to_image > right.maxsim_text_to_image;
   };
   std::stable_sort(matches.begin(), matches.end(), better);
+}
+
+}  // namespace
+
+std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
+                                   const std::vector<std::string>& texts) {
+  return match_texts(evaluated, std::vector<model::ImageFeatures>{image}, texts).front();
+}
+
+std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& evaluated,
+                                                const std::vector<model::ImageFeatures>& images,
+                                                const std::vector<std::string>& texts) {
+  for (const model::ImageFeatures& image : images)
+    TORCH_CHECK(image.tokens.size(0) == 1, "match_texts: one image expected, got ", image.tokens.size(0));
+  const c10::NoGradGuard no_grad;
+  const AutocastScope autocast(evaluated.compute);
+  const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
+  std::vector<std::vector<TextMatch>> matches(images.size());
+  for (std::size_t first = 0; first < texts.size(); first += batch_size) {
+    const std::size_t last = std::min(first + batch_size, texts.size());
+    const std::vector<std::string> batch(texts.begin() + static_cast<std::ptrdiff_t>(first),
+                                         texts.begin() + static_cast<std::ptrdiff_t>(last));
+    const model::TextFeatures text = encode_texts(evaluated, batch);
+    for (std::size_t i = 0; i < images.size(); ++i) {
+      for (TextMatch& match : scores_of(evaluated, images[i], batch, text))
+        matches[i].push_back(std::move(match));
+    }
+  }
+  for (std::vector<TextMatch>& of_image : matches) sort_best_first(of_image);
   return matches;
 }
 

@@ -25,5 +25,10 @@ struct TextMatch {
 ///         equal ones in the order given
 std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
                                    const std::vector<std::string>& texts);
+/// The same for several images (or one image as several adapters see it), for which each text is read once.
+/// @param images  of one image each @return in their order
+std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& evaluated,
+                                                const std::vector<model::ImageFeatures>& images,
+                                                const std::vector<std::string>& texts);
 
 }  // namespace tessera::inference

@@ -75,7 +75,11 @@ void AdapterSet::load(const std::string& name, const AdapterFiles& files) {
   check_new(name);
   const std::string present = in_use_;
   const LoraOptions options = options_for(root_, files);
-  adapters_.emplace(name, make(options, /*seed=*/0));
+  try {
+    adapters_.emplace(name, make(options, /*seed=*/0));
+  } catch (const Error& error) {
+    fail("{}: {}{}", files.source, error.what(), hint_about_a_head(files.tensors, root_.module_names()));
+  }
   try {
     use(name);
     copy_adapter(options, files.tensors, root_, files.source);

@@ -154,7 +154,8 @@ bool is_repetition(const std::string& key) {
          key.find(".modules_to_save.") != std::string::npos;
 }
 
-/// For the end of a message about an adapter that doesn't fit.
+}  // namespace
+
 std::string hint_about_a_head(const TensorMap& tensors, const ModuleNames& names) {
   bool is_wrapped = false, has_head = false;
   for (const auto& [key, tensor] : tensors) {
@@ -166,8 +167,6 @@ std::string hint_about_a_head(const TensorMap& tensors, const ModuleNames& names
       "\n  (it is of a {} with a head, which tessera adapter convert --backbone-only leaves out)",
       names.architecture);
 }
-
-}  // namespace
 
 TensorMap adapter_tensors(AdaptableModule& root, const LoraOptions& options, ModuleNaming naming) {
   const PeftPaths paths(root);

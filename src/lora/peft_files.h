@@ -35,6 +35,10 @@ AdapterFiles read_adapter(const std::filesystem::path& folder, const ModuleNames
 /// configures them, with names that fit both.
 LoraOptions options_for(AdaptableModule& root, const AdapterFiles& files);
 
+/// For the end of a message about an adapter that doesn't fit: what can be done where the adapter is of a
+/// class with a head (Dinov2ForImageClassification); empty where it isn't.
+std::string hint_about_a_head(const TensorMap& tensors, const ModuleNames& names);
+
 /// Writes adapter_config.json and adapter_model.safetensors as PEFT 0.21 does. With the current naming, PEFT
 /// loads them onto a model of transformers 5; with the legacy one, onto older transformers (which SwiGLU's
 /// two halves can't have apart: joined_modules.h). A new folder appears with both files in it or, where the

@@ -29,6 +29,7 @@ struct BackboneSource {
   std::filesystem::path
       path;          ///< folder or file, as load_encoder takes it; empty: random, not written anywhere yet
   std::string hash;  ///< of the weights file
+  bool has_merged_adapter = false;  ///< an adapter was added to its weights for good (write_bundle)
 };
 
 struct BuiltModel {

@@ -94,7 +94,8 @@ KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const
       save_backbone(folder / kBackboneFolder, model.vision(), config);
     }
     save_weights(folder, model, config, loaded.tokenizer,
-                 {kBackboneFolder, backbone_hash(folder / kBackboneFolder)});
+                 {kBackboneFolder, backbone_hash(folder / kBackboneFolder),
+                  options.merge_lora || backbone_of_checkpoint(checkpoint).has_merged_adapter});
     if (fs::exists(output)) kept = keep_other_files(output, folder, is_of_an_adapter);
   });
   return kept;

@@ -28,6 +28,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// In the metadata of model.safetensors where an adapter was added to the backbone's weights for good.
+constexpr const char* kMergedAdapter = "backbone_has_merged_adapter";
+
 /// Whether a parameter is in model.safetensors: neither in an adapter's nor in the language model's folder,
 /// nor part of a frozen backbone.
 bool in_model_file(lora::TrainableChoice encoder, const NamedParameter& parameter) {
@@ -126,7 +129,8 @@ BackboneSource backbone_of_checkpoint(const fs::path& folder) {
   const auto path = metadata.find("backbone");
   const auto hash = metadata.find("backbone_hash");
   if (path == metadata.end() || hash == metadata.end()) return {};
-  return {find_backbone(folder, path_from_utf8(path->second), hash->second), hash->second};
+  return {find_backbone(folder, path_from_utf8(path->second), hash->second), hash->second,
+          metadata.count(kMergedAdapter) != 0};
 }
 
 void check_backbone(const fs::path& checkpoint, const BackboneSource& expected,
@@ -151,6 +155,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
     TORCH_CHECK(!backbone.path.empty(), "save_weights: a frozen backbone must lie in a file");
     metadata["backbone"] = path_to_utf8(backbone.path);
     metadata["backbone_hash"] = backbone.hash;
+    if (backbone.has_merged_adapter) metadata[kMergedAdapter] = "true";
   }
   write_safetensors(folder / "model.safetensors", tensors, metadata);
   for (const AdaptablePart& part : adaptable_parts()) {
@@ -183,13 +188,14 @@ void save_backbone(const fs::path& folder, const vision::VisionEncoder& backbone
                         .image_std = config.data.image_std});
 }
 
-LoadedModel load_model(const fs::path& folder) {
+LoadedModel load_model(const fs::path& folder, CheckpointAdapter adapter) {
   if (!fs::is_directory(folder)) fail("{}: no such folder", folder.string());
   open_model_file(folder);
   Config config = load_config(folder / "config.yaml");
   std::shared_ptr<vision::VisionEncoder> backbone = load_backbone(folder, config);
   std::optional<lora::LoraOptions> lora;
-  if (const AdaptablePart& encoder = adaptable_parts().front(); encoder.is_adapted(config))
+  if (const AdaptablePart& encoder = adaptable_parts().front();
+      encoder.is_adapted(config) && adapter == CheckpointAdapter::kLoad)
     lora = lora::load_adapter(folder / encoder.folder, *backbone);
   auto model = assemble_model(config, backbone, std::move(lora),
                               language::load_hugging_face(folder / "language_model"), folder);

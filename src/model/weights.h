@@ -56,8 +56,15 @@ struct LoadedModel {
   language::Tokenizer tokenizer;
 };
 
+/// What becomes of the adapter in a checkpoint of vision.trainable lora.
+enum class CheckpointAdapter {
+  kLoad,     ///< it is in the encoder
+  kLeaveOut  ///< the encoder is the frozen backbone, to which a lora::AdapterSet can add it and others
+};
+
 /// @throws Error where the folder is neither checkpoint nor bundle, or its frozen backbone is gone or has
 /// changed
-LoadedModel load_model(const std::filesystem::path& folder);
+LoadedModel load_model(const std::filesystem::path& folder,
+                       CheckpointAdapter adapter = CheckpointAdapter::kLoad);
 
 }  // namespace tessera::model
