@@ -22,8 +22,8 @@
 #include "lora/adapter_files.h"
 #include "lora/combine_adapters.h"
 #include "model_tool.h"
-#include "tessera/actions.h"
 #include "tessera/commands.h"
+#include "tessera/subcommands.h"
 #include "vision/dinov2_names.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
@@ -425,7 +425,7 @@ int diff(const Words& arguments) {
   return lines.empty() ? kDone : kFailure;
 }
 
-constexpr Action kActions[] = {
+constexpr Subcommand kActions[] = {
     {"inspect", inspect, "say what an adapter is made of"},
     {"merge", merge, "add an adapter to its model's weights: a plain DINOv2 or Llama folder"},
     {"convert", convert, "rename the modules: for an older or a current transformers"},
@@ -436,7 +436,8 @@ constexpr Action kActions[] = {
 }  // namespace
 
 int adapter_command(const Words& arguments) {
-  return run_action("adapter", "PEFT adapters of an image encoder or a language model.", kActions, arguments);
+  return run_subcommand({"tessera adapter", "action", "PEFT adapters of an image encoder or a language model.", kActions},
+                        arguments);
 }
 
 }  // namespace tessera::apps

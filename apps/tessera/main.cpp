@@ -5,19 +5,13 @@
 #include <vector>
 
 #include "command_line.h"
-#include "core/error.h"
 #include "tessera/commands.h"
+#include "tessera/subcommands.h"
 
 namespace tessera::apps {
 namespace {
 
-struct Command {
-  const char* name;
-  int (*run)(const std::vector<std::string>&);
-  const char* meaning;
-};
-
-constexpr Command kCommands[] = {
+constexpr Subcommand kCommands[] = {
     {"make-shapes", make_shapes_command, "draw the \"shapes\" picture-caption set as WebDataset shards"},
     {"train-tokenizer", train_tokenizer_command,
      "train a SentencePiece tokenizer from captions and text files"},
@@ -34,34 +28,18 @@ constexpr Command kCommands[] = {
     {"summary", summary_command, "gather the quickstart's figures into one JSON file"},
 };
 
-void print_help() {
-  std::cout << "Tools around training and evaluation.\n\nUsage: tessera COMMAND [OPTIONS]; tessera COMMAND "
-               "--help\n\n";
-  for (const Command& command : kCommands)
-    std::cout << fmt::format("  {:<20}{}\n", command.name, command.meaning);
-}
-
-int body(int argc, char** argv) {
-  if (argc < 2 || std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h") {
-    print_help();
-    return argc < 2 ? kUsage : kDone;
-  }
-  const std::string name = argv[1];
-  if (name == "--version") {
-    std::cout << version_line() << "\n";
-    return kDone;
-  }
-  for (const Command& command : kCommands) {
-    if (name == command.name) return command.run({argv + 2, argv + argc});
-  }
-  throw ConfigError(fmt::format("no command '{}'; see tessera --help", name));
-}
-
 }  // namespace
 }  // namespace tessera::apps
 
 int main(int argc, char** argv) {
-  // What goes wrong in a command points at that command's own --help.
-  const std::string name = argc > 1 ? fmt::format("tessera {}", argv[1]) : "tessera";
-  return tessera::apps::run_program(name.c_str(), [&] { return tessera::apps::body(argc, argv); });
+  using namespace tessera::apps;
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  return run_program("tessera", [&] {
+    if (!arguments.empty() && arguments[0] == "--version") {
+      std::cout << version_line() << "\n";
+      return static_cast<int>(kDone);
+    }
+    return run_subcommand({"tessera", "command", "Tools around training and evaluation.", kCommands},
+                          arguments);
+  });
 }

@@ -23,9 +23,9 @@
 #include "inference/encode_inputs.h"
 #include "inference/memory_recall.h"
 #include "model_tool.h"
-#include "tessera/actions.h"
 #include "tessera/commands.h"
 #include "tessera/memory_experiment.h"
+#include "tessera/subcommands.h"
 
 namespace tessera::apps {
 
@@ -389,7 +389,7 @@ int stats_action(const Words& arguments) {
   return kDone;
 }
 
-constexpr Action kActions[] = {
+constexpr Subcommand kActions[] = {
     {"write", write_action, "write pairs of image and caption"},
     {"recall", recall_action, "ask about a picture or words"},
     {"forget", forget_action, "forget entries by their id"},
@@ -401,10 +401,11 @@ constexpr Action kActions[] = {
 }  // namespace
 
 int memory_command(const Words& arguments) {
-  return run_action("memory",
-                    "An episodic memory over a trained model: pairs are written, recalled and forgotten "
-                    "without training anything.",
-                    kActions, arguments);
+  return run_subcommand({"tessera memory", "action",
+                         "An episodic memory over a trained model: pairs are written, recalled and forgotten "
+                         "without training anything.",
+                         kActions},
+                        arguments);
 }
 
 }  // namespace tessera::apps
