@@ -103,13 +103,13 @@ void FailedImages::read(const std::string& file, std::int64_t size,
 
 int FailedImages::exit_code() const { return failures_.empty() ? kDone : kFailure; }
 
-void warn_of_cut_texts(const char* program, const inference::TrainedModel& evaluated,
+void warn_of_cut_texts(const char* program, const inference::TrainedModel& trained,
                        const std::vector<std::string>& texts) {
   constexpr std::size_t kShown = 5;
-  const std::int64_t most = evaluated.config.language.max_tokens;
+  const std::int64_t most = trained.config.language.max_tokens;
   std::size_t cut = 0;
   for (const std::string& text : texts) {
-    const std::size_t tokens = evaluated.tokenizer.encode(text).size();
+    const std::size_t tokens = trained.tokenizer.encode(text).size();
     if (tokens <= static_cast<std::size_t>(most) || ++cut > kShown) continue;
     std::fprintf(stderr,
                  "%s: warning: %s has %zu tokens; the model reads the first %lld (language.max_tokens)\n",

@@ -29,7 +29,7 @@ struct ModelTool {
   /// @throws ConfigError for a mistake on the command line, Error where the model can't be loaded
   explicit ModelTool(const boost::program_options::variables_map& values,
                      model::CheckpointAdapter adapter = model::CheckpointAdapter::kLoad);
-  inference::TrainedModel evaluated() const {
+  inference::TrainedModel trained() const {
     return {*loaded.model, loaded.tokenizer, loaded.config, compute};
   }
 
@@ -73,7 +73,7 @@ class FailedImages {
 };
 
 /// Says on standard error which texts are longer than the model reads, and at how many tokens they are cut.
-void warn_of_cut_texts(const char* program, const inference::TrainedModel& evaluated,
+void warn_of_cut_texts(const char* program, const inference::TrainedModel& trained,
                        const std::vector<std::string>& texts);
 
 /// JSON with every text in it as UTF-8: names of files need not be (core/utf8.h).

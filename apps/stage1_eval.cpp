@@ -75,7 +75,7 @@ class Evaluation {
       : values_(values),
         suite_(values["suite"].as<std::string>()),
         logger_(make_logger({})),
-        evaluated_(tool.evaluated()) {}
+        trained_(tool.trained()) {}
 
   nlohmann::json run() {
     if (suite_ != "zero-shot") run_on_captioned_images();
@@ -85,23 +85,23 @@ class Evaluation {
 
  private:
   void run_on_captioned_images() {
-    const Config& config = evaluated_.config;
+    const Config& config = trained_.config;
     if (config.data.validation.empty()) {
       throw ConfigError("the model's configuration names no data.validation; name some with --data");
     }
     const auto dataset = data::open_source(config.data.validation, config.data, logger_);
     data::EvalLoader loader(dataset, config.data, config.eval.batch_size, logger_);
     const eval::EncodedSet set =
-        eval::encode_set(evaluated_.model, evaluated_.tokenizer, loader, evaluated_.compute,
+        eval::encode_set(trained_.model, trained_.tokenizer, loader, trained_.compute,
                          config.language.max_tokens, eval::EncodeDetail::kTokens);
     if (suite_ == "retrieval" || suite_ == "all") {
-      figures_.update(eval::retrieval_suite(evaluated_, set, {count_of(values_, "rerank-top-k", 0)}));
+      figures_.update(eval::retrieval_suite(trained_, set, {count_of(values_, "rerank-top-k", 0)}));
     }
     if (suite_ == "matching" || (suite_ == "all" && trains(config.losses, losses::Ability::kMatching))) {
-      figures_.update(eval::matching_suite(evaluated_, set));
+      figures_.update(eval::matching_suite(trained_, set));
     }
     if (suite_ == "captions" || (suite_ == "all" && trains(config.losses, losses::Ability::kCaptions))) {
-      figures_.update(eval::captions_suite(evaluated_, set, *dataset, {count_of(values_, "beams", 1)}));
+      figures_.update(eval::captions_suite(trained_, set, *dataset, {count_of(values_, "beams", 1)}));
     }
     figures_["data"] = config.data.validation;
     figures_["split"] = split();
@@ -112,19 +112,19 @@ class Evaluation {
     const eval::ZeroShotSuiteOptions suite_options{values_["images"].as<std::string>(),
                                                    values_["classes-file"].as<std::string>(),
                                                    values_["templates-file"].as<std::string>()};
-    figures_.update(eval::zero_shot_suite(evaluated_, suite_options, logger_));
+    figures_.update(eval::zero_shot_suite(trained_, suite_options, logger_));
     figures_["zero_shot_data"] = suite_options.images.string();
   }
 
   std::string split() const {
     if (values_.count("split") != 0) return values_["split"].as<std::string>();
-    return values_.count("data") != 0 ? joined(evaluated_.config.data.validation) : "validation";
+    return values_.count("data") != 0 ? joined(trained_.config.data.validation) : "validation";
   }
 
   const options::variables_map& values_;
   std::string suite_;
   Logger logger_;
-  inference::TrainedModel evaluated_;
+  inference::TrainedModel trained_;
   nlohmann::json figures_ = nlohmann::json::object();
 };
 

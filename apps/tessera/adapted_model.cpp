@@ -142,7 +142,7 @@ fs::path AdaptedModel::own_adapter() const {
 
 inference::TrainedModel AdaptedModel::with(const NamedAdapter& adapter) const {
   if (is_switched()) set_->use(adapter.source == kNoAdapter ? "" : adapter.name);
-  return tool_.evaluated();
+  return tool_.trained();
 }
 
 std::vector<model::ImageFeatures> AdaptedModel::encode_images(const at::Tensor& pixels,

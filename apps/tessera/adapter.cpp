@@ -436,8 +436,9 @@ constexpr Subcommand kActions[] = {
 }  // namespace
 
 int adapter_command(const Words& arguments) {
-  return run_subcommand({"tessera adapter", "action", "PEFT adapters of an image encoder or a language model.", kActions},
-                        arguments);
+  return run_subcommand(
+      {"tessera adapter", "action", "PEFT adapters of an image encoder or a language model.", kActions},
+      arguments);
 }
 
 }  // namespace tessera::apps

@@ -92,9 +92,9 @@ class Captioner {
   void caption(const std::string& file, const at::Tensor& pixels, const NamedAdapter& adapter,
                double reading) {
     const auto start = Clock::now();
-    const inference::TrainedModel evaluated = model_.with(adapter);
+    const inference::TrainedModel trained = model_.with(adapter);
     const inference::GeneratedCaption caption =
-        caption_of(evaluated, inference::encode_images(evaluated, pixels.unsqueeze(0), {file}), options_);
+        caption_of(trained, inference::encode_images(trained, pixels.unsqueeze(0), {file}), options_);
     const double seconds = reading + seconds_since(start);
     latency_.add(seconds);
     report(file, adapter.name, caption, seconds);

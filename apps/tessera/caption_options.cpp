@@ -64,12 +64,12 @@ void check_captions(const ModelTool& tool) {
   require_trained(tool.loaded.config.losses, losses::Ability::kCaptions, tool.folder);
 }
 
-inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,
+inference::GeneratedCaption caption_of(const inference::TrainedModel& trained,
                                        const model::ImageFeatures& image,
                                        const inference::CaptionOptions& options) {
   fusion::CaptionCondition condition;
   condition.image_states = image.states;
-  return inference::decode_captions(evaluated, condition, options).front();
+  return inference::decode_captions(trained, condition, options).front();
 }
 
 }  // namespace tessera::apps

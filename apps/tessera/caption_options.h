@@ -22,7 +22,7 @@ inference::CaptionOptions caption_options(const boost::program_options::variable
 void check_captions(const ModelTool& tool);
 
 /// The caption of one image. @param image the features of a batch of one
-inference::GeneratedCaption caption_of(const inference::TrainedModel& evaluated,
+inference::GeneratedCaption caption_of(const inference::TrainedModel& trained,
                                        const model::ImageFeatures& image,
                                        const inference::CaptionOptions& options);
 

@@ -30,7 +30,7 @@ class Embedder {
  public:
   Embedder(const AdaptedModel& model, bool with_tokens)
       : model_(model),
-        evaluated_(model.tool().evaluated()),
+        trained_(model.tool().trained()),
         with_tokens_(with_tokens),
         images_(model.adapters().size()),
         patches_(model.adapters().size()) {}
@@ -79,12 +79,12 @@ class Embedder {
 
  private:
   bool is_full(std::size_t count) const {
-    return static_cast<std::int64_t>(count) >= evaluated_.config.eval.batch_size;
+    return static_cast<std::int64_t>(count) >= trained_.config.eval.batch_size;
   }
 
   void encode_images() {
     if (waiting_images_.empty()) return;
-    const AutocastScope autocast(evaluated_.compute);
+    const AutocastScope autocast(trained_.compute);
     const std::vector<std::string> names(
         image_names_.end() - static_cast<std::ptrdiff_t>(waiting_images_.size()), image_names_.end());
     const at::Tensor pixels = at::stack(waiting_images_);
@@ -93,7 +93,7 @@ class Embedder {
           inference::encode_images(model_.with(model_.adapters()[i]), pixels, names);
       images_[i].push_back(features.embedding.cpu());
       if (!with_tokens_) continue;
-      patches_[i].push_back(plain(evaluated_.model.patch_embeddings(features)));
+      patches_[i].push_back(plain(trained_.model.patch_embeddings(features)));
       check_computed(patches_[i].back(), "one of its patches' embeddings", names);
     }
     waiting_images_.clear();
@@ -107,11 +107,11 @@ class Embedder {
 
   void encode_texts() {
     if (waiting_texts_.empty()) return;
-    const AutocastScope autocast(evaluated_.compute);
-    const model::TextFeatures features = inference::encode_texts(evaluated_, waiting_texts_);
+    const AutocastScope autocast(trained_.compute);
+    const model::TextFeatures features = inference::encode_texts(trained_, waiting_texts_);
     text_rows_.push_back(features.embedding.cpu());
     if (with_tokens_) {
-      const at::Tensor tokens = plain(evaluated_.model.token_embeddings(features));
+      const at::Tensor tokens = plain(trained_.model.token_embeddings(features));
       check_computed(tokens, "one of its tokens' embeddings", inference::quoted_texts(waiting_texts_));
       const at::Tensor lengths = features.attention_mask.sum(1).cpu();
       for (std::int64_t row = 0; row < tokens.size(0); ++row)
@@ -123,7 +123,7 @@ class Embedder {
   static at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, at::kFloat); }
 
   const AdaptedModel& model_;
-  inference::TrainedModel evaluated_;
+  inference::TrainedModel trained_;
   bool with_tokens_;
   std::vector<std::string> image_names_, texts_;
   std::vector<at::Tensor> waiting_images_;
@@ -182,7 +182,7 @@ int embed_command(const std::vector<std::string>& arguments) {
   const ModelTool& tool = model.tool();
   check_trained(tool, with_tokens);
 
-  warn_of_cut_texts("tessera embed", tool.evaluated(), texts);
+  warn_of_cut_texts("tessera embed", tool.trained(), texts);
   FailedImages failed("tessera embed");
   Embedder embedder(model, with_tokens);
   for (const std::string& file : files) {

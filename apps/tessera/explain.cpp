@@ -34,19 +34,19 @@ class Explainer {
   /// Appends the image as each adapter has it.
   void explain(const std::string& file, const at::Tensor& pixels,
                std::vector<inference::ExplainedImage>& images) const {
-    const inference::TrainedModel evaluated = tool().evaluated();
+    const inference::TrainedModel trained = tool().trained();
     const std::vector<model::ImageFeatures> features = model_.encode_images(pixels.unsqueeze(0), {file});
     std::vector<std::vector<inference::HeatMap>> maps;
-    if (text_) maps = inference::heat_maps(evaluated, features, *text_, words_);
+    if (text_) maps = inference::heat_maps(trained, features, *text_, words_);
     for (std::size_t i = 0; i < features.size(); ++i) {
       inference::ExplainedImage explained{file, pixels, text_.value_or(""), "given text", {}};
       if (text_) {
         explained.maps = std::move(maps[i]);
       } else {
-        const inference::GeneratedCaption caption = caption_of(evaluated, features[i], caption_options_);
+        const inference::GeneratedCaption caption = caption_of(trained, features[i], caption_options_);
         explained.caption = caption.text;
         explained.note = fmt::format("generated, log p {:.2f}", caption.log_probability);
-        explained.maps = inference::heat_maps(evaluated, features[i], explained.caption, words_);
+        explained.maps = inference::heat_maps(trained, features[i], explained.caption, words_);
       }
       if (model_.is_switched())
         explained.note = fmt::format("adapter {}: {}", model_.adapters()[i].name, explained.note);
@@ -95,7 +95,7 @@ int explain_command(const std::vector<std::string>& arguments) {
 
   const Explainer explainer(*values);
   if (values->count("text") != 0)
-    warn_of_cut_texts("tessera explain", explainer.tool().evaluated(), {(*values)["text"].as<std::string>()});
+    warn_of_cut_texts("tessera explain", explainer.tool().trained(), {(*values)["text"].as<std::string>()});
   FailedImages failed("tessera explain");
   std::vector<inference::ExplainedImage> images;
   for (const std::string& file : files) {

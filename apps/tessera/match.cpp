@@ -108,12 +108,12 @@ int match_command(const std::vector<std::string>& arguments) {
   warn_of_files(texts);
 
   const AdaptedModel model("tessera match", *values);
-  const inference::TrainedModel evaluated = model.tool().evaluated();
-  warn_of_cut_texts("tessera match", evaluated, texts);
+  const inference::TrainedModel trained = model.tool().trained();
+  warn_of_cut_texts("tessera match", trained, texts);
   FailedImages failed("tessera match");
-  failed.read(images.front(), evaluated.config.data.image_size, [&](const at::Tensor& pixels) {
+  failed.read(images.front(), trained.config.data.image_size, [&](const at::Tensor& pixels) {
     const std::vector<std::vector<inference::TextMatch>> matches =
-        inference::match_texts(evaluated, model.encode_images(pixels.unsqueeze(0), {images.front()}), texts);
+        inference::match_texts(trained, model.encode_images(pixels.unsqueeze(0), {images.front()}), texts);
     if (values->count("json") != 0) {
       std::cout << dumped(to_json(model, images.front(), matches));
     } else {

@@ -90,16 +90,16 @@ std::vector<TableRow> read_table(const fs::path& file) {
 /// Writes pairs into a store, each with the code of image and caption.
 class PairWriter {
  public:
-  PairWriter(const inference::TrainedModel& evaluated, memory::MemoryStore& store, bool skips_existing)
-      : evaluated_(evaluated), store_(store), skips_existing_(skips_existing) {
+  PairWriter(const inference::TrainedModel& trained, memory::MemoryStore& store, bool skips_existing)
+      : trained_(trained), store_(store), skips_existing_(skips_existing) {
     for (const memory::MemoryEntry& entry : store.list()) ids_.insert(entry.id);
   }
 
   void add_image(const std::string& file, const std::string& caption, const std::string& id) {
     const memory::MemoryEntry entry{id.empty() ? as_utf8(file) : as_utf8(id), caption, as_utf8(file)};
     if (!is_new(entry.id)) return;
-    const at::Tensor pixels = inference::read_image(file, evaluated_.config.data.image_size);
-    const at::Tensor codes = inference::memory_codes(evaluated_, pixels.unsqueeze(0), {caption}, {file});
+    const at::Tensor pixels = inference::read_image(file, trained_.config.data.image_size);
+    const at::Tensor codes = inference::memory_codes(trained_, pixels.unsqueeze(0), {caption}, {file});
     write(codes[0], entry);
   }
 
@@ -112,8 +112,8 @@ class PairWriter {
   /// Every image (image_id) once, with the first of its captions, under its sample's key.
   void add_shards(const Words& shards, std::int64_t limit) {
     const Logger logger = make_logger({});
-    data::EvalLoader loader(data::open_source(shards, evaluated_.config.data, logger), evaluated_.config.data,
-                            evaluated_.config.eval.batch_size, logger);
+    data::EvalLoader loader(data::open_source(shards, trained_.config.data, logger), trained_.config.data,
+                            trained_.config.eval.batch_size, logger);
     eval::DistinctImages distinct;
     for (std::int64_t seen = 0; seen < limit;) {
       const std::optional<data::EvalBatch> batch = loader.next();
@@ -135,7 +135,7 @@ class PairWriter {
       }
       if (rows.empty()) continue;
       const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(rows, at::kLong));
-      const at::Tensor codes = inference::memory_codes(evaluated_, pixels, captions, keys);
+      const at::Tensor codes = inference::memory_codes(trained_, pixels, captions, keys);
       for (std::size_t i = 0; i < entries.size(); ++i) write(codes[static_cast<std::int64_t>(i)], entries[i]);
     }
   }
@@ -163,7 +163,7 @@ class PairWriter {
     ++written_;
   }
 
-  const inference::TrainedModel& evaluated_;
+  const inference::TrainedModel& trained_;
   memory::MemoryStore& store_;
   bool skips_existing_;
   std::set<std::string> ids_;
@@ -213,16 +213,16 @@ int write_action(const Words& arguments) {
   ModelTool model(*values);
   apply_table_option(*values, model.loaded.config.data.table);
   apply_broken_fraction(*values, model.loaded.config);
-  const inference::TrainedModel evaluated = model.evaluated();
+  const inference::TrainedModel trained = model.trained();
   const fs::path file = memory_file(*values);
   const FolderLock lock = lock_for_change(file);
   memory::MemoryStore store =
-      fs::exists(file) ? inference::load_memory(evaluated, file) : inference::new_memory(evaluated);
-  PairWriter writer(evaluated, store, values->count("skip-existing") != 0);
+      fs::exists(file) ? inference::load_memory(trained, file) : inference::new_memory(trained);
+  PairWriter writer(trained, store, values->count("skip-existing") != 0);
   const std::int64_t limit =
       values->count("limit") != 0 ? count_of(*values, "limit", 1) : std::numeric_limits<std::int64_t>::max();
   if (values->count("image") != 0) {
-    warn_of_cut_texts("tessera memory write", evaluated, {(*values)["caption"].as<std::string>()});
+    warn_of_cut_texts("tessera memory write", trained, {(*values)["caption"].as<std::string>()});
     writer.add_image((*values)["image"].as<std::string>(), (*values)["caption"].as<std::string>(),
                      (*values)["id"].as<std::string>());
   } else if (values->count("tsv") != 0) {
@@ -293,18 +293,18 @@ int recall_action(const Words& arguments) {
   const std::int64_t nearest = count_of(*values, "nearest", 0);
 
   const ModelTool model(*values);
-  const inference::TrainedModel evaluated = model.evaluated();
-  const memory::MemoryStore store = inference::load_memory(evaluated, memory_file(*values));
+  const inference::TrainedModel trained = model.trained();
+  const memory::MemoryStore store = inference::load_memory(trained, memory_file(*values));
   at::Tensor pixels;
   Words texts, names;
   if (values->count("image") != 0) {
     names.push_back((*values)["image"].as<std::string>());
-    pixels = inference::read_image(names.front(), evaluated.config.data.image_size).unsqueeze(0);
+    pixels = inference::read_image(names.front(), trained.config.data.image_size).unsqueeze(0);
   } else {
     texts.push_back((*values)["text"].as<std::string>());
   }
-  const inference::Recall recall = inference::recall(
-      evaluated, store, inference::memory_codes(evaluated, pixels, texts, names)[0], nearest);
+  const inference::Recall recall =
+      inference::recall(trained, store, inference::memory_codes(trained, pixels, texts, names)[0], nearest);
   if (values->count("json") != 0) {
     std::cout << dumped(to_json(recall));
   } else {

@@ -52,7 +52,7 @@ int memory_experiment_action(const std::vector<std::string>& arguments) {
   const Logger logger = make_logger({});
   const auto dataset = data::open_source(shards, config.data, logger);
   data::EvalLoader loader(dataset, config.data, config.eval.batch_size, logger);
-  nlohmann::json figures = eval::memory_experiment(model.evaluated(), *dataset, loader, experiment);
+  nlohmann::json figures = eval::memory_experiment(model.trained(), *dataset, loader, experiment);
   figures["model"] = fs::canonical(model.folder).string();
   figures["shards"] = shards;
   std::cout << eval::memory_table(figures);

@@ -28,13 +28,13 @@ struct ShownSet {
   std::vector<std::string> captions;  ///< all, in the order of the embeddings
 };
 
-ShownSet read_set(const inference::TrainedModel& evaluated, std::size_t shown) {
+ShownSet read_set(const inference::TrainedModel& trained, std::size_t shown) {
   const Logger logger = make_logger({});
-  const auto dataset = data::open_source(evaluated.config.data.validation, evaluated.config.data, logger);
+  const auto dataset = data::open_source(trained.config.data.validation, trained.config.data, logger);
   ShownSet set;
-  data::EvalLoader loader(dataset, evaluated.config.data, evaluated.config.eval.batch_size, logger);
-  set.encoded = eval::encode_set(evaluated.model, evaluated.tokenizer, loader, evaluated.compute,
-                                 evaluated.config.language.max_tokens);
+  data::EvalLoader loader(dataset, trained.config.data, trained.config.eval.batch_size, logger);
+  set.encoded = eval::encode_set(trained.model, trained.tokenizer, loader, trained.compute,
+                                 trained.config.language.max_tokens);
   const std::size_t count = std::min(shown, set.encoded.indices.size());
   loader.start();
   while (set.pictures.size() < count) {
@@ -95,7 +95,7 @@ int retrieval_pictures_command(const std::vector<std::string>& arguments) {
   apply_table_option(*values, data.table);
   if (data.validation.empty()) throw ConfigError("the configuration names no data.validation; give --data");
 
-  const ShownSet set = read_set(tool.evaluated(), static_cast<std::size_t>(shown));
+  const ShownSet set = read_set(tool.trained(), static_cast<std::size_t>(shown));
   std::vector<inference::SheetCell> cells;
   for (std::int64_t image = 0; image < static_cast<std::int64_t>(set.pictures.size()); ++image) {
     cells.push_back(found_captions(set, image, captions));

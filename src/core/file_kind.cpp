@@ -169,25 +169,25 @@ RecognisedFile recognise_file(std::string_view content) {
   return {};
 }
 
-std::string other_kind(std::string_view content, std::initializer_list<FileKind> own) {
+std::string other_kind(std::string_view content, std::initializer_list<FileKind> readable) {
   RecognisedFile found = recognise_file(content);
-  const bool is_own = std::find(own.begin(), own.end(), found.kind) != own.end();
-  return is_own ? std::string() : std::move(found.description);
+  const bool is_readable = std::find(readable.begin(), readable.end(), found.kind) != readable.end();
+  return is_readable ? std::string() : std::move(found.description);
 }
 
-std::string other_kind(std::span<const std::byte> content, std::initializer_list<FileKind> own) {
-  return other_kind(characters(content), own);
+std::string other_kind(std::span<const std::byte> content, std::initializer_list<FileKind> readable) {
+  return other_kind(characters(content), readable);
 }
 
 void refuse_other_kind(std::string_view content, const std::string& file, const std::string& expected,
-                       std::initializer_list<FileKind> own) {
-  const std::string found = other_kind(content, own);
+                       std::initializer_list<FileKind> readable) {
+  const std::string found = other_kind(content, readable);
   if (!found.empty()) fail("{}: is no {} but {}", file, expected, found);
 }
 
 void refuse_other_kind(std::span<const std::byte> content, const std::string& file,
-                       const std::string& expected, std::initializer_list<FileKind> own) {
-  refuse_other_kind(characters(content), file, expected, own);
+                       const std::string& expected, std::initializer_list<FileKind> readable) {
+  refuse_other_kind(characters(content), file, expected, readable);
 }
 
 }  // namespace tessera

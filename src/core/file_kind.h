@@ -34,16 +34,16 @@ struct RecognisedFile {
 /// it has to be all of it.
 RecognisedFile recognise_file(std::string_view content);
 
-/// The description of a file that a reader can't read; empty where the kind is unknown or one of `own`.
-std::string other_kind(std::string_view content, std::initializer_list<FileKind> own = {});
-std::string other_kind(std::span<const std::byte> content, std::initializer_list<FileKind> own = {});
+/// The description of a file that a reader can't read; empty where the kind is unknown or one of `readable`.
+std::string other_kind(std::string_view content, std::initializer_list<FileKind> readable = {});
+std::string other_kind(std::span<const std::byte> content, std::initializer_list<FileKind> readable = {});
 
 /// Throws Error "FILE: is no EXPECTED but …" where the content is known to be of a kind that is not one of
-/// `own`. For readers that have found that they can't read a file, or whose formats have no beginning of
+/// `readable`. For readers that have found that they can't read a file, or whose formats have no beginning of
 /// their own.
 void refuse_other_kind(std::string_view content, const std::string& file, const std::string& expected,
-                       std::initializer_list<FileKind> own = {});
+                       std::initializer_list<FileKind> readable = {});
 void refuse_other_kind(std::span<const std::byte> content, const std::string& file,
-                       const std::string& expected, std::initializer_list<FileKind> own = {});
+                       const std::string& expected, std::initializer_list<FileKind> readable = {});
 
 }  // namespace tessera

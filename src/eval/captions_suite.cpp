@@ -83,13 +83,13 @@ void add_truth(nlohmann::json& json, const std::vector<std::string>& captions,
 
 }  // namespace
 
-nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
+nlohmann::json captions_suite(const inference::TrainedModel& trained, const EncodedSet& set,
                               const data::Source& dataset, const CaptionsSuiteOptions& options) {
-  require_trained(evaluated.config.losses, losses::Ability::kCaptions, "captions");
+  require_trained(trained.config.losses, losses::Ability::kCaptions, "captions");
   const auto scenes = scenes_of(dataset, set.indices);
   if (scenes) check_wording(set, *scenes);
   const std::vector<inference::GeneratedCaption> generated =
-      inference::generate_captions(evaluated, set.tokens.image_tokens, options.beams);
+      inference::generate_captions(trained, set.tokens.image_tokens, options.beams);
   std::vector<std::string> captions;
   for (const inference::GeneratedCaption& caption : generated) captions.push_back(caption.text);
   nlohmann::json json;

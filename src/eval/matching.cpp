@@ -89,11 +89,11 @@ MatchingPairs random_pairs(const at::Tensor& caption_image, std::int64_t images)
   PairList list;
   for (std::int64_t image = 0; image < images; ++image) {
     CounterRandom random(kPairSeed, RandomPurpose::kNegatives, kPairStep, static_cast<std::uint64_t>(image));
-    const Rows& own = captions[static_cast<std::size_t>(image)];
-    list.add(image, own[random.below(own.size())], true);
+    const Rows& positives = captions[static_cast<std::size_t>(image)];
+    list.add(image, positives[random.below(positives.size())], true);
     // The n-th caption that isn't among the image's own, which are in ascending order.
-    auto wrong = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(all) - own.size()));
-    for (const std::int64_t caption : own) wrong += caption <= wrong ? 1 : 0;
+    auto wrong = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(all) - positives.size()));
+    for (const std::int64_t caption : positives) wrong += caption <= wrong ? 1 : 0;
     list.add(image, wrong, false);
   }
   return list.pairs();
@@ -106,14 +106,14 @@ MatchingPairs hardest_pairs(const at::Tensor& image, const at::Tensor& text,
   const at::Tensor owners = caption_image.cpu();
   PairList list;
   for (std::int64_t row = 0; row < image.size(0); ++row) {
-    const Rows& own = captions[static_cast<std::size_t>(row)];
+    const Rows& positives = captions[static_cast<std::size_t>(row)];
     const at::Tensor wrong = owners.ne(row).nonzero().squeeze(1);
     const at::Tensor scores =
         at::mv(text.cpu().to(at::kFloat), image[row].cpu().to(at::kFloat)).index_select(0, wrong);
-    const std::int64_t count = std::min(static_cast<std::int64_t>(own.size()), wrong.size(0));
+    const std::int64_t count = std::min(static_cast<std::int64_t>(positives.size()), wrong.size(0));
     const at::Tensor hardest = wrong.index_select(0, std::get<1>(scores.topk(count)));
     for (std::int64_t i = 0; i < count; ++i) {
-      list.add(row, own[static_cast<std::size_t>(i)], true);
+      list.add(row, positives[static_cast<std::size_t>(i)], true);
       list.add(row, hardest[i].item<std::int64_t>(), false);
     }
   }

@@ -11,12 +11,12 @@
 
 namespace tessera::eval {
 
-nlohmann::json matching_suite(const inference::TrainedModel& evaluated, const EncodedSet& set) {
-  require_trained(evaluated.config.losses, losses::Ability::kMatching, "matching");
+nlohmann::json matching_suite(const inference::TrainedModel& trained, const EncodedSet& set) {
+  require_trained(trained.config.losses, losses::Ability::kMatching, "matching");
   if (set.images() < 2) fail("matching: expected at least two images, found {}", set.images());
   return matching_figures(set.image, set.text, set.caption_image,
-                          match_scorer(evaluated.model, set.tokens, evaluated.compute),
-                          evaluated.config.eval.batch_size);
+                          match_scorer(trained.model, set.tokens, trained.compute),
+                          trained.config.eval.batch_size);
 }
 
 }  // namespace tessera::eval

@@ -54,7 +54,7 @@ struct Pairs {
 };
 
 /// One pair an image: what an image recalls can't be told apart by which of its captions was written.
-Pairs read_pairs(const inference::TrainedModel& evaluated, const data::Source& dataset,
+Pairs read_pairs(const inference::TrainedModel& trained, const data::Source& dataset,
                  data::EvalLoader& loader) {
   Pairs pairs;
   DistinctImages distinct;
@@ -71,8 +71,8 @@ Pairs read_pairs(const inference::TrainedModel& evaluated, const data::Source& d
       indices.push_back(batch->indices[place]);
     }
     const at::Tensor pixels = batch->pixels.index_select(0, at::tensor(samples, at::kLong));
-    codes.push_back(inference::memory_codes(evaluated, pixels, captions, keys));
-    queries.push_back(inference::memory_codes(evaluated, pixels, {}, keys));
+    codes.push_back(inference::memory_codes(trained, pixels, captions, keys));
+    queries.push_back(inference::memory_codes(trained, pixels, {}, keys));
     pairs.keys.insert(pairs.keys.end(), keys.begin(), keys.end());
     pairs.captions.insert(pairs.captions.end(), captions.begin(), captions.end());
   }
@@ -126,10 +126,10 @@ Json code_figures(const at::Tensor& codes) {
 /// The answers of all draws, group by group, and what they come to.
 class Groups {
  public:
-  explicit Groups(const inference::TrainedModel& evaluated) : evaluated_(evaluated) {}
+  explicit Groups(const inference::TrainedModel& trained) : trained_(trained) {}
 
   void add(std::int64_t draw, const std::string& name, const Pairs& pairs, const Readings& readings) {
-    const std::vector<std::string> answers = inference::decode_codes(evaluated_, readings.codes);
+    const std::vector<std::string> answers = inference::decode_codes(trained_, readings.codes);
     add_answers(draw, name, pairs, readings, answers);
     Group& group = groups_[name];
     append(group.answers, answers);
@@ -216,7 +216,7 @@ class Groups {
     }
   }
 
-  const inference::TrainedModel& evaluated_;
+  const inference::TrainedModel& trained_;
   std::map<std::string, Group> groups_;
   Json answers_ = Json::array();
 };
@@ -251,17 +251,17 @@ void run_draw(std::int64_t draw, const Pairs& all, const std::vector<std::int64_
 
 }  // namespace
 
-nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::Source& dataset,
+nlohmann::json memory_experiment(const inference::TrainedModel& trained, const data::Source& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options) {
-  const memory::MemoryStore empty = inference::new_memory(evaluated);
-  const Pairs all = read_pairs(evaluated, dataset, loader);
+  const memory::MemoryStore empty = inference::new_memory(trained);
+  const Pairs all = read_pairs(trained, dataset, loader);
   const std::int64_t count = options.pairs;
   if (count < 2 || all.size() < 2 * count) {
     fail("memory experiment: {} pairs to write and as many others: expected at least {} images, found {}",
          count, 2 * std::max<std::int64_t>(count, 2), all.size());
   }
   TORCH_CHECK(options.draws >= 1, "memory experiment: at least one draw expected, got ", options.draws);
-  Groups groups(evaluated);
+  Groups groups(trained);
   for (std::int64_t draw = 0; draw < options.draws; ++draw) {
     const auto order = random_permutation(all.size(), options.seed, RandomPurpose::kShuffle, draw);
     run_draw(draw, all, order, count, empty, groups);

@@ -41,7 +41,7 @@ struct MemoryExperimentOptions {
 /// written from never-written pairs: 0.5 not at all, 1 without error), and `recalled_captions`, every answer.
 ///
 /// @throws Error where the data holds fewer than twice as many images, or the model has no memory
-nlohmann::json memory_experiment(const inference::TrainedModel& evaluated, const data::Source& dataset,
+nlohmann::json memory_experiment(const inference::TrainedModel& trained, const data::Source& dataset,
                                  data::EvalLoader& loader, const MemoryExperimentOptions& options);
 
 /// Its groups as a table for a terminal.

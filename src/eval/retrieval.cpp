@@ -83,10 +83,11 @@ at::Tensor ranks_of_images(const ScoreRows& score_rows, const at::Tensor& captio
   for (std::int64_t first = 0; first < images; first += rows) {
     const std::int64_t last = std::min(first + rows, images);
     const at::Tensor scores = checked_rows(score_rows, first, last, captions, "image", "caption");
-    const at::Tensor own = at::arange(first, last, caption_image.options()).unsqueeze(1) == caption_image;
+    const at::Tensor relevant =
+        at::arange(first, last, caption_image.options()).unsqueeze(1) == caption_image;
     const at::Tensor best =
-        scores.masked_fill(own.logical_not(), -std::numeric_limits<float>::infinity()).amax(1, true);
-    ranks.push_back(1 + scores.ge(best).logical_and(own.logical_not()).sum(1));
+        scores.masked_fill(relevant.logical_not(), -std::numeric_limits<float>::infinity()).amax(1, true);
+    ranks.push_back(1 + scores.ge(best).logical_and(relevant.logical_not()).sum(1));
   }
   return at::cat(ranks);
 }
@@ -100,9 +101,9 @@ at::Tensor ranks_of_captions(const ScoreRows& score_rows, const at::Tensor& capt
   for (std::int64_t first = 0; first < captions; first += rows) {
     const std::int64_t last = std::min(first + rows, captions);
     const at::Tensor scores = checked_rows(score_rows, first, last, images, "caption", "image");
-    const at::Tensor own = scores.gather(1, caption_image.slice(0, first, last).unsqueeze(1));
+    const at::Tensor relevant_score = scores.gather(1, caption_image.slice(0, first, last).unsqueeze(1));
     // The right image itself is the 1 in "1 + wrong ones at least as high".
-    ranks.push_back(scores.ge(own).sum(1));
+    ranks.push_back(scores.ge(relevant_score).sum(1));
   }
   return at::cat(ranks);
 }

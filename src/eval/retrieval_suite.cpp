@@ -21,7 +21,7 @@ void add(nlohmann::json& json, const std::string& prefix, const RetrievalScores&
 
 }  // namespace
 
-nlohmann::json retrieval_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
+nlohmann::json retrieval_suite(const inference::TrainedModel& trained, const EncodedSet& set,
                                const RetrievalSuiteOptions& options) {
   const RetrievalScorer itc = embedding_scorer(set.image, set.text);
   nlohmann::json json;
@@ -29,13 +29,13 @@ nlohmann::json retrieval_suite(const inference::TrainedModel& evaluated, const E
     add(json, prefix, retrieval_scores(scorer, set.caption_image, set.images()));
   };
   add_scores("", itc);
-  if (trains(evaluated.config.losses, losses::Ability::kTokenEmbeddings)) {
-    add_scores("maxsim_", maxsim_scorer(set.tokens, evaluated.compute));
+  if (trains(trained.config.losses, losses::Ability::kTokenEmbeddings)) {
+    add_scores("maxsim_", maxsim_scorer(set.tokens, trained.compute));
   }
-  if (trains(evaluated.config.losses, losses::Ability::kMatching) && options.rerank_top_k > 0) {
-    const MatchScorer match = match_scorer(evaluated.model, set.tokens, evaluated.compute);
-    add_scores("reranked_", match_reranked(itc, set.tokens, match, options.rerank_top_k,
-                                           evaluated.config.eval.batch_size));
+  if (trains(trained.config.losses, losses::Ability::kMatching) && options.rerank_top_k > 0) {
+    const MatchScorer match = match_scorer(trained.model, set.tokens, trained.compute);
+    add_scores("reranked_",
+               match_reranked(itc, set.tokens, match, options.rerank_top_k, trained.config.eval.batch_size));
     json["rerank_top_k"] = options.rerank_top_k;
   }
   for (const char* prefix : {"maxsim_", "reranked_"}) {  // the same as those of ITC

@@ -28,13 +28,13 @@ struct RetrievalSuiteOptions {
 /// Retrieval by ITC (to_json of retrieval.h); by MaxSim, the same names after maxsim_; by ITC with the best
 /// re-ranked by ITM, after reranked_. The latter two only where the model was trained for them.
 /// @param set  encoded with EncodeDetail::kTokens
-nlohmann::json retrieval_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
+nlohmann::json retrieval_suite(const inference::TrainedModel& trained, const EncodedSet& set,
                                const RetrievalSuiteOptions& options);
 
 /// matching_figures of the set (matching.h).
 /// @param set  encoded with EncodeDetail::kTokens
 /// @throws Error where the model was not trained to match
-nlohmann::json matching_suite(const inference::TrainedModel& evaluated, const EncodedSet& set);
+nlohmann::json matching_suite(const inference::TrainedModel& trained, const EncodedSet& set);
 
 struct CaptionsSuiteOptions {
   std::int64_t beams = 1;  ///< 1: greedy
@@ -47,7 +47,7 @@ struct CaptionsSuiteOptions {
 /// caption facts_true and wholly_true.
 /// @param set  encoded with EncodeDetail::kTokens from `dataset`
 /// @throws Error where the model was not trained to caption
-nlohmann::json captions_suite(const inference::TrainedModel& evaluated, const EncodedSet& set,
+nlohmann::json captions_suite(const inference::TrainedModel& trained, const EncodedSet& set,
                               const data::Source& dataset, const CaptionsSuiteOptions& options);
 
 struct ZeroShotSuiteOptions {
@@ -59,7 +59,7 @@ struct ZeroShotSuiteOptions {
 /// Classification of a folder of images by the prompts of its classes (zero_shot.h), and zero_shot_broken,
 /// the number of images that could not be read.
 /// @throws Error where more than data.max_broken_fraction of the images can't be read
-nlohmann::json zero_shot_suite(const inference::TrainedModel& evaluated, const ZeroShotSuiteOptions& options,
+nlohmann::json zero_shot_suite(const inference::TrainedModel& trained, const ZeroShotSuiteOptions& options,
                                const Logger& logger);
 
 }  // namespace tessera::eval

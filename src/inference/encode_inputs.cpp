@@ -23,22 +23,22 @@ at::Tensor read_image(const std::filesystem::path& file, std::int64_t size) {
   return data::decode_for_evaluation(RegularFile(file).read(), size, file.string());
 }
 
-model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels,
+model::ImageFeatures encode_images(const TrainedModel& trained, const at::Tensor& pixels,
                                    const std::vector<std::string>& names) {
   const c10::NoGradGuard no_grad;
-  const AutocastScope autocast(evaluated.compute);
-  model::ImageFeatures features = evaluated.model.encode_image(pixels.to(evaluated.compute.device));
+  const AutocastScope autocast(trained.compute);
+  model::ImageFeatures features = trained.model.encode_image(pixels.to(trained.compute.device));
   // Of the mean over all patches too, so that what is wrong in one of them shows.
   check_computed(features.embedding, "the image's embedding", names);
   return features;
 }
 
-model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vector<std::string>& texts) {
+model::TextFeatures encode_texts(const TrainedModel& trained, const std::vector<std::string>& texts) {
   const c10::NoGradGuard no_grad;
-  const AutocastScope autocast(evaluated.compute);
+  const AutocastScope autocast(trained.compute);
   const language::TokenBatch tokens =
-      evaluated.tokenizer.encode_batch(texts, evaluated.config.language.max_tokens);
-  model::TextFeatures features = evaluated.model.encode_text(tokens.to(evaluated.compute.device));
+      trained.tokenizer.encode_batch(texts, trained.config.language.max_tokens);
+  model::TextFeatures features = trained.model.encode_text(tokens.to(trained.compute.device));
   check_computed(features.embedding, "the text's embedding", quoted_texts(texts));
   return features;
 }

@@ -24,12 +24,12 @@ at::Tensor read_image(const std::filesystem::path& file, std::int64_t size);
 /// @param pixels [B, 3, H, W] uint8 RGB on any device
 /// @param names  B, for messages; empty: they are counted from 0
 /// @throws Error naming the image whose embedding is not finite
-model::ImageFeatures encode_images(const TrainedModel& evaluated, const at::Tensor& pixels,
+model::ImageFeatures encode_images(const TrainedModel& trained, const at::Tensor& pixels,
                                    const std::vector<std::string>& names = {});
 
 /// The unfused text pass, without gradient, over texts cut to language.max_tokens. An empty text is bos eos.
 /// @param texts  at least one
 /// @throws Error with the text whose embedding is not finite
-model::TextFeatures encode_texts(const TrainedModel& evaluated, const std::vector<std::string>& texts);
+model::TextFeatures encode_texts(const TrainedModel& trained, const std::vector<std::string>& texts);
 
 }  // namespace tessera::inference

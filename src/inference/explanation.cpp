@@ -23,11 +23,11 @@ struct ReadText {
   at::Tensor tokens;  ///< [T, S]
 };
 
-ReadText read_text(const TrainedModel& evaluated, const std::string& text) {
+ReadText read_text(const TrainedModel& trained, const std::string& text) {
   ReadText read;
-  read.encoded = evaluated.tokenizer.encode_with_spans(text, evaluated.config.language.max_tokens);
-  const model::TextFeatures features = encode_texts(evaluated, {text});
-  read.tokens = evaluated.model.token_embeddings(features)[0].to(at::kCPU, at::kFloat);
+  read.encoded = trained.tokenizer.encode_with_spans(text, trained.config.language.max_tokens);
+  const model::TextFeatures features = encode_texts(trained, {text});
+  read.tokens = trained.model.token_embeddings(features)[0].to(at::kCPU, at::kFloat);
   return read;
 }
 
@@ -39,24 +39,24 @@ struct ReadWord {
   std::vector<std::int64_t> positions;  ///< of the word's own among them
 };
 
-ReadWord read_word(const TrainedModel& evaluated, const std::string& text, const ReadText& read,
+ReadWord read_word(const TrainedModel& trained, const std::string& text, const ReadText& read,
                    const std::string& word) {
   if (const auto span = find_phrase(text, word)) {
     const std::vector<std::int64_t> positions = token_positions(read.encoded, *span);
     if (!positions.empty()) return {word, /*in_text=*/true, read.tokens, positions};
   }
-  const ReadText alone = read_text(evaluated, word);
+  const ReadText alone = read_text(trained, word);
   const std::vector<std::int64_t> positions = token_positions(alone.encoded, {word, 0, word.size()});
   if (positions.empty()) fail("'{}': a word to show must have at least one letter", word);
   return {word, /*in_text=*/false, alone.tokens, positions};
 }
 
 /// The words that are asked for or, where there are none, the content words of the text.
-std::vector<ReadWord> read_words(const TrainedModel& evaluated, const std::string& text,
+std::vector<ReadWord> read_words(const TrainedModel& trained, const std::string& text,
                                  const std::vector<std::string>& words) {
-  const ReadText read = read_text(evaluated, text);
+  const ReadText read = read_text(trained, text);
   std::vector<ReadWord> found;
-  for (const std::string& word : words) found.push_back(read_word(evaluated, text, read, word));
+  for (const std::string& word : words) found.push_back(read_word(trained, text, read, word));
   if (!words.empty()) return found;
   for (const WordSpan& span : content_words(text)) {
     const std::vector<std::int64_t> positions = token_positions(read.encoded, span);
@@ -68,10 +68,9 @@ std::vector<ReadWord> read_words(const TrainedModel& evaluated, const std::strin
 /// The patches of one image in their grid.
 class ImagePatches {
  public:
-  ImagePatches(const TrainedModel& evaluated, const model::ImageFeatures& image)
-      : grid_(evaluated.model.vision().grid(evaluated.config.data.image_size,
-                                            evaluated.config.data.image_size)),
-        patches_(evaluated.model.patch_embeddings(image)[0].to(at::kCPU, at::kFloat)) {
+  ImagePatches(const TrainedModel& trained, const model::ImageFeatures& image)
+      : grid_(trained.model.vision().grid(trained.config.data.image_size, trained.config.data.image_size)),
+        patches_(trained.model.patch_embeddings(image)[0].to(at::kCPU, at::kFloat)) {
     TORCH_CHECK(patches_.size(0) == grid_.patches(), "heat maps: an image of ", grid_.rows, " x ",
                 grid_.columns, " patches expected, got ", patches_.size(0), " patches");
   }
@@ -97,21 +96,21 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
   return patches.mul(word).sum(1);
 }
 
-std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
+std::vector<HeatMap> heat_maps(const TrainedModel& trained, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words) {
-  return heat_maps(evaluated, std::vector<model::ImageFeatures>{image}, text, words).front();
+  return heat_maps(trained, std::vector<model::ImageFeatures>{image}, text, words).front();
 }
 
-std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& evaluated,
+std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& trained,
                                             const std::vector<model::ImageFeatures>& images,
                                             const std::string& text, const std::vector<std::string>& words) {
-  require_trained(evaluated.config.losses, losses::Ability::kTokenEmbeddings, "heat maps");
+  require_trained(trained.config.losses, losses::Ability::kTokenEmbeddings, "heat maps");
   const c10::NoGradGuard no_grad;
-  const AutocastScope autocast(evaluated.compute);
-  const std::vector<ReadWord> read = read_words(evaluated, text, words);
+  const AutocastScope autocast(trained.compute);
+  const std::vector<ReadWord> read = read_words(trained, text, words);
   std::vector<std::vector<HeatMap>> maps;
   for (const model::ImageFeatures& image : images) {
-    const ImagePatches patches(evaluated, image);
+    const ImagePatches patches(trained, image);
     std::vector<HeatMap>& of_image = maps.emplace_back();
     for (const ReadWord& word : read) of_image.push_back(patches.map(word));
   }

@@ -32,11 +32,11 @@ at::Tensor word_similarity(const at::Tensor& patches, const at::Tensor& tokens,
 /// @param words  empty: the content words of the text (word_spans.h), each where it stands
 /// @return in the order of the words; without those that language.max_tokens cut off the text
 /// @throws Error where the model was trained without MaxSim, or a word has no token
-std::vector<HeatMap> heat_maps(const TrainedModel& evaluated, const model::ImageFeatures& image,
+std::vector<HeatMap> heat_maps(const TrainedModel& trained, const model::ImageFeatures& image,
                                const std::string& text, const std::vector<std::string>& words);
 /// The same for several images (or one image as several adapters see it), for which the text is read once.
 /// @param images  of one image each @return in their order
-std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& evaluated,
+std::vector<std::vector<HeatMap>> heat_maps(const TrainedModel& trained,
                                             const std::vector<model::ImageFeatures>& images,
                                             const std::string& text, const std::vector<std::string>& words);
 

@@ -32,20 +32,20 @@ struct CaptionOptions {
 /// What the decoder says under a condition: images, read-outs of the memory, or both.
 /// @return one a row of the condition
 /// @throws Error where an option is out of range or the prompt leaves no room
-std::vector<GeneratedCaption> decode_captions(const TrainedModel& evaluated,
+std::vector<GeneratedCaption> decode_captions(const TrainedModel& trained,
                                               const fusion::CaptionCondition& condition,
                                               const CaptionOptions& options);
 /// @param beams  1: greedy
-inline std::vector<GeneratedCaption> decode_captions(const TrainedModel& evaluated,
+inline std::vector<GeneratedCaption> decode_captions(const TrainedModel& trained,
                                                      const fusion::CaptionCondition& condition,
                                                      std::int64_t beams) {
-  return decode_captions(evaluated, condition, CaptionOptions::beam_search(beams));
+  return decode_captions(trained, condition, CaptionOptions::beam_search(beams));
 }
 
 /// A caption for each image, from the image alone (no memory).
 /// @param image_tokens [N, 1+P, D] compressed, on any device; decoded in batches of eval.batch_size
 /// @param beams        1: greedy
-std::vector<GeneratedCaption> generate_captions(const TrainedModel& evaluated, const at::Tensor& image_tokens,
+std::vector<GeneratedCaption> generate_captions(const TrainedModel& trained, const at::Tensor& image_tokens,
                                                 std::int64_t beams);
 
 }  // namespace tessera::inference

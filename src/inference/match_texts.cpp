@@ -29,10 +29,10 @@ void set_scores(std::vector<TextMatch>& matches, std::optional<double> TextMatch
     matches[i].*score = doubles[static_cast<std::int64_t>(i)].item<double>();
 }
 
-std::vector<TextMatch> scores_of(const TrainedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> scores_of(const TrainedModel& trained, const model::ImageFeatures& image,
                                  const std::vector<std::string>& texts, const model::TextFeatures& text) {
-  model::Stage1Model& model = evaluated.model;
-  const losses::LossesConfig& losses = evaluated.config.losses;
+  model::Stage1Model& model = trained.model;
+  const losses::LossesConfig& losses = trained.config.losses;
   std::vector<TextMatch> matches;
   for (const std::string& one : texts) matches.push_back({.text = one});
   if (trains(losses, losses::Ability::kEmbeddings)) {
@@ -65,27 +65,27 @@ void sort_best_first(std::vector<TextMatch>& matches) {
 
 }  // namespace
 
-std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> match_texts(const TrainedModel& trained, const model::ImageFeatures& image,
                                    const std::vector<std::string>& texts) {
-  return match_texts(evaluated, std::vector<model::ImageFeatures>{image}, texts).front();
+  return match_texts(trained, std::vector<model::ImageFeatures>{image}, texts).front();
 }
 
-std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& evaluated,
+std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& trained,
                                                 const std::vector<model::ImageFeatures>& images,
                                                 const std::vector<std::string>& texts) {
   for (const model::ImageFeatures& image : images)
     TORCH_CHECK(image.tokens.size(0) == 1, "match_texts: one image expected, got ", image.tokens.size(0));
   const c10::NoGradGuard no_grad;
-  const AutocastScope autocast(evaluated.compute);
-  const auto batch_size = static_cast<std::size_t>(evaluated.config.eval.batch_size);
+  const AutocastScope autocast(trained.compute);
+  const auto batch_size = static_cast<std::size_t>(trained.config.eval.batch_size);
   std::vector<std::vector<TextMatch>> matches(images.size());
   for (std::size_t first = 0; first < texts.size(); first += batch_size) {
     const std::size_t last = std::min(first + batch_size, texts.size());
     const std::vector<std::string> batch(texts.begin() + static_cast<std::ptrdiff_t>(first),
                                          texts.begin() + static_cast<std::ptrdiff_t>(last));
-    const model::TextFeatures text = encode_texts(evaluated, batch);
+    const model::TextFeatures text = encode_texts(trained, batch);
     for (std::size_t i = 0; i < images.size(); ++i) {
-      for (TextMatch& match : scores_of(evaluated, images[i], batch, text))
+      for (TextMatch& match : scores_of(trained, images[i], batch, text))
         matches[i].push_back(std::move(match));
     }
   }

@@ -23,11 +23,11 @@ struct TextMatch {
 /// @param texts  at least one
 /// @return one a text, the best first: by ITM, where the model has none by ITC, then by MaxSim text→image;
 ///         equal ones in the order given
-std::vector<TextMatch> match_texts(const TrainedModel& evaluated, const model::ImageFeatures& image,
+std::vector<TextMatch> match_texts(const TrainedModel& trained, const model::ImageFeatures& image,
                                    const std::vector<std::string>& texts);
 /// The same for several images (or one image as several adapters see it), for which each text is read once.
 /// @param images  of one image each @return in their order
-std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& evaluated,
+std::vector<std::vector<TextMatch>> match_texts(const TrainedModel& trained,
                                                 const std::vector<model::ImageFeatures>& images,
                                                 const std::vector<std::string>& texts);
 

@@ -21,18 +21,18 @@ namespace tessera::inference {
 /// @param names    B, of the images, for messages; empty: they are counted from 0
 /// @return [B, C] float32 on the CPU
 /// @throws Error naming the image or text whose embedding or code is not finite
-at::Tensor memory_codes(const TrainedModel& evaluated, const at::Tensor& pixels,
+at::Tensor memory_codes(const TrainedModel& trained, const at::Tensor& pixels,
                         const std::vector<std::string>& captions, const std::vector<std::string>& names = {});
 
 /// What the decoder makes of codes or read-outs [N, C], greedily and without an image; N texts.
-std::vector<std::string> decode_codes(const TrainedModel& evaluated, const at::Tensor& codes);
+std::vector<std::string> decode_codes(const TrainedModel& trained, const at::Tensor& codes);
 
 /// An empty memory for the codes of this model.
 /// @throws Error where the model was trained without the memory
-memory::MemoryStore new_memory(const TrainedModel& evaluated);
+memory::MemoryStore new_memory(const TrainedModel& trained);
 /// A memory from its file.
 /// @throws Error naming the file where it was written with another model, or is no memory
-memory::MemoryStore load_memory(const TrainedModel& evaluated, const std::filesystem::path& file);
+memory::MemoryStore load_memory(const TrainedModel& trained, const std::filesystem::path& file);
 
 /// What comes back for a query.
 struct Recall {
@@ -42,7 +42,7 @@ struct Recall {
 
 /// @param query [C], of memory_codes
 /// @throws Error where the memory is empty
-Recall recall(const TrainedModel& evaluated, const memory::MemoryStore& store, const at::Tensor& query,
+Recall recall(const TrainedModel& trained, const memory::MemoryStore& store, const at::Tensor& query,
               std::int64_t nearest = 3);
 
 }  // namespace tessera::inference

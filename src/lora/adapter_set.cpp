@@ -42,19 +42,20 @@ AdapterSet::Adapter AdapterSet::make(const LoraOptions& options, std::uint64_t s
     const at::Generator generator = at::detail::createCPUGenerator(seed);
     const auto parameters = root_.named_parameters();
     for (const NamedLinear& target : match_targets(root_, options)) {
-      std::shared_ptr<nn::LoraAdapter> part =
+      std::shared_ptr<nn::LoraAdapter> layer =
           target.linear->make_adapter(adapter_options(options, target.name, root_.module_names()));
-      const at::Tensor rest = initialise_adapter(*target.linear, *part, options.init, generator);
-      if (rest.defined()) adapter.own[target.name + ".weight"] = rest;
-      adapter.parts.emplace_back(target, std::move(part));
+      const at::Tensor rest = initialise_adapter(*target.linear, *layer, options.init, generator);
+      if (rest.defined()) adapter.replacements[target.name + ".weight"] = rest;
+      adapter.layers.emplace_back(target, std::move(layer));
     }
     // Which biases belong to the adapter depends on which modules it adapts.
-    for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(part);
+    for (const auto& [target, layer] : adapter.layers) target.linear->use_adapter(layer);
     adapter.saved = parameters_beside_adapters(root_, options);
-    for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(nullptr);
-    for (const std::string& name : adapter.saved) adapter.own[name] = parameters[name].detach().clone();
+    for (const auto& [target, layer] : adapter.layers) target.linear->use_adapter(nullptr);
+    for (const std::string& name : adapter.saved)
+      adapter.replacements[name] = parameters[name].detach().clone();
   } catch (...) {
-    for (const NamedLinear& item : adapted_linears(root_)) item.linear->use_adapter(nullptr);
+    for (const NamedLinear& module : adapted_linears(root_)) module.linear->use_adapter(nullptr);
     use(present);
     throw;
   }
@@ -112,9 +113,9 @@ void AdapterSet::remove(const std::string& name) {
   adapters_.erase(name);
 }
 
-void AdapterSet::exchange_own(Adapter& adapter) {
+void AdapterSet::exchange_replacements(Adapter& adapter) {
   auto parameters = root_.named_parameters();
-  for (auto& [name, value] : adapter.own) {
+  for (auto& [name, value] : adapter.replacements) {
     at::Tensor& parameter = parameters[name];
     const at::Tensor present = parameter.tensor_data();
     parameter.set_data(value);
@@ -123,13 +124,13 @@ void AdapterSet::exchange_own(Adapter& adapter) {
 }
 
 void AdapterSet::put_in(Adapter& adapter) {
-  for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(part);
-  exchange_own(adapter);
+  for (const auto& [target, layer] : adapter.layers) target.linear->use_adapter(layer);
+  exchange_replacements(adapter);
 }
 
 void AdapterSet::take_out(Adapter& adapter) {
-  exchange_own(adapter);
-  for (const auto& [target, part] : adapter.parts) target.linear->use_adapter(nullptr);
+  exchange_replacements(adapter);
+  for (const auto& [target, layer] : adapter.layers) target.linear->use_adapter(nullptr);
 }
 
 void AdapterSet::use(const std::string& name) {
@@ -144,13 +145,13 @@ void AdapterSet::use(const std::string& name) {
 void AdapterSet::merge() {
   if (in_use_.empty()) fail("there is no adapter in use to merge");
   if (merged_) return;
-  for (const auto& [target, part] : adapters_.at(in_use_).parts) target.linear->merge();
+  for (const auto& [target, layer] : adapters_.at(in_use_).layers) target.linear->merge();
   merged_ = true;
 }
 
 void AdapterSet::unmerge() {
   if (!merged_) return;
-  for (const auto& [target, part] : adapters_.at(in_use_).parts) target.linear->unmerge();
+  for (const auto& [target, layer] : adapters_.at(in_use_).layers) target.linear->unmerge();
   merged_ = false;
 }
 
@@ -163,14 +164,14 @@ std::vector<std::string> AdapterSet::names() const {
 TensorMap AdapterSet::parameters(const std::string& name) const {
   const Adapter& adapter = of(name);
   TensorMap parameters;
-  for (const auto& [target, part] : adapter.parts) {
-    parameters[target.name + ".lora_A.weight"] = part->a->weight;
-    parameters[target.name + ".lora_B.weight"] = part->b->weight;
-    if (part->options.dora) parameters[target.name + ".lora_magnitude_vector"] = part->magnitude;
+  for (const auto& [target, layer] : adapter.layers) {
+    parameters[target.name + ".lora_A.weight"] = layer->a->weight;
+    parameters[target.name + ".lora_B.weight"] = layer->b->weight;
+    if (layer->options.dora) parameters[target.name + ".lora_magnitude_vector"] = layer->magnitude;
   }
   const auto of_tree = root_.named_parameters();
-  for (const std::string& own : adapter.saved)
-    parameters[own] = in_use_ == name ? of_tree[own] : adapter.own.at(own);
+  for (const std::string& parameter : adapter.saved)
+    parameters[parameter] = in_use_ == name ? of_tree[parameter] : adapter.replacements.at(parameter);
   return parameters;
 }
 

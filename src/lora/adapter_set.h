@@ -61,9 +61,9 @@ class AdapterSet {
  private:
   struct Adapter {
     LoraOptions options;
-    std::vector<std::pair<NamedLinear, std::shared_ptr<nn::LoraAdapter>>> parts;
-    TensorMap own;                   ///< what stands in for parameters of the base model while it is in use
-    std::vector<std::string> saved;  ///< those of `own` that belong to its file
+    std::vector<std::pair<NamedLinear, std::shared_ptr<nn::LoraAdapter>>> layers;
+    TensorMap replacements;          ///< what stands in for parameters of the base model while it is in use
+    std::vector<std::string> saved;  ///< those of the replacements that belong to its file
   };
 
   const Adapter& of(const std::string& name) const;
@@ -72,7 +72,7 @@ class AdapterSet {
   void put_in(Adapter& adapter);
   void take_out(Adapter& adapter);
   /// Parameters of the base model and what stands in for them change places.
-  void exchange_own(Adapter& adapter);
+  void exchange_replacements(Adapter& adapter);
 
   AdaptableModule& root_;
   std::map<std::string, Adapter> adapters_;

@@ -35,18 +35,18 @@ at::Tensor laid_out(const std::vector<at::Tensor>& parts) {
 }
 
 void split(const ModuleNames::Joined& joined, TensorMap& tensors) {
-  const auto count = static_cast<std::int64_t>(joined.parts.size());
+  const auto count = static_cast<std::int64_t>(joined.current.size());
   TensorMap made;
   for (auto item = tensors.begin(); item != tensors.end();) {
     const auto& [key, tensor] = *item;
-    if (!is_of_module(key, joined.whole) || tensor.dim() == 0 ||
+    if (!is_of_module(key, joined.legacy) || tensor.dim() == 0 ||
         (!is_shared(key) && tensor.size(0) % count != 0)) {
       ++item;
       continue;
     }
     const std::int64_t rows = tensor.size(0) / count;
     for (std::int64_t i = 0; i < count; ++i) {
-      made[*exchanged(key, joined.whole, joined.parts[static_cast<std::size_t>(i)])] =
+      made[*exchanged(key, joined.legacy, joined.current[static_cast<std::size_t>(i)])] =
           is_shared(key) ? tensor : tensor.slice(0, i * rows, (i + 1) * rows);
     }
     item = tensors.erase(item);
@@ -58,18 +58,18 @@ void split(const ModuleNames::Joined& joined, TensorMap& tensors) {
 std::vector<at::Tensor> parts_beside(const ModuleNames::Joined& joined, const TensorMap& tensors,
                                      const std::string& key, const std::string& source) {
   std::vector<at::Tensor> parts = {tensors.at(key)};
-  for (std::size_t i = 1; i < joined.parts.size(); ++i) {
-    const std::string other = *exchanged(key, joined.parts[0], joined.parts[i]);
+  for (std::size_t i = 1; i < joined.current.size(); ++i) {
+    const std::string other = *exchanged(key, joined.current[0], joined.current[i]);
     const auto found = tensors.find(other);
     if (found == tensors.end())
       fail("{}: {} is there without its {}, and the old naming has one matrix for both", source, key,
-           last_segment(joined.parts[i]));
+           last_segment(joined.current[i]));
     if (is_shared(key) && !at::equal(parts[0], found->second))
       fail(
           "{}: {} and {} differ: the old naming has one matrix for both ({}), whose adapter has one A; keep "
           "the "
           "current naming",
-          source, key, other, last_segment(joined.whole));
+          source, key, other, last_segment(joined.legacy));
     if (!is_shared(key) && parts[0].sizes().slice(1) != found->second.sizes().slice(1))
       fail("{}: {} and {} have different shapes", source, key, other);
     parts.push_back(found->second);
@@ -81,15 +81,15 @@ void join(const ModuleNames::Joined& joined, TensorMap& tensors, const std::stri
   TensorMap made;
   std::vector<std::string> taken;
   for (const auto& [key, tensor] : tensors) {
-    for (std::size_t i = 1; i < joined.parts.size(); ++i) {
-      const auto first = exchanged(key, joined.parts[i], joined.parts[0]);
+    for (std::size_t i = 1; i < joined.current.size(); ++i) {
+      const auto first = exchanged(key, joined.current[i], joined.current[0]);
       if (!first) continue;
       if (tensors.count(*first) == 0)
         fail("{}: {} is there without its {}, and the old naming has one matrix for both", source, key,
-             last_segment(joined.parts[0]));
+             last_segment(joined.current[0]));
       taken.push_back(key);
     }
-    const auto whole = exchanged(key, joined.parts[0], joined.whole);
+    const auto whole = exchanged(key, joined.current[0], joined.legacy);
     if (!whole) continue;
     const std::vector<at::Tensor> parts = parts_beside(joined, tensors, key, source);
     made[*whole] = is_shared(key) ? tensor : laid_out(parts);

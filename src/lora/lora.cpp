@@ -94,11 +94,11 @@ std::vector<std::string> inject_lora(AdaptableModule& root, const LoraOptions& o
 
 TensorMap lora_parameters(torch::nn::Module& root) {
   TensorMap parameters;
-  for (const NamedLinear& item : adapted_linears(root)) {
-    const nn::LoraAdapter& adapter = *item.linear->adapter();
-    parameters[item.name + ".lora_A.weight"] = adapter.a->weight;
-    parameters[item.name + ".lora_B.weight"] = adapter.b->weight;
-    if (adapter.options.dora) parameters[item.name + ".lora_magnitude_vector"] = adapter.magnitude;
+  for (const NamedLinear& module : adapted_linears(root)) {
+    const nn::LoraAdapter& adapter = *module.linear->adapter();
+    parameters[module.name + ".lora_A.weight"] = adapter.a->weight;
+    parameters[module.name + ".lora_B.weight"] = adapter.b->weight;
+    if (adapter.options.dora) parameters[module.name + ".lora_magnitude_vector"] = adapter.magnitude;
   }
   return parameters;
 }
@@ -128,7 +128,7 @@ void restart_magnitudes(torch::nn::Module& root) {
 }
 
 void merge_lora(torch::nn::Module& root) {
-  for (const NamedLinear& item : adapted_linears(root)) item.linear->merge_lora();
+  for (const NamedLinear& module : adapted_linears(root)) module.linear->merge_lora();
 }
 
 }  // namespace tessera::lora

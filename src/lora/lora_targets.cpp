@@ -127,7 +127,7 @@ std::set<std::string> last_segments(const std::vector<std::string>& paths, const
 
 std::set<std::string> candidates(const std::vector<NamedLinear>& linears, const ModuleNames& names) {
   std::vector<std::string> paths;
-  for (const NamedLinear& item : linears) paths.push_back(item.name);
+  for (const NamedLinear& module : linears) paths.push_back(module.name);
   return last_segments(paths, names);
 }
 
@@ -153,7 +153,7 @@ std::vector<NamedLinear> named_linears(torch::nn::Module& root) {
 
 std::vector<NamedLinear> adapted_linears(torch::nn::Module& root) {
   std::vector<NamedLinear> linears = named_linears(root);
-  std::erase_if(linears, [](const NamedLinear& item) { return !item.linear->has_lora(); });
+  std::erase_if(linears, [](const NamedLinear& module) { return !module.linear->has_lora(); });
   return linears;
 }
 
@@ -162,14 +162,14 @@ void refuse_unused_names(AdaptableModule& root, const LoraOptions& options) {
   const std::vector<NamedLinear> linears = named_linears(root), adapted = match_targets(root, options);
   for (const std::string& name : options.exclude_modules.names) {
     if (std::none_of(linears.begin(), linears.end(),
-                     [&](const NamedLinear& item) { return names.match(item.name, name); }))
+                     [&](const NamedLinear& module) { return names.match(module.name, name); }))
       fail("exclude_modules: \"{}\" matches no linear module; there are {}", name,
            fmt::join(candidates(linears, root.module_names()), ", "));
   }
   const auto check = [&](const auto& patterns, const char* field) {
     for (const auto& [key, value] : patterns) {
-      if (std::none_of(adapted.begin(), adapted.end(), [&, key = key](const NamedLinear& item) {
-            return pattern_names(key, field, names.of(item.name));
+      if (std::none_of(adapted.begin(), adapted.end(), [&, key = key](const NamedLinear& module) {
+            return pattern_names(key, field, names.of(module.name));
           }))
         fail("{}: \"{}\" matches no adapted module; there are {}", field, key,
              fmt::join(candidates(adapted, root.module_names()), ", "));
@@ -185,8 +185,9 @@ std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions&
   const ModuleSelection& wanted = options.target_modules;
   if (!wanted.is_all_linear() && !options.in_file) {
     for (const std::string& target : wanted.names) {
-      const bool found = std::any_of(linears.begin(), linears.end(),
-                                     [&](const NamedLinear& item) { return names.match(item.name, target); });
+      const bool found = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& module) {
+        return names.match(module.name, target);
+      });
       if (!found) {
         fail(
             "target_modules: \"{}\" matches no linear module; there are {} (or \"all-linear\" alone for all)",
@@ -199,13 +200,13 @@ std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions&
   const LayerNumbers layers(options);
   std::vector<NamedLinear> meant;
   std::set<std::int64_t> layers_left_out;
-  for (const NamedLinear& item : linears) {
-    if (!targets.takes(item.name) || excluded.takes(item.name) ||
-        is_within_saved(item.name, options, root.module_names()))
+  for (const NamedLinear& module : linears) {
+    if (!targets.takes(module.name) || excluded.takes(module.name) ||
+        is_within_saved(module.name, options, root.module_names()))
       continue;
-    if (layers.take(item.name)) {
-      meant.push_back(item);
-    } else if (const auto number = layers.number_of(item.name)) {
+    if (layers.take(module.name)) {
+      meant.push_back(module);
+    } else if (const auto number = layers.number_of(module.name)) {
       layers_left_out.insert(*number);
     }
   }
@@ -213,8 +214,8 @@ std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions&
     fail("layers_to_transform: expected some of the layers {}, found {}", fmt::join(layers_left_out, ", "),
          fmt::join(options.layers_to_transform, ", "));
   }
-  const bool is_name = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& item) {
-    return !wanted.pattern.empty() && names.match(item.name, wanted.pattern);
+  const bool is_name = std::any_of(linears.begin(), linears.end(), [&](const NamedLinear& module) {
+    return !wanted.pattern.empty() && names.match(module.name, wanted.pattern);
   });
   if (meant.empty()) {
     fail("target_modules: {} matches no linear module{}{}; there are {}",
@@ -234,7 +235,7 @@ std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions&
 bool means_just(AdaptableModule& root, const LoraOptions& options, const std::set<std::string>& modules) {
   std::set<std::string> meant;
   try {
-    for (const NamedLinear& item : match_targets(root, options)) meant.insert(item.name);
+    for (const NamedLinear& module : match_targets(root, options)) meant.insert(module.name);
   } catch (const Error&) {
     return false;  // a name that means nothing
   }
@@ -255,7 +256,7 @@ std::vector<std::string> parameters_beside_adapters(AdaptableModule& root, const
   }
   refuse_nested(modules, options, root.module_names());
   std::set<std::string> adapted_biases;
-  for (const NamedLinear& item : adapted_linears(root)) adapted_biases.insert(item.name + ".bias");
+  for (const NamedLinear& module : adapted_linears(root)) adapted_biases.insert(module.name + ".bias");
   std::vector<std::string> beside;
   for (const auto& item : root.named_parameters()) {
     const std::string& name = item.key();

@@ -46,8 +46,8 @@ bool has_last_segments(std::string_view path, std::string_view end) {
 std::string ModuleNames::renamed(const std::string& path, ModuleNaming naming) const {
   if (naming == ModuleNaming::kLegacy) {
     for (const Joined& one : joined) {
-      for (const std::string_view part : one.parts) {
-        if (const auto whole = with_exchanged(path, part, one.whole)) return *whole;
+      for (const std::string_view part : one.current) {
+        if (const auto whole = with_exchanged(path, part, one.legacy)) return *whole;
       }
     }
     return path_here(path);
@@ -86,7 +86,7 @@ bool ModuleNames::is_in_backbone(std::string_view path) const {
 bool ModuleNames::is_legacy(const std::string& path) const {
   return renamed(path, ModuleNaming::kCurrent) != path ||
          std::any_of(joined.begin(), joined.end(), [&](const Joined& one) {
-           return find_segments(path, one.whole) != std::string_view::npos;
+           return find_segments(path, one.legacy) != std::string_view::npos;
          });
 }
 
@@ -111,16 +111,17 @@ std::vector<std::string> ModuleNames::renamed_targets(const std::string& target,
     return has_last_segments(target, name) || has_last_segments(name, target);
   };
   for (const Joined& one : joined) {
-    if (naming != ModuleNaming::kCurrent || !means(one.whole)) continue;
-    const std::string place = target.substr(0, target.size() - last_segment(one.whole).size());
+    if (naming != ModuleNaming::kCurrent || !means(one.legacy)) continue;
+    const std::string place = target.substr(0, target.size() - last_segment(one.legacy).size());
     std::vector<std::string> targets;
-    for (const std::string_view part : one.parts) targets.push_back(place + std::string(last_segment(part)));
+    for (const std::string_view part : one.current)
+      targets.push_back(place + std::string(last_segment(part)));
     return targets;
   }
   if (target.find('.') != std::string::npos) return {renamed(target, naming)};
   for (const Joined& one : joined) {
-    if (naming == ModuleNaming::kLegacy && std::any_of(one.parts.begin(), one.parts.end(), means))
-      return {std::string(last_segment(one.whole))};
+    if (naming == ModuleNaming::kLegacy && std::any_of(one.current.begin(), one.current.end(), means))
+      return {std::string(last_segment(one.legacy))};
   }
   for (const Alias& alias : aliases) {
     const bool to_current = naming == ModuleNaming::kCurrent;

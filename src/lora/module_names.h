@@ -29,8 +29,8 @@ struct ModuleNames {
   /// Modules of one shape here and in the current naming that are one matrix in the legacy one, their rows
   /// one behind another (joined_modules.h).
   struct Joined {
-    std::string_view whole;
-    std::vector<std::string_view> parts;
+    std::string_view legacy;
+    std::vector<std::string_view> current;
   };
 
   std::string_view architecture;  ///< in messages

@@ -55,15 +55,15 @@ std::string parameter_path(const std::string& key, const ModuleNames& names) {
 std::vector<std::string> minimal_targets(AdaptableModule& root, ModuleNaming naming) {
   std::set<std::string> segments, paths;
   std::size_t adapted = 0;
-  for (const NamedLinear& item : adapted_linears(root)) {
-    const std::string path = root.module_names().renamed(item.name, naming);
+  for (const NamedLinear& module : adapted_linears(root)) {
+    const std::string path = root.module_names().renamed(module.name, naming);
     segments.emplace(last_segment(path));
     paths.insert(path);
     ++adapted;
   }
   const std::vector<NamedLinear> all = named_linears(root);
-  const auto meant = std::count_if(all.begin(), all.end(), [&](const NamedLinear& item) {
-    const std::string path = root.module_names().renamed(item.name, naming);
+  const auto meant = std::count_if(all.begin(), all.end(), [&](const NamedLinear& module) {
+    const std::string path = root.module_names().renamed(module.name, naming);
     return segments.count(std::string(last_segment(path))) != 0;
   });
   if (static_cast<std::size_t>(meant) == adapted) return {segments.begin(), segments.end()};
@@ -73,10 +73,10 @@ std::vector<std::string> minimal_targets(AdaptableModule& root, ModuleNaming nam
 AdapterSelection selection_of(AdaptableModule& root, const LoraOptions& options, ModuleNaming naming) {
   const ModuleNames& names = root.module_names();
   AdapterSelection selection{minimal_targets(root, naming), {}, {}};
-  for (const NamedLinear& item : adapted_linears(root)) {
-    const std::int64_t rank = options.rank_of(item.name, names);
-    const double alpha = options.alpha_of(item.name, names);
-    const std::string path = names.renamed(item.name, naming);
+  for (const NamedLinear& module : adapted_linears(root)) {
+    const std::int64_t rank = options.rank_of(module.name, names);
+    const double alpha = options.alpha_of(module.name, names);
+    const std::string path = names.renamed(module.name, naming);
     if (rank != options.r) selection.ranks.emplace_back(path, rank);
     if (alpha != options.lora_alpha) selection.alphas.emplace_back(path, alpha);
   }
@@ -85,18 +85,18 @@ AdapterSelection selection_of(AdaptableModule& root, const LoraOptions& options,
 
 /// Adapters that are there already must compute what the file's would.
 void check_injected(AdaptableModule& root, const LoraOptions& options, const std::string& source) {
-  for (const NamedLinear& item : adapted_linears(root)) {
-    const nn::LoraAdapterOptions& here = item.linear->lora_options();
-    const nn::LoraAdapterOptions there = adapter_options(options, item.name, root.module_names());
+  for (const NamedLinear& module : adapted_linears(root)) {
+    const nn::LoraAdapterOptions& here = module.linear->lora_options();
+    const nn::LoraAdapterOptions there = adapter_options(options, module.name, root.module_names());
     if (here.r != there.r) {
-      fail("{}: r: the model's adapters have {} ({}), the file's {}", source, here.r, item.name, there.r);
+      fail("{}: r: the model's adapters have {} ({}), the file's {}", source, here.r, module.name, there.r);
     }
     if (std::abs(here.scaling - there.scaling) > 1e-9 * std::abs(here.scaling)) {
       fail("{}: lora_alpha, use_rslora: the model's adapters have scaling {} ({}), the file's {}", source,
-           here.scaling, item.name, there.scaling);
+           here.scaling, module.name, there.scaling);
     }
     if (here.dora != there.dora) {
-      fail("{}: use_dora: the model's adapters say {} ({}), the file says {}", source, here.dora, item.name,
+      fail("{}: use_dora: the model's adapters say {} ({}), the file says {}", source, here.dora, module.name,
            there.dora);
     }
   }
@@ -106,7 +106,7 @@ void check_injected(AdaptableModule& root, const LoraOptions& options, const std
 class PeftPaths {
  public:
   explicit PeftPaths(torch::nn::Module& root) {
-    for (const NamedLinear& item : adapted_linears(root)) adapted_biases_.insert(item.name + kBias);
+    for (const NamedLinear& module : adapted_linears(root)) adapted_biases_.insert(module.name + kBias);
   }
   std::string of(const std::string& path) const {
     if (adapted_biases_.count(path) == 0) return path;

@@ -34,27 +34,29 @@ at::Tensor initial_prior_mean(const MemoryConfig& config, std::uint64_t seed) {
 /// blocks P_SS of all are one matrix: P with 0 where two don't belong together.
 ///
 /// @param coefficients [N, E, E]; @param inverse P [N, E, E] of the (regularised) Gram matrix
-/// @param own          [N or 1, E, E] bool: j is among the S of target i. An equivalence
-at::Tensor leave_own_out(const at::Tensor& coefficients, const at::Tensor& inverse, const at::Tensor& own) {
-  const at::Tensor others = own.logical_not();
+/// @param excluded     [N or 1, E, E] bool: j is among the S of target i. An equivalence
+at::Tensor leave_one_out(const at::Tensor& coefficients, const at::Tensor& inverse,
+                         const at::Tensor& excluded) {
+  const at::Tensor others = excluded.logical_not();
   const at::Tensor blocks = inverse.masked_fill(others, 0);
   const at::Tensor factor =
       std::get<0>(at::linalg_cholesky_ex(blocks, /*upper=*/false, /*check_errors=*/false));
   const at::Tensor shares = at::cholesky_solve(coefficients.masked_fill(others, 0).mT(), factor).mT();
   // What is left at S is rounding.
-  return (coefficients - shares.matmul(inverse)).masked_fill(own, 0);
+  return (coefficients - shares.matmul(inverse)).masked_fill(excluded, 0);
 }
 
 /// Targets as combinations of rows, by least squares: T·A⁺ = T·Aᵀ(AAᵀ)⁻¹.
 ///
 /// @param targets [N, Q, D]; @param rows [N, E, D]
-/// @param own     the rows that a target is not combined from (leave_own_out; Q = E); undefined: none
+/// @param excluded the rows that a target is not combined from (leave_one_out; Q = E); undefined: none
 /// @return [N, Q, E]
-at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double ridge, const at::Tensor& own) {
+at::Tensor combine(const at::Tensor& targets, const at::Tensor& rows, double ridge,
+                   const at::Tensor& excluded) {
   const GramSolver gram(rows, ridge);
-  if (!own.defined()) return gram.solve(rows.matmul(targets.mT())).mT();
+  if (!excluded.defined()) return gram.solve(rows.matmul(targets.mT())).mT();
   const at::Tensor inverse = gram.inverse();
-  return leave_own_out(targets.matmul(rows.mT()).matmul(inverse), inverse, own);
+  return leave_one_out(targets.matmul(rows.mT()).matmul(inverse), inverse, excluded);
 }
 
 }  // namespace
@@ -71,28 +73,29 @@ EpisodicMemoryImpl::EpisodicMemoryImpl(const MemoryConfig& config, std::uint64_t
 
 EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries) {
   check(written, queries);
-  return read(written, queries, draw(written, queries), /*own=*/{});
+  return read(written, queries, draw(written, queries), /*excluded=*/{});
 }
 
 EpisodeReading EpisodicMemoryImpl::read_episode(const at::Tensor& written, const at::Tensor& queries,
                                                 const EpisodeNoise& noise) {
   check(written, queries);
-  return read(written, queries, noise, /*own=*/{});
+  return read(written, queries, noise, /*excluded=*/{});
 }
 
-EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                                    const at::Tensor& image_ids) {
-  const at::Tensor own = own_items(written, queries, image_ids);
-  return read(written, queries, draw(written, queries), own);
+EpisodeReading EpisodicMemoryImpl::read_leave_one_out(const at::Tensor& written, const at::Tensor& queries,
+                                                      const at::Tensor& image_ids) {
+  const at::Tensor excluded = same_image(written, queries, image_ids);
+  return read(written, queries, draw(written, queries), excluded);
 }
 
-EpisodeReading EpisodicMemoryImpl::read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                                    const at::Tensor& image_ids, const EpisodeNoise& noise) {
-  return read(written, queries, noise, own_items(written, queries, image_ids));
+EpisodeReading EpisodicMemoryImpl::read_leave_one_out(const at::Tensor& written, const at::Tensor& queries,
+                                                      const at::Tensor& image_ids,
+                                                      const EpisodeNoise& noise) {
+  return read(written, queries, noise, same_image(written, queries, image_ids));
 }
 
-at::Tensor EpisodicMemoryImpl::own_items(const at::Tensor& written, const at::Tensor& queries,
-                                         const at::Tensor& image_ids) const {
+at::Tensor EpisodicMemoryImpl::same_image(const at::Tensor& written, const at::Tensor& queries,
+                                          const at::Tensor& image_ids) const {
   check(written, queries);
   const std::int64_t items = written.size(1);
   TORCH_CHECK(queries.size(1) == items, "episodic memory: one query for each of the ", items,
@@ -129,7 +132,7 @@ EpisodeNoise EpisodicMemoryImpl::draw(const at::Tensor& written, const at::Tenso
 }
 
 EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Tensor& queries,
-                                        const EpisodeNoise& noise, const at::Tensor& own) {
+                                        const EpisodeNoise& noise, const at::Tensor& excluded) {
   const double sigma = config_.noise;
   const bool noisy = noise.written.defined() || noise.queries.defined();
   const double ridge = noisy ? std::max(sigma * sigma, kSmallestRidge) : kSmallestRidge;
@@ -147,14 +150,14 @@ EpisodeReading EpisodicMemoryImpl::read(const at::Tensor& written, const at::Ten
                                         .reshape({written.size(0), written.size(1), config_.slots});
 
   // Both the address and the code follow from the query as a combination of the items, q z̃⁺.
-  const at::Tensor coefficients = combine(cues, items, ridge, own);
+  const at::Tensor coefficients = combine(cues, items, ridge, excluded);
   const at::Tensor addresses = coefficients.matmul(item_addresses);
   at::Tensor codes = coefficients.matmul(items);
   if (noise.addresses.defined()) {
     // εM = εW⁺z̃
     const at::Tensor spread =
         noise.addresses.to(at::kDouble) * (0.5 * address_log_variance.to(at::kDouble)).exp();
-    codes = codes + combine(spread, item_addresses, ridge, own).matmul(items);
+    codes = codes + combine(spread, item_addresses, ridge, excluded).matmul(items);
   }
   codes = with_noise(codes, noise.codes, sigma);
   return {.codes = codes.to(queries.scalar_type()),

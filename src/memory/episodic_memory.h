@@ -68,22 +68,22 @@ class EpisodicMemoryImpl : public torch::nn::Module {
   ///
   /// @param queries   [N, E, C]
   /// @param image_ids [N, E] int64: items with one id are of one image. Undefined: no two are
-  EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                  const at::Tensor& image_ids);
-  EpisodeReading read_without_own(const at::Tensor& written, const at::Tensor& queries,
-                                  const at::Tensor& image_ids, const EpisodeNoise& noise);
+  EpisodeReading read_leave_one_out(const at::Tensor& written, const at::Tensor& queries,
+                                    const at::Tensor& image_ids);
+  EpisodeReading read_leave_one_out(const at::Tensor& written, const at::Tensor& queries,
+                                    const at::Tensor& image_ids, const EpisodeNoise& noise);
 
   at::Tensor prior_mean;            ///< [K, C]
   at::Tensor address_log_variance;  ///< [K]
 
  private:
-  /// @param own [N or 1, E, E] bool, true where query i may not read item j; undefined: it may read all
+  /// @param excluded [N or 1, E, E] bool, true where query i may not read item j; undefined: it may read all
   EpisodeReading read(const at::Tensor& written, const at::Tensor& queries, const EpisodeNoise& noise,
-                      const at::Tensor& own);
+                      const at::Tensor& excluded);
   EpisodeNoise draw(const at::Tensor& written, const at::Tensor& queries) const;
   void check(const at::Tensor& written, const at::Tensor& queries) const;
-  at::Tensor own_items(const at::Tensor& written, const at::Tensor& queries,
-                       const at::Tensor& image_ids) const;
+  at::Tensor same_image(const at::Tensor& written, const at::Tensor& queries,
+                        const at::Tensor& image_ids) const;
 
   MemoryConfig config_;
 };

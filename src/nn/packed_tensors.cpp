@@ -7,24 +7,24 @@ namespace tessera::nn {
 
 void lay_together(const std::vector<at::Tensor*>& parameters) {
   const c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> parts;
-  for (const at::Tensor* parameter : parameters) parts.push_back(*parameter);
-  if (lie_together(parts)) return;
-  const at::Tensor whole = at::cat(parts);
-  const std::int64_t size = parts.front().size(0);
+  std::vector<at::Tensor> tensors;
+  for (const at::Tensor* parameter : parameters) tensors.push_back(*parameter);
+  if (lie_together(tensors)) return;
+  const at::Tensor packed = at::cat(tensors);
+  const std::int64_t size = tensors.front().size(0);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const auto first = static_cast<std::int64_t>(i) * size;
-    parameters[i]->set_data(whole.slice(0, first, first + size));
+    parameters[i]->set_data(packed.slice(0, first, first + size));
   }
 }
 
-bool lie_together(const std::vector<at::Tensor>& parts) {
+bool lie_together(const std::vector<at::Tensor>& tensors) {
   const auto follows = [](const at::Tensor& one, const at::Tensor& next) {
     return one.is_contiguous() && next.is_contiguous() && one.storage().is_alias_of(next.storage()) &&
            next.storage_offset() == one.storage_offset() + one.numel();
   };
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    if (!follows(parts[i - 1], parts[i])) return false;
+  for (std::size_t i = 1; i < tensors.size(); ++i) {
+    if (!follows(tensors[i - 1], tensors[i])) return false;
   }
   return true;
 }

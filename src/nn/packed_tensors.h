@@ -13,7 +13,7 @@ namespace tessera::nn {
 void lay_together(const std::vector<at::Tensor*>& parameters);
 
 /// Whether each begins where the one before it ends.
-bool lie_together(const std::vector<at::Tensor>& parts);
+bool lie_together(const std::vector<at::Tensor>& tensors);
 
 /// `count` that lie together as one, the first dimension that many times as long; without gradient.
 at::Tensor together(const at::Tensor& first, std::int64_t count);

@@ -61,7 +61,7 @@ at::Tensor recall_from_others(const memory::MemoryConfig& memory, model::Stage1M
   };
   const at::Tensor written = in_episodes(model.pair_codes(pairs));
   const at::Tensor queries = in_episodes(model.pair_codes({pairs.image, {}}));
-  return model.memory()->read_without_own(written, queries, in_episodes(image_ids)).codes.flatten(0, 1);
+  return model.memory()->read_leave_one_out(written, queries, in_episodes(image_ids)).codes.flatten(0, 1);
 }
 
 }  // namespace tessera::objectives

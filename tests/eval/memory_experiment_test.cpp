@@ -41,7 +41,7 @@ class MemoryExperiment : public testing::Test {
     }
   };
 
-  static inference::TrainedModel evaluated() { return shared_->evaluated(); }
+  static inference::TrainedModel trained() { return shared_->trained(); }
 
   static std::unique_ptr<Shared> shared_;
 };
@@ -51,7 +51,7 @@ std::unique_ptr<MemoryExperiment::Shared> MemoryExperiment::shared_;
 TEST_F(MemoryExperiment, GroupsAreThoseThatTheyAreCalled) {
   data::EvalLoader loader = shared_->loader();
   const nlohmann::json figures =
-      memory_experiment(evaluated(), *shared_->dataset, loader, {.pairs = 6, .draws = 2, .seed = 1});
+      memory_experiment(trained(), *shared_->dataset, loader, {.pairs = 6, .draws = 2, .seed = 1});
   std::map<int, std::map<std::string, std::set<std::string>>> draws;
   std::set<std::string> empty_answers;
   for (const auto& line : figures.at("recalled_captions")) {
@@ -83,7 +83,7 @@ TEST_F(MemoryExperiment, GroupsAreThoseThatTheyAreCalled) {
 
 TEST_F(MemoryExperiment, TooFewImagesAreNamed) {
   data::EvalLoader loader = shared_->loader();
-  EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *shared_->dataset, loader, {.pairs = 7}); }),
+  EXPECT_THAT(error_of([&] { memory_experiment(trained(), *shared_->dataset, loader, {.pairs = 7}); }),
               HasSubstr("at least 14 images, found 12"));
 
   // The same samples twice are no more images.
@@ -92,7 +92,7 @@ TEST_F(MemoryExperiment, TooFewImagesAreNamed) {
   std::filesystem::copy_file(shard, copy);
   const auto twice = data::open_source({shard.string(), copy.string()}, {}, null_logger());
   data::EvalLoader of_twice(twice, shared_->config.data, shared_->config.eval.batch_size, null_logger());
-  EXPECT_THAT(error_of([&] { memory_experiment(evaluated(), *twice, of_twice, {.pairs = 7}); }),
+  EXPECT_THAT(error_of([&] { memory_experiment(trained(), *twice, of_twice, {.pairs = 7}); }),
               HasSubstr("at least 14 images, found 12"));
 }
 

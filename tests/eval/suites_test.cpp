@@ -52,7 +52,7 @@ class SuitesTest : public testing::Test {
     }
   };
 
-  inference::TrainedModel evaluated() const { return shared_->evaluated(); }
+  inference::TrainedModel trained() const { return shared_->trained(); }
   const EncodedSet& set() const { return shared_->set; }
   std::int64_t captions() const { return set().text.size(0); }
   std::string caption(std::int64_t row) const {
@@ -125,11 +125,11 @@ TEST_F(SuitesTest, SamplesOfOneImageIdAreOneImageWithAllItsCaptions) {
     EXPECT_TRUE(at::allclose(merged.tokens.lower_text[row], set().tokens.lower_text[row], 1e-4, 1e-5));
     EXPECT_TRUE(at::allclose(merged.tokens.text_tokens[row], set().tokens.text_tokens[row], 1e-4, 1e-5));
   }
-  const nlohmann::json retrieval = retrieval_suite(evaluated(), merged, {.rerank_top_k = 0});
+  const nlohmann::json retrieval = retrieval_suite(trained(), merged, {.rerank_top_k = 0});
   EXPECT_EQ(retrieval.at("images"), 12);
   EXPECT_EQ(retrieval.at("captions"), 24);
-  EXPECT_EQ(matching_suite(evaluated(), merged).at("itm_pairs_hard"), 48);
-  const nlohmann::json captions = captions_suite(evaluated(), merged, *split, {.beams = 1});
+  EXPECT_EQ(matching_suite(trained(), merged).at("itm_pairs_hard"), 48);
+  const nlohmann::json captions = captions_suite(trained(), merged, *split, {.beams = 1});
   EXPECT_EQ(captions.at("generated_captions")[3].at("references"), set().captions[3]);
   EXPECT_TRUE(captions.contains("caption_truth"));
 }
@@ -180,7 +180,7 @@ TEST_F(SuitesTest, RerankingEverythingRanksByMatchAlone) {
 }
 
 TEST_F(SuitesTest, RetrievalHasAFigureForEveryScorerThatWasTrained) {
-  const nlohmann::json all = retrieval_suite(evaluated(), set(), {.rerank_top_k = 3});
+  const nlohmann::json all = retrieval_suite(trained(), set(), {.rerank_top_k = 3});
   for (const char* name : {"image_to_text_r1", "maxsim_mean_r10", "reranked_text_to_image_median_rank"}) {
     EXPECT_TRUE(all.contains(name)) << all.dump();
   }
@@ -197,7 +197,7 @@ TEST_F(SuitesTest, RetrievalHasAFigureForEveryScorerThatWasTrained) {
 }
 
 TEST_F(SuitesTest, MatchingGivesShares) {
-  const nlohmann::json json = matching_suite(evaluated(), set());
+  const nlohmann::json json = matching_suite(trained(), set());
   for (const char* name : {"itm_accuracy", "itm_accuracy_hard", "itm_auc", "itm_accuracy_swapped"}) {
     EXPECT_GE(json.at(name).get<double>(), 0) << name;
     EXPECT_LE(json.at(name).get<double>(), 1) << name;
@@ -210,36 +210,36 @@ TEST_F(SuitesTest, MatchingGivesShares) {
 }
 
 /// The most probable token each time, every one by a whole pass over one image.
-std::string greedy_caption(const inference::TrainedModel& evaluated, const at::Tensor& image_tokens) {
+std::string greedy_caption(const inference::TrainedModel& trained, const at::Tensor& image_tokens) {
   const torch::NoGradGuard no_grad;
   fusion::CaptionCondition condition;
-  condition.image_states = evaluated.model.image_features(image_tokens).states;
-  std::vector<std::int64_t> ids = {evaluated.tokenizer.bos_id()};
-  while (static_cast<std::int64_t>(ids.size()) < evaluated.config.language.max_tokens) {
+  condition.image_states = trained.model.image_features(image_tokens).states;
+  std::vector<std::int64_t> ids = {trained.tokenizer.bos_id()};
+  while (static_cast<std::int64_t>(ids.size()) < trained.config.language.max_tokens) {
     const at::Tensor input_ids = rows(ids).unsqueeze(0);
     const at::Tensor logits =
-        evaluated.model.caption_logits({input_ids, at::ones_like(input_ids).to(at::kBool)}, condition)[0][-1];
-    logits[evaluated.tokenizer.bos_id()] = -1e9;
-    logits[evaluated.tokenizer.pad_id()] = -1e9;
+        trained.model.caption_logits({input_ids, at::ones_like(input_ids).to(at::kBool)}, condition)[0][-1];
+    logits[trained.tokenizer.bos_id()] = -1e9;
+    logits[trained.tokenizer.pad_id()] = -1e9;
     ids.push_back(logits.argmax().item<std::int64_t>());
-    if (ids.back() == evaluated.tokenizer.eos_id()) break;
+    if (ids.back() == trained.tokenizer.eos_id()) break;
   }
-  return evaluated.tokenizer.decode(ids);
+  return trained.tokenizer.decode(ids);
 }
 
 TEST_F(SuitesTest, CaptionsAreThoseOfEachImageAlone) {
   const std::vector<inference::GeneratedCaption> captions =
-      inference::generate_captions(evaluated(), set().tokens.image_tokens, 1);
+      inference::generate_captions(trained(), set().tokens.image_tokens, 1);
   ASSERT_EQ(captions.size(), 12u);
   for (const std::int64_t image : {0, 4, 5, 11}) {  // of all three batches
     EXPECT_EQ(captions[static_cast<std::size_t>(image)].text,
-              greedy_caption(evaluated(), set().tokens.image_tokens.slice(0, image, image + 1)));
+              greedy_caption(trained(), set().tokens.image_tokens.slice(0, image, image + 1)));
   }
-  EXPECT_EQ(inference::generate_captions(evaluated(), set().tokens.image_tokens, 3).size(), 12u);
+  EXPECT_EQ(inference::generate_captions(trained(), set().tokens.image_tokens, 3).size(), 12u);
 }
 
 TEST_F(SuitesTest, CaptionsAreJudgedByReferencesAndByTheScene) {
-  const nlohmann::json json = captions_suite(evaluated(), set(), *shared_->dataset, {.beams = 1});
+  const nlohmann::json json = captions_suite(trained(), set(), *shared_->dataset, {.beams = 1});
   const auto& list = json.at("generated_captions");
   ASSERT_EQ(list.size(), 12u);
   double facts = 0;
@@ -276,13 +276,13 @@ TEST_F(SuitesTest, ZeroShotReadsAFolderAndLeavesOutBrokenImages) {
                   cv::Mat(30 + image, 40, CV_8UC3, colour));
     }
   }
-  const nlohmann::json json = zero_shot_suite(evaluated(), {folder, {}, {}}, null_logger());
+  const nlohmann::json json = zero_shot_suite(trained(), {folder, {}, {}}, null_logger());
   EXPECT_EQ(json.at("zero_shot_images"), 6);
   EXPECT_EQ(json.at("zero_shot_classes"), nlohmann::json({"blue square", "red square"}));
   EXPECT_EQ(json.at("zero_shot_top1_chance"), 0.5);
   EXPECT_EQ(json.at("zero_shot_top5"), 1.0);
   write_file_atomically(folder / "red_square" / "9.png", "no picture");
-  EXPECT_THROW(zero_shot_suite(evaluated(), {folder, {}, {}}, null_logger()), Error) << "1 of 7 is too many";
+  EXPECT_THROW(zero_shot_suite(trained(), {folder, {}, {}}, null_logger()), Error) << "1 of 7 is too many";
   Config tolerant = shared_->config;
   tolerant.data.max_broken_fraction = 0.2;
   const nlohmann::json rest = zero_shot_suite({*shared_->model, shared_->tokenizer, tolerant, Compute{}},

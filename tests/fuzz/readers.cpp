@@ -79,9 +79,9 @@ void try_out(const Use& use) {
 void use(const lora::AdapterFiles& files) {
   static vision::Dinov2Model model(small_config());
   try_out([&] {
-    for (const lora::NamedLinear& item : lora::match_targets(model, files.options)) {
-      files.options.rank_of(item.name, model.module_names());
-      files.options.alpha_of(item.name, model.module_names());
+    for (const lora::NamedLinear& module : lora::match_targets(model, files.options)) {
+      files.options.rank_of(module.name, model.module_names());
+      files.options.alpha_of(module.name, model.module_names());
     }
   });
   try_out([&] { lora::refuse_unused_names(model, files.options); });

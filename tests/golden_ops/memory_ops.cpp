@@ -44,7 +44,7 @@ GoldenResult memory_episode(const GoldenCase& golden) {
   const auto ids = golden.inputs.find("image_ids");
   const at::Tensor image_ids = ids == golden.inputs.end() ? at::Tensor() : ids->second;
   const memory::EpisodeReading reading = without_own
-                                             ? model->read_without_own(codes, queries, image_ids, given)
+                                             ? model->read_leave_one_out(codes, queries, image_ids, given)
                                              : model->read_episode(codes, queries, given);
   result.outputs = {{"read", reading.codes}, {"kl", reading.kl}, {"addresses", reading.addresses}};
   return result;

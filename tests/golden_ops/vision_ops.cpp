@@ -60,7 +60,7 @@ void run_backbone(const GoldenCase& golden, vision::Dinov2Model& model, GoldenRe
 /// The reference's gradient is of SwiGLU's one inner matrix: the model's two become its halves.
 void lead_to_joined_gates(vision::Dinov2Model& model, GoldenResult& result) {
   std::map<std::string, nn::LinearImpl*> linears;
-  for (const lora::NamedLinear& item : lora::named_linears(model)) linears[item.name] = item.linear;
+  for (const lora::NamedLinear& module : lora::named_linears(model)) linears[module.name] = module.linear;
   const std::string gate_name = "gate_proj";
   for (const auto& [name, gate] : linears) {
     if (!name.ends_with(gate_name)) continue;
@@ -108,7 +108,7 @@ GoldenResult dinov2_lora(const GoldenCase& golden) {
     }
   }
   if (golden.params.value("merged", false)) {
-    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) item.linear->merge();
+    for (const lora::NamedLinear& module : lora::adapted_linears(*model)) module.linear->merge();
   }
   train_if_asked(golden, *model);
   run_backbone(golden, *model, result);

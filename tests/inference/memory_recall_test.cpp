@@ -38,13 +38,13 @@ class MemoryRecall : public testing::Test {
     }
   };
 
-  static TrainedModel evaluated() { return shared_->evaluated(); }
+  static TrainedModel trained() { return shared_->trained(); }
   static std::vector<std::string> captions() {
     std::vector<std::string> first;
     for (const auto& of_image : shared_->batch.captions) first.push_back(of_image.front());
     return first;
   }
-  static at::Tensor pair_codes() { return memory_codes(evaluated(), shared_->batch.pixels, captions()); }
+  static at::Tensor pair_codes() { return memory_codes(trained(), shared_->batch.pixels, captions()); }
   static std::string fingerprint() {
     return model::code_fingerprint(*shared_->model, shared_->config, shared_->tokenizer);
   }
@@ -71,8 +71,8 @@ std::unique_ptr<MemoryRecall::Shared> MemoryRecall::shared_;
 
 TEST_F(MemoryRecall, ACodeDependsOnWhatIsGiven) {
   const at::Tensor pairs = pair_codes();
-  const at::Tensor images = memory_codes(evaluated(), shared_->batch.pixels, {});
-  const at::Tensor texts = memory_codes(evaluated(), {}, captions());
+  const at::Tensor images = memory_codes(trained(), shared_->batch.pixels, {});
+  const at::Tensor texts = memory_codes(trained(), {}, captions());
   for (const at::Tensor& codes : {pairs, images, texts}) {
     EXPECT_EQ(codes.sizes(), (std::vector<std::int64_t>{12, 16}));
     EXPECT_TRUE(at::allclose(codes.square().mean(1), at::ones({12}), 1e-3, 1e-3));
@@ -80,25 +80,25 @@ TEST_F(MemoryRecall, ACodeDependsOnWhatIsGiven) {
   EXPECT_GT((pairs - images).abs().max().item<float>(), 1e-3);
   EXPECT_GT((pairs - texts).abs().max().item<float>(), 1e-3);
   // One by one as in a batch.
-  EXPECT_TRUE(at::allclose(memory_codes(evaluated(), shared_->batch.pixels.slice(0, 2, 3), {captions()[2]}),
+  EXPECT_TRUE(at::allclose(memory_codes(trained(), shared_->batch.pixels.slice(0, 2, 3), {captions()[2]}),
                            pairs.slice(0, 2, 3), 1e-3, 1e-4));
 }
 
 TEST_F(MemoryRecall, AWrittenCodeComesBackWithItsOwnAnswer) {
-  memory::MemoryStore store = new_memory(evaluated());
+  memory::MemoryStore store = new_memory(trained());
   const at::Tensor codes = pair_codes();
   for (std::int64_t row = 0; row < 4; ++row) store.write(codes[row], {std::to_string(row), "caption", ""});
-  const Recall own = recall(evaluated(), store, codes[1], 2);
-  EXPECT_EQ(own.answer, decode_codes(evaluated(), codes.slice(0, 1, 2)).front());
+  const Recall own = recall(trained(), store, codes[1], 2);
+  EXPECT_EQ(own.answer, decode_codes(trained(), codes.slice(0, 1, 2)).front());
   EXPECT_EQ(own.recollection.nearest.size(), 2U);
   EXPECT_EQ(own.recollection.nearest.front().entry.id, "1");
   EXPECT_NEAR(own.recollection.confidence, 1, 1e-4);
-  EXPECT_LT(recall(evaluated(), store, codes[5]).recollection.confidence, own.recollection.confidence);
+  EXPECT_LT(recall(trained(), store, codes[5]).recollection.confidence, own.recollection.confidence);
 }
 
 TEST_F(MemoryRecall, AnEmptyMemoryHasNoAnswer) {
-  const memory::MemoryStore store = new_memory(evaluated());
-  EXPECT_THAT(error_of([&] { recall(evaluated(), store, pair_codes()[0]); }),
+  const memory::MemoryStore store = new_memory(trained());
+  EXPECT_THAT(error_of([&] { recall(trained(), store, pair_codes()[0]); }),
               HasSubstr("nothing has been written"));
 }
 

@@ -26,7 +26,7 @@ struct OpenModel {
     model->set_training(false);
   }
 
-  TrainedModel evaluated() const { return {*model, tokenizer, config, Compute{}}; }
+  TrainedModel trained() const { return {*model, tokenizer, config, Compute{}}; }
 
   train::SmallRun small;
   Config config;

@@ -36,15 +36,15 @@ class SingleImage : public testing::Test {
   };
 
   static Config& config() { return shared_->config; }
-  static TrainedModel evaluated() { return shared_->evaluated(); }
+  static TrainedModel trained() { return shared_->trained(); }
   static at::Tensor pixels() {
     return torch::arange(3 * 42 * 42).remainder(249).to(torch::kByte).view({3, 42, 42});
   }
-  static model::ImageFeatures image() { return encode_images(evaluated(), pixels().unsqueeze(0)); }
+  static model::ImageFeatures image() { return encode_images(trained(), pixels().unsqueeze(0)); }
   static GeneratedCaption caption(const CaptionOptions& options) {
     fusion::CaptionCondition condition;
     condition.image_states = image().states;
-    return decode_captions(evaluated(), condition, options).front();
+    return decode_captions(trained(), condition, options).front();
   }
 
   static std::unique_ptr<Shared> shared_;
@@ -70,7 +70,7 @@ TEST_F(SingleImage, IsReadAsTheModelSeesIt) {
 
 TEST_F(SingleImage, TextsAreScoredAsTheModelDoesAndSorted) {
   const std::vector<std::string> texts = {"a red circle", "", "a large blue square is left of green", "red"};
-  const std::vector<TextMatch> matches = match_texts(evaluated(), image(), texts);
+  const std::vector<TextMatch> matches = match_texts(trained(), image(), texts);
   ASSERT_EQ(matches.size(), texts.size());
   const torch::NoGradGuard no_grad;
   for (std::size_t i = 0; i < matches.size(); ++i) {
@@ -152,7 +152,7 @@ TEST_F(SingleImage, SamplesFollowTheirSeed) {
 
 TEST_F(SingleImage, HeatMapsAreMeansOverAWordsTokensInItsContext) {
   const std::string text = "a small zebra circle";  // "zebra" is in no vocabulary: several tokens
-  const std::vector<HeatMap> maps = heat_maps(evaluated(), image(), text, {});
+  const std::vector<HeatMap> maps = heat_maps(trained(), image(), text, {});
   ASSERT_EQ(maps.size(), 3u);
   const torch::NoGradGuard no_grad;
   const at::Tensor patches = shared_->model->patch_embeddings(image())[0];
@@ -192,16 +192,16 @@ TEST_F(SingleImage, HeatMapsHaveTheEncodersGrid) {
 
 TEST_F(SingleImage, WordsThatTheTextLacksAreReadByThemselves) {
   const std::string text = "a small red circle";
-  const std::vector<HeatMap> maps = heat_maps(evaluated(), image(), text, {"RED circle", "blue"});
+  const std::vector<HeatMap> maps = heat_maps(trained(), image(), text, {"RED circle", "blue"});
   ASSERT_EQ(maps.size(), 2u);
   EXPECT_TRUE(maps[0].in_text);
   EXPECT_FALSE(maps[1].in_text);
   EXPECT_TRUE(
-      torch::equal(maps[1].similarity, heat_maps(evaluated(), image(), "blue", {"blue"})[0].similarity));
+      torch::equal(maps[1].similarity, heat_maps(trained(), image(), "blue", {"blue"})[0].similarity));
   EXPECT_FALSE(
-      torch::equal(maps[0].similarity, heat_maps(evaluated(), image(), "", {"RED circle"})[0].similarity));
-  EXPECT_TRUE(heat_maps(evaluated(), image(), "", {}).empty());
-  EXPECT_THAT(error_of([&] { heat_maps(evaluated(), image(), text, {""}); }), HasSubstr("word"));
+      torch::equal(maps[0].similarity, heat_maps(trained(), image(), "", {"RED circle"})[0].similarity));
+  EXPECT_TRUE(heat_maps(trained(), image(), "", {}).empty());
+  EXPECT_THAT(error_of([&] { heat_maps(trained(), image(), text, {""}); }), HasSubstr("word"));
 }
 
 TEST_F(SingleImage, WordsThatWereCutOffHaveNoMap) {
@@ -209,7 +209,7 @@ TEST_F(SingleImage, WordsThatWereCutOffHaveNoMap) {
   other.language.max_tokens = 8;
   const TrainedModel shorter{*shared_->model, shared_->tokenizer, other, Compute{}};
   const std::string text = "a small red circle is left of a large blue square";
-  EXPECT_LT(heat_maps(shorter, image(), text, {}).size(), heat_maps(evaluated(), image(), text, {}).size());
+  EXPECT_LT(heat_maps(shorter, image(), text, {}).size(), heat_maps(trained(), image(), text, {}).size());
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ TEST(Lora, TargetsMatchWholeSegmentsInBothNamings) {
   const auto matched = [](const std::vector<std::string>& targets) {
     std::vector<std::string> names;
     const auto model = random_model();
-    for (const NamedLinear& item : match_targets(*model, {.target_modules = targets})) {
-      names.push_back(item.name);
+    for (const NamedLinear& module : match_targets(*model, {.target_modules = targets})) {
+      names.push_back(module.name);
     }
     return names;
   };

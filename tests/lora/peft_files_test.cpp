@@ -118,14 +118,15 @@ TEST(PeftFiles, ScalingOfRsloraAndHalfPrecision) {
   config["target_modules"] = {"q_proj", "v_proj"};
   const auto loaded = random_model();
   load_adapter(config, tensors, *loaded, "file");
-  for (const NamedLinear& item : adapted_linears(*loaded)) {
-    EXPECT_EQ(item.linear->lora_options().scaling, 2.0);
-    EXPECT_EQ(item.linear->lora_a().scalar_type(), at::kFloat);
-    EXPECT_TRUE(at::equal(item.linear->lora_a(), tensors
-                                                     .at(fmt::format("base_model.model.{}.lora_A.weight",
-                                                                     loaded->module_names().renamed(
-                                                                         item.name, ModuleNaming::kCurrent)))
-                                                     .to(at::kFloat)));
+  for (const NamedLinear& module : adapted_linears(*loaded)) {
+    EXPECT_EQ(module.linear->lora_options().scaling, 2.0);
+    EXPECT_EQ(module.linear->lora_a().scalar_type(), at::kFloat);
+    EXPECT_TRUE(
+        at::equal(module.linear->lora_a(),
+                  tensors
+                      .at(fmt::format("base_model.model.{}.lora_A.weight",
+                                      loaded->module_names().renamed(module.name, ModuleNaming::kCurrent)))
+                      .to(at::kFloat)));
   }
 }
 

@@ -120,7 +120,7 @@ TEST(EpisodicMemory, LeavingOneOutEqualsWritingTheOthersAlone) {
   constexpr std::int64_t kItems = 6;
   const auto written = random({2, kItems, kCode}, 15);
   const auto queries = random({2, kItems, kCode}, 16);
-  const auto reading = memory->read_without_own(written, queries, {});
+  const auto reading = memory->read_leave_one_out(written, queries, {});
   for (std::int64_t i = 0; i < kItems; ++i) {
     const auto others = torch::cat({written.slice(1, 0, i), written.slice(1, i + 1)}, 1);
     const auto expected = memory->read_episode(others, queries.slice(1, i, i + 1));
@@ -135,7 +135,7 @@ TEST(EpisodicMemory, LeavingAnImageOutLeavesAllItsItemsOut) {
   auto written = random({2, 6, kCode}, 35);
   written[0][2] = written[0][0];  // the same pair twice, as where it replaces a broken one
   const auto queries = random({2, 6, kCode}, 36);
-  const auto reading = memory->read_without_own(written, queries, ids);
+  const auto reading = memory->read_leave_one_out(written, queries, ids);
   for (std::int64_t n = 0; n < 2; ++n) {
     for (std::int64_t i = 0; i < 6; ++i) {
       const auto others = ids[n].ne(ids[n][i]).nonzero().squeeze(1);
@@ -152,8 +152,8 @@ TEST(EpisodicMemory, LeavingAnImageOutLeavesAllItsItemsOut) {
   }
   // Of ids that all differ, each is an item by itself.
   const auto different = torch::arange(12).view({2, 6});
-  EXPECT_LT(largest_difference(memory->read_without_own(written, queries, different).codes,
-                               memory->read_without_own(written, queries, {}).codes),
+  EXPECT_LT(largest_difference(memory->read_leave_one_out(written, queries, different).codes,
+                               memory->read_leave_one_out(written, queries, {}).codes),
             1e-9);
 }
 
@@ -164,7 +164,7 @@ TEST(EpisodicMemory, WhatIsLeftOutHasNoPartInTheReadingNotEvenThroughNoise) {
     auto written = random({1, 4, kCode}, 18);
     const auto read = [&] {
       torch::manual_seed(5);
-      return memory->read_without_own(written, queries, {}).codes;
+      return memory->read_leave_one_out(written, queries, {}).codes;
     };
     const auto before = read();
     written[0][2] = random({kCode}, 19);
@@ -181,7 +181,7 @@ TEST(EpisodicMemory, ASingleItemReadsAlongItsOwnDirectionAndWithoutItNothing) {
   const auto queries = random({2, 1, kCode}, 21);
   EXPECT_LT(largest_difference(memory->read_episode(written, queries).codes, projection(written, queries)),
             1e-6);
-  EXPECT_EQ(memory->read_without_own(written, queries, {}).codes.abs().max().item<double>(), 0.0);
+  EXPECT_EQ(memory->read_leave_one_out(written, queries, {}).codes.abs().max().item<double>(), 0.0);
 }
 
 TEST(EpisodicMemory, TheOrderOfWritingAndTheOtherEpisodesDoNotMatter) {
@@ -203,7 +203,7 @@ TEST(EpisodicMemory, RepeatedItemsReadBackWithFiniteGradients) {
     const auto written = leaf.index_select(1, torch::tensor({0, 1, 0, 2, 0}));
     auto queries = random({1, 5, kCode}, 25, torch::kFloat).set_requires_grad(true);
     const auto reading = memory->read_episode(written, queries);
-    const auto without = memory->read_without_own(written, queries, {});
+    const auto without = memory->read_leave_one_out(written, queries, {});
     (reading.codes.square().sum() + reading.kl.sum() + without.codes.square().sum()).backward();
     for (const auto& gradient :
          {leaf.grad(), queries.grad(), memory->prior_mean.grad(), memory->address_log_variance.grad()}) {
@@ -225,8 +225,9 @@ TEST(EpisodicMemory, GradientsAreThoseOfFiniteDifferences) {
   const auto value = [&] {
     const auto reading = memory->read_episode(written, queries);
     return (reading.codes * weights).sum() + 0.01 * reading.kl.sum() +
-           (memory->read_without_own(written, queries, {}).codes * weights).sum() +
-           (memory->read_without_own(written, queries, torch::tensor({{1, 2, 1, 3}})).codes * weights).sum();
+           (memory->read_leave_one_out(written, queries, {}).codes * weights).sum() +
+           (memory->read_leave_one_out(written, queries, torch::tensor({{1, 2, 1, 3}})).codes * weights)
+               .sum();
   };
   value().backward();
   const torch::NoGradGuard no_grad;
@@ -260,9 +261,9 @@ TEST(EpisodicMemory, WhatDoesNotFitIsRefused) {
   EXPECT_THROW(memory->read_episode(random({1, kSlots + 1, kCode}, 31), codes), c10::Error);
   EXPECT_THROW(memory->read_episode(codes, random({2, 4, kCode}, 31)), c10::Error);
   EXPECT_THROW(memory->read_episode(codes, random({1, 4, kCode - 1}, 31)), c10::Error);
-  EXPECT_THROW(memory->read_without_own(codes, random({1, 3, kCode}, 31), {}), c10::Error);
-  EXPECT_THROW(memory->read_without_own(codes, codes, torch::zeros({1, 3}, torch::kLong)), c10::Error);
-  EXPECT_THROW(memory->read_without_own(codes, codes, torch::zeros({1, 4})), c10::Error);
+  EXPECT_THROW(memory->read_leave_one_out(codes, random({1, 3, kCode}, 31), {}), c10::Error);
+  EXPECT_THROW(memory->read_leave_one_out(codes, codes, torch::zeros({1, 3}, torch::kLong)), c10::Error);
+  EXPECT_THROW(memory->read_leave_one_out(codes, codes, torch::zeros({1, 4})), c10::Error);
   EXPECT_THROW(EpisodicMemory(MemoryConfig{.slots = 8, .code_size = 8}, /*seed=*/0), c10::Error);
 }
 

@@ -154,13 +154,15 @@ TEST_F(BundleTest, MergesTheAdapterIntoTheBackbone) {
   const SafetensorsFile file(bundle / "backbone" / "model.safetensors");
   const torch::NoGradGuard no_grad;
   int adapted = 0;
-  for (const lora::NamedLinear& item : lora::adapted_linears(original.model->vision())) {
+  for (const lora::NamedLinear& module : lora::adapted_linears(original.model->vision())) {
     const at::Tensor product =
-        item.linear->lora_b().to(at::kDouble).mm(item.linear->lora_a().to(at::kDouble));
+        module.linear->lora_b().to(at::kDouble).mm(module.linear->lora_a().to(at::kDouble));
     const at::Tensor merged =
-        (item.linear->weight.to(at::kDouble) + item.linear->lora_options().scaling * product).to(at::kFloat);
-    EXPECT_TRUE(torch::equal(file.tensor(item.name + ".weight"), merged)) << item.name;
-    EXPECT_FALSE(torch::allclose(merged, item.linear->weight)) << item.name << ": the adapter must matter";
+        (module.linear->weight.to(at::kDouble) + module.linear->lora_options().scaling * product)
+            .to(at::kFloat);
+    EXPECT_TRUE(torch::equal(file.tensor(module.name + ".weight"), merged)) << module.name;
+    EXPECT_FALSE(torch::allclose(merged, module.linear->weight))
+        << module.name << ": the adapter must matter";
     ++adapted;
   }
   EXPECT_EQ(adapted, 4);

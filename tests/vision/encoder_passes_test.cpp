@@ -64,8 +64,8 @@ TEST(EncoderPasses, QueryKeyAndValueAreOneProductThatGivesWhatThreeGive) {
     for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_TRUE(attention->is_one_product());
     const TensorMap together = computed(*model, pixels);
     // A weight elsewhere in memory: three products.
-    for (const lora::NamedLinear& item : lora::match_targets(*model, {.target_modules = {"key"}}))
-      item.linear->weight.set_data(item.linear->weight.detach().clone());
+    for (const lora::NamedLinear& module : lora::match_targets(*model, {.target_modules = {"key"}}))
+      module.linear->weight.set_data(module.linear->weight.detach().clone());
     for (Dinov2AttentionImpl* attention : attentions(*model)) EXPECT_FALSE(attention->is_one_product());
     const TensorMap apart = computed(*model, pixels);
     for (const auto& [name, tensor] : apart) {
@@ -187,11 +187,11 @@ TEST(EncoderPasses, AMergeOfAnyOfTheThreeIsSeenUnderAutocast) {
     const at::NoGradGuard no_grad;
     const CpuAutocast autocast;
     const at::Tensor unmerged = model->forward(pixels);
-    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) item.linear->merge();
+    for (const lora::NamedLinear& module : lora::adapted_linears(*model)) module.linear->merge();
     const at::Tensor merged = model->forward(pixels);
-    for (const lora::NamedLinear& item : lora::adapted_linears(*model)) {
-      item.linear->unmerge();
-      item.linear->use_adapter(nullptr);
+    for (const lora::NamedLinear& module : lora::adapted_linears(*model)) {
+      module.linear->unmerge();
+      module.linear->use_adapter(nullptr);
     }
     const at::Tensor plain = model->forward(pixels);
     const auto apart = [](const at::Tensor& a, const at::Tensor& b) {
