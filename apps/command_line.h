@@ -26,8 +26,7 @@ std::optional<boost::program_options::variables_map> parse_options(
     const boost::program_options::positional_options_description& positional = {});
 
 /// Boost takes the value of an option that may go without one only as --option=VALUE. This makes that of the
-/// words
-/// --option VALUE, for the options named.
+/// words --option VALUE, for the options named.
 std::vector<std::string> join_optional_values(const std::vector<std::string>& arguments,
                                               const std::vector<std::string>& names);
 

@@ -66,10 +66,9 @@ std::size_t same_name(const std::vector<NamedAdapter>& adapters, std::size_t i) 
 void add_adapter_option(options::options_description& description) {
   description.add_options()("adapter", options::value<std::vector<std::string>>()->composing(),
                             "answer with this adapter in the image encoder: a PEFT folder, or NAME=FOLDER; "
-                            "may be given many times, "
-                            "and the model is loaded once. In the folder's place, checkpoint means the "
-                            "model's own adapter, none the "
-                            "encoder without one. Default: the model as it is");
+                            "may be given many times, and the model is loaded once. In the folder's place, "
+                            "checkpoint means the model's own adapter, none the encoder without one. "
+                            "Default: the model as it is");
 }
 
 std::vector<NamedAdapter> named_adapters(const std::vector<std::string>& words) {

@@ -123,8 +123,9 @@ int inspect(const Words& arguments) {
   // clang-format on
   const auto values = parse_options(
       "Says what an adapter is made of: its configuration, and for each module its rank, its scaling and the "
-      "norm "
-      "of what\nit adds to the weight (s B A).\n\nUsage: tessera adapter inspect FOLDER [--json]\n",
+      "norm of what\n"
+      "it adds to the weight (s B A).\n\n"
+      "Usage: tessera adapter inspect FOLDER [--json]\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
   const Json json = inspection(read(text_of(*values, "adapter")));
@@ -227,8 +228,8 @@ int convert(const Words& arguments) {
   // clang-format on
   const auto values = parse_options(
       "Renames the modules of an adapter, so that an adapter made with an older transformers loads in a "
-      "current "
-      "one, or\nthe other way round. The tensors stay what they are, byte for byte.\n\n"
+      "current one, or\n"
+      "the other way round. The tensors stay what they are, byte for byte.\n\n"
       "Usage: tessera adapter convert FOLDER --output FOLDER [--naming current|legacy] [--backbone-only]\n",
       description, arguments, options::positional_options_description().add("adapter", 1));
   if (!values) return kDone;
@@ -401,11 +402,11 @@ int diff(const Words& arguments) {
   // clang-format on
   const auto values = parse_options(
       "Compares what two adapters add to the weights, module by module, the tensors that they bring beside, "
-      "and "
-      "the\noptions that change what is computed or how they train. Ends with 0 where they are the same, "
-      "with 1 "
-      "where they\ndiffer, with 2 where one can't be read.\n\nUsage: tessera adapter diff FOLDER FOLDER "
-      "[--tolerance X]\n",
+      "and the\n"
+      "options that change what is computed or how they train. Ends with 0 where they are the same, with 1 "
+      "where they\n"
+      "differ, with 2 where one can't be read.\n\n"
+      "Usage: tessera adapter diff FOLDER FOLDER [--tolerance X]\n",
       description, arguments, options::positional_options_description().add("adapters", -1));
   if (!values) return kDone;
   const Words folders = (*values)["adapters"].as<Words>();

@@ -161,11 +161,12 @@ int embed_command(const std::vector<std::string>& arguments) {
   // clang-format on
   const auto values = parse_options(
       "Writes embeddings of images and texts: tensors `images` [N, E] and `texts` [M, E], rows of length 1 "
-      "whose\ninner product is the ITC similarity; with --tokens also `patches` [N, P, S], `tokens` [M, T, "
-      "S] and\n`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n"
+      "whose\n"
+      "inner product is the ITC similarity; with --tokens also `patches` [N, P, S], `tokens` [M, T, S] and\n"
+      "`token_mask` [M, T]. The metadata's `images` and `texts` name the rows (JSON lists).\n"
       "With --adapter there are `images.NAME` and `patches.NAME` for each adapter, whose names and folders "
-      "are "
-      "the\nmetadata's `adapters`; texts don't depend on them.\n\n"
+      "are the\n"
+      "metadata's `adapters`; texts don't depend on them.\n\n"
       "Usage: tessera embed [--images FILE...] [--texts FILE] [--text TEXT]... --model FOLDER\n"
       "                     [--adapter FOLDER]... --output FILE\n",
       description, arguments);

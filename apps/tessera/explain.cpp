@@ -82,12 +82,11 @@ int explain_command(const std::vector<std::string>& arguments) {
   positional.add("image", -1);
   const auto values = parse_options(
       "Draws each image with its caption and, for words of it, how similar each patch of the image is to the "
-      "word\n(what MaxSim compares): one PNG and one web page. With several adapters each image is there "
-      "once "
-      "for each.\n\n"
+      "word\n"
+      "(what MaxSim compares): one PNG and one web page. With several adapters each image is there once for "
+      "each.\n\n"
       "Usage: tessera explain IMAGE... --model FOLDER [--adapter FOLDER]... --output FOLDER [--words "
-      "WORD]... "
-      "[OPTIONS]\n",
+      "WORD]... [OPTIONS]\n",
       description, arguments, positional);
   if (!values) return kDone;
   const std::vector<std::string> files = words_of(*values, "image");

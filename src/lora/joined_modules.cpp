@@ -67,8 +67,7 @@ std::vector<at::Tensor> parts_beside(const ModuleNames::Joined& joined, const Te
     if (is_shared(key) && !at::equal(parts[0], found->second))
       fail(
           "{}: {} and {} differ: the old naming has one matrix for both ({}), whose adapter has one A; keep "
-          "the "
-          "current naming",
+          "the current naming",
           source, key, other, last_segment(joined.legacy));
     if (!is_shared(key) && parts[0].sizes().slice(1) != found->second.sizes().slice(1))
       fail("{}: {} and {} have different shapes", source, key, other);

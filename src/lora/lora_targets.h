@@ -24,9 +24,9 @@ std::vector<NamedLinear> named_linears(torch::nn::Module& root);
 std::vector<NamedLinear> adapted_linears(torch::nn::Module& root);
 
 /// Those that the options mean, in the order of the tree, by PEFT's rules and under the names that the
-/// options mean (LoraOptions::in_file): a target of a list matches the whole path or its last
-/// segments, a regular expression the whole path; exclude_modules, what modules_to_save holds and layers
-/// other than layers_to_transform are left out.
+/// options mean (LoraOptions::in_file): a target of a list matches the whole path or its last segments, a
+/// regular expression the whole path; exclude_modules, what modules_to_save holds and layers other than
+/// layers_to_transform are left out.
 /// @throws Error listing the candidates where a target, or all of them together, match nothing
 std::vector<NamedLinear> match_targets(AdaptableModule& root, const LoraOptions& options);
 

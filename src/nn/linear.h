@@ -53,9 +53,9 @@ struct LoraAdapter {
 /// With DoRA, g = m / ‖W + s·B·A‖ by rows, the norm without gradient: y = W x + b + (g−1)·W x + g·s·B·A·x,
 /// and in training W x̃ of the dropped x̃ in the last two terms.
 ///
-/// Parameters: weight [out, in], bias [out] (unless bias is false); with an adapter also lora_A.weight [r,
-/// in], lora_B.weight [out, r] and with DoRA lora_magnitude_vector [out]. Weights are zero until a loader or
-/// an initialiser fills them.
+/// Parameters: weight [out, in], bias [out] (unless bias is false); with an adapter also
+/// lora_A.weight [r, in], lora_B.weight [out, r] and with DoRA lora_magnitude_vector [out]. Weights are zero
+/// until a loader or an initialiser fills them.
 ///
 ///   Linear query(768, 768);
 ///   query->add_lora({.r = 16, .scaling = 2.0, .dropout = 0.1});

@@ -16,9 +16,9 @@
 
 namespace tessera::vision {
 
-// The modules that DINOv2 is made of, named so that the parameters carry Hugging Face's (legacy) keys
-// (but for SwiGLU's two inner products: dinov2_names.h).
-// Parameters are zero (norms one) until initialise_random or a loader fills them.
+// The modules that DINOv2 is made of, named so that the parameters carry Hugging Face's (legacy) keys (but
+// for SwiGLU's two inner products: dinov2_names.h). Parameters are zero (norms one) until initialise_random
+// or a loader fills them.
 
 /// Position embeddings for an image of height × width pixels: [1, 1+P, C], the pooled token's first. They are
 /// interpolated (bicubic, float32) unless the image has the grid that they were made for and is square.

@@ -55,8 +55,7 @@ void compare(const std::string& name, const at::Tensor& actual, const at::Tensor
   const auto at_worst = [worst](const at::Tensor& tensor) { return tensor.flatten()[worst].item<double>(); };
   complaints.push_back(
       fmt::format("{}: {} of {} elements disagree; at {} found {:.9g}, expected {:.9g}, difference {:.3g}, "
-                  "allowed {:.3g} "
-                  "(largest difference of the tensor {:.3g})",
+                  "allowed {:.3g} (largest difference of the tensor {:.3g})",
                   name, expected.numel() - agrees.sum().item<std::int64_t>(), expected.numel(),
                   place(expected, worst), at_worst(actual), at_worst(expected), at_worst(difference),
                   at_worst(allowed), difference.max().item<double>()));
