@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "command_line.h"
+#include "core/autocast.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/safetensors.h"

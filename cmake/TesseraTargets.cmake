@@ -104,7 +104,7 @@ include(\"${list}\")
 endfunction()
 
 # tessera_test_instruction_sets(NAME FILTER): the cases that FILTER names once more for each smaller instruction set that
-# kernels are compiled for (src/ops/vectors.h).
+# kernels are compiled for (src/ops/cpu/vectors.h).
 function(tessera_test_instruction_sets name filter)
   foreach(capability avx2 default)
     add_test(NAME ${name}.${capability} COMMAND ${name} --gtest_filter=${filter})

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command_line.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "core/safetensors.h"

@@ -175,7 +175,7 @@ def disturb(name, value, generator):
 
 class Dropped(torch.nn.Module):
     """Dropout with the elements that ops::dropout drops: a hash of their places and of a seed, which each call draws from
-    the generator of the CPU (src/ops/activation_kernel.cpp)."""
+    the generator of the CPU (src/ops/cpu/activation_kernel.cpp)."""
 
     def __init__(self, probability):
         super().__init__()

@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
 #include "core/error.h"
@@ -61,31 +60,6 @@ Compute choose_compute(DeviceChoice device, PrecisionChoice precision, std::int6
     at::set_num_threads(static_cast<int>(threads));
   }
   return compute;
-}
-
-AutocastScope::AutocastScope(const Compute& compute) : compute_(compute) {
-  if (compute_.dtype == c10::kFloat) {
-    return;
-  }
-  const auto type = compute_.device.type();
-  was_enabled_ = at::autocast::is_autocast_enabled(type);
-  was_dtype_ = at::autocast::get_autocast_dtype(type);
-  at::autocast::increment_nesting();
-  at::autocast::set_autocast_dtype(type, compute_.dtype);
-  at::autocast::set_autocast_enabled(type, true);
-}
-
-AutocastScope::~AutocastScope() {
-  if (compute_.dtype == c10::kFloat) {
-    return;
-  }
-  const auto type = compute_.device.type();
-  // The cache holds bf16 copies of the parameters; past the outermost scope an optimizer may change these.
-  if (at::autocast::decrement_nesting() == 0) {
-    at::autocast::clear_cache();
-  }
-  at::autocast::set_autocast_enabled(type, was_enabled_);
-  at::autocast::set_autocast_dtype(type, was_dtype_);
 }
 
 }  // namespace tessera

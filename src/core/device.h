@@ -26,18 +26,4 @@ struct Compute {
 /// @throws ConfigError where a GPU is asked for and there is none (the message says why)
 Compute choose_compute(DeviceChoice device, PrecisionChoice precision, std::int64_t threads);
 
-/// Autocast for a scope, restored on exit also by an exception; does nothing in float32.
-class AutocastScope {
- public:
-  explicit AutocastScope(const Compute& compute);
-  ~AutocastScope();
-  AutocastScope(const AutocastScope&) = delete;
-  AutocastScope& operator=(const AutocastScope&) = delete;
-
- private:
-  Compute compute_;
-  bool was_enabled_ = false;
-  c10::ScalarType was_dtype_ = c10::kBFloat16;
-};
-
 }  // namespace tessera

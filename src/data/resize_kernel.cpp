@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
 namespace tessera::data {
 namespace {
@@ -27,7 +27,7 @@ TESSERA_INLINE void to_ints(const std::uint8_t* __restrict bytes, std::int32_t* 
   for (std::int64_t i = 0; i < count; ++i) to[i] = bytes[i];
 }
 
-using Pixel = ops::Vectors<std::int32_t, 16>::Indices;  // red, green, blue, and one that is ignored
+using Pixel = ops::cpu::Vectors<std::int32_t, 16>::Indices;  // red, green, blue, and one that is ignored
 
 /// One row among those that a vector holds side by side: `to` has a pixel of each, four numbers.
 template <std::int64_t kRows>
@@ -36,15 +36,15 @@ TESSERA_INLINE void interleave(const std::uint8_t* row, std::int64_t width, std:
   to_ints(row, ints, 3 * width);
   Pixel pixel;
   for (std::int64_t i = 0; i < width; ++i) {
-    ops::load_vector(pixel, ints + 3 * i);
-    ops::store_vector(pixel, to + 4 * kRows * i);
+    ops::cpu::load_vector(pixel, ints + 3 * i);
+    ops::cpu::store_vector(pixel, to + 4 * kRows * i);
   }
 }
 
 template <std::int64_t kBytes>
 TESSERA_INLINE void sum_along_rows_with(const PixelRows& rows, const ResizeWeights& weights,
                                         ResizeScratch& scratch, std::uint8_t* to, std::int64_t to_stride) {
-  using Ints = typename ops::Vectors<std::int32_t, kBytes>::Indices;
+  using Ints = typename ops::cpu::Vectors<std::int32_t, kBytes>::Indices;
   constexpr std::int64_t kRows = kBytes / 16;
   const auto outputs = static_cast<std::int64_t>(weights.first.size());
   const std::int64_t sums_of_row = 3 * outputs + 1;
@@ -63,14 +63,14 @@ TESSERA_INLINE void sum_along_rows_with(const PixelRows& rows, const ResizeWeigh
       const std::int32_t* weight = weights.weights.data() + i * weights.stride;
       Ints sums = Ints{} + kHalf, values;
       for (std::int64_t tap = 0; tap < weights.taps[output]; ++tap) {
-        ops::load_vector(values, from + 4 * kRows * tap);
+        ops::cpu::load_vector(values, from + 4 * kRows * tap);
         sums += values * weight[tap];
       }
       Pixel parts[kRows];
       std::memcpy(&parts, &sums, sizeof parts);
       // The fourth number is none of the result: the next pixel overwrites it.
       for (std::int64_t row = 0; row < kRows; ++row)
-        ops::store_vector(parts[row], scratch.sums.data() + row * sums_of_row + 3 * i);
+        ops::cpu::store_vector(parts[row], scratch.sums.data() + row * sums_of_row + 3 * i);
     }
     for (std::int64_t row = 0; row < count; ++row)
       to_bytes(scratch.sums.data() + row * sums_of_row, to + (first + row) * to_stride, 3 * outputs);

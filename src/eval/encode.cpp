@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "core/autocast.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/finite.h"

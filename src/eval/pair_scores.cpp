@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/autocast.h"
 #include "core/device.h"
 #include "eval/encode.h"
 #include "eval/rerank.h"

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "eval/suites.h"
 #include "eval/zero_shot.h"

@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "inference/encode_inputs.h"

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/autocast.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/weights_file.h"

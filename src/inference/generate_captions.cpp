@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "language/decode_step.h"
 #include "language/tokenizer.h"

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "core/finite.h"
 #include "fusion/match_scores.h"
 #include "inference/encode_inputs.h"

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "core/finite.h"
 #include "inference/encode_inputs.h"

@@ -111,10 +111,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const Decoder
   const std::int64_t batch = hidden_states.size(0);
   const std::int64_t tokens = hidden_states.size(1);
   const auto split = [&](const at::Tensor& x, std::int64_t heads) {
-    // In float32 also under autocast: the rotation has to be, and attention in bfloat16 after it would be no
-    // faster at a caption's length and less exact (docs/model.md, Precision).
-    return (x.is_cpu() && x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x)
-        .view({batch, tokens, heads, head_dim_});
+    return x.to(ops::rotary_dtype(x.device(), x.scalar_type())).view({batch, tokens, heads, head_dim_});
   };
   const at::Tensor query =
       ops::rotate(split(q_proj->forward(hidden_states), heads_), context.cos, context.sin);

@@ -3,12 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "core/autocast.h"
 #include "core/random.h"
 #include "losses/contrastive.h"
 
@@ -65,7 +65,7 @@ NegativeWeights itm_weights(const at::Tensor& image, const at::Tensor& text, con
   check_batch("itm_weights", image, text, image_ids, temperature);
   if (queue) check_queue("itm_weights", *queue, image.size(1));
   const c10::NoGradGuard no_grad;
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
 
   const at::Tensor images = in_full_precision(image);
   const at::Tensor texts = in_full_precision(text);

@@ -1,10 +1,10 @@
 #include "losses/itc.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <limits>
 
+#include "core/autocast.h"
 #include "losses/contrastive.h"
 
 namespace tessera::losses {
@@ -54,7 +54,7 @@ ItcLossValue itc_loss(const at::Tensor& image, const at::Tensor& text, const at:
   }
   // Autocast would take the products to bfloat16, whose steps at a score of 1/τ are as large as the
   // differences learned.
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
 
   const at::Tensor images = in_full_precision(image);
   const at::Tensor texts = in_full_precision(text);

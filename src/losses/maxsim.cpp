@@ -1,9 +1,9 @@
 #include "losses/maxsim.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/autocast.h"
 #include "losses/maxsim_kernels.h"
 
 namespace tessera::losses {
@@ -31,7 +31,7 @@ class MaxSimFunction : public torch::autograd::Function<MaxSimFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "maxsim is differentiable once only");
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    const NoAutocast no_autocast;
     const auto kernel = static_cast<MaxSimKernel>(context->saved_data["kernel"].toInt());
     const auto run = kernel == MaxSimKernel::kCpu ? maxsim_cpu_backward : maxsim_portable_backward;
     const MaxSimGradients result =
@@ -72,7 +72,7 @@ MaxSimScores maxsim(const at::Tensor& patches, const at::Tensor& tokens, const a
   const MaxSimKernel choice = chosen(kernel, patches);
   TORCH_CHECK(choice != MaxSimKernel::kCpu || patches.is_cpu(), "maxsim: patches are on ", patches.device(),
               ", the kernel is for the CPU");
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
   // A CPU's product of bfloat16 would round its sums to bfloat16 too; in float32 the products are exact.
   const bool widen = patches.is_cpu() && patches.scalar_type() == at::kBFloat16;
   const variable_list scores = MaxSimFunction::apply(widen ? patches.to(at::kFloat) : patches,

@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "losses/maxsim_kernels.h"
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
 namespace tessera::losses {
 
-using namespace ops;  // the vectors that kernels are written in
+using namespace ops::cpu;  // the vectors that kernels are written in
 
 namespace {
 

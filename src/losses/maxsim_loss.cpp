@@ -1,8 +1,8 @@
 #include "losses/maxsim_loss.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "core/autocast.h"
 #include "losses/contrastive.h"
 #include "losses/maxsim.h"
 
@@ -27,7 +27,7 @@ LossValue maxsim_loss(const at::Tensor& patches, const at::Tensor& tokens, const
   check_ids("image_ids", image_ids, images);
   check_ids("text_ids", text_ids, texts);
   TORCH_CHECK(temperature.dim() == 0, "maxsim_loss: temperature must be 0-dim, got ", temperature.sizes());
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
 
   at::Tensor image_to_text, text_to_image;
   if (collectives.size() == 1) {

@@ -1,8 +1,8 @@
 #include "losses/siglip.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "core/autocast.h"
 #include "losses/contrastive.h"
 
 namespace tessera::losses {
@@ -16,7 +16,7 @@ LossValue siglip_loss(const at::Tensor& image, const at::Tensor& text, const at:
                       const at::Tensor& temperature, const at::Tensor& bias, Collectives& collectives) {
   check_batch("siglip_loss", image, text, image_ids, temperature);
   TORCH_CHECK(bias.dim() == 0, "siglip_loss: bias must be 0-dim, got ", bias.sizes());
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
   const at::Tensor images = in_full_precision(image);
   const at::Tensor texts = collectives.all_gather(in_full_precision(text));
   const at::Tensor same = image_ids.unsqueeze(1) == collectives.all_gather(image_ids);

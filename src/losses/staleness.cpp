@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/archive.h"
+#include "core/autocast.h"
 #include "core/error.h"
 #include "losses/archive_fields.h"
 
@@ -55,7 +55,7 @@ std::vector<AgeShift> shift_by_age(const at::Tensor& image_now, const at::Tensor
               "shift_by_age: expected ", count, " earlier embeddings of ", image_now.sizes(), ", got ",
               image_then.sizes(), " and ", text_then.sizes());
   const c10::NoGradGuard no_grad;
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
   const at::Tensor moments = at::cat({shift_moments(image_now, text_now, text_then, temperature),
                                       shift_moments(text_now, image_now, image_then, temperature)})
                                  .cpu();

@@ -1,11 +1,11 @@
 #include "memory/pair_code.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <cmath>
 #include <numbers>
 
+#include "core/autocast.h"
 #include "core/random.h"
 
 namespace tessera::memory {
@@ -67,7 +67,7 @@ at::Tensor PairCodeImpl::forward(const at::Tensor& image, const at::Tensor& text
                                  const at::Tensor& has_text) {
   TORCH_CHECK(image.defined() || text.defined(), "pair code: neither image nor text is given");
   // In bfloat16 a phase of several radians would be off by hundredths.
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const NoAutocast no_autocast;
   const std::int64_t rows = image.defined() ? image.size(0) : text.size(0);
   const at::Tensor pair = at::cat({side(image, has_image, image_moments_, null_image_, rows, "image"),
                                    side(text, has_text, text_moments_, null_text_, rows, "text")},

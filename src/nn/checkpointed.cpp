@@ -3,12 +3,13 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <mutex>
 #include <vector>
+
+#include "core/autocast.h"
 
 namespace tessera::nn {
 
@@ -41,44 +42,13 @@ class RandomState {
   std::vector<at::Tensor> states_;
 };
 
-/// Autocast as it was in the forward pass, for a scope.
-class AutocastAgain {
- public:
-  AutocastAgain(c10::DeviceType device, bool enabled, at::ScalarType type)
-      : device_(device),
-        was_enabled_(at::autocast::is_autocast_enabled(device)),
-        old_type_(at::autocast::get_autocast_dtype(device)) {
-    at::autocast::set_autocast_enabled(device, enabled);
-    at::autocast::set_autocast_dtype(device, type);
-    at::autocast::increment_nesting();
-  }
-  ~AutocastAgain() {
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_dtype(device_, old_type_);
-    at::autocast::set_autocast_enabled(device_, was_enabled_);
-  }
-  AutocastAgain(const AutocastAgain&) = delete;
-  AutocastAgain& operator=(const AutocastAgain&) = delete;
-
- private:
-  c10::DeviceType device_;
-  bool was_enabled_;
-  at::ScalarType old_type_;
-};
-
 /// What the backward pass needs beside tensors.
 struct Recipe : torch::CustomClassHolder {
   Recipe(Block block, const at::Device& device)
-      : block(std::move(block)),
-        random(device),
-        device(device.type()),
-        autocast(at::autocast::is_autocast_enabled(device.type())),
-        type(at::autocast::get_autocast_dtype(device.type())) {}
+      : block(std::move(block)), random(device), autocast(AutocastState::of(device.type())) {}
   Block block;
   RandomState random;
-  c10::DeviceType device;
-  bool autocast;
-  at::ScalarType type;
+  AutocastState autocast;  ///< as it was in the forward pass
 };
 
 class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> {
@@ -103,7 +73,7 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
     at::Tensor y;
     {
       const at::AutoGradMode record(true);
-      const AutocastAgain autocast(recipe.device, recipe.autocast, recipe.type);
+      const AutocastScope autocast(recipe.autocast);
       recipe.random.restore();
       y = recipe.block(x);
     }

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "fusion/fusion_inputs.h"
 #include "language/next_token_loss.h"
 #include "model/stage1_model.h"

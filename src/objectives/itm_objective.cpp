@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "fusion/fusion_inputs.h"
 #include "losses/hard_negatives.h"
 #include "losses/itm.h"

@@ -8,8 +8,10 @@
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
 #include "model/stage1_model.h"
-#include "ops/attention_kernel.h"
+#include "ops/activations.h"
+#include "ops/attention.h"
 #include "ops/feed_forward.h"
+#include "ops/rotation.h"
 #include "vision/encoder.h"
 
 namespace tessera::objectives {
@@ -17,18 +19,26 @@ namespace tessera::objectives {
 namespace {
 
 bool feed_forward_is_one_kernel(const Compute& compute, double width, double inner) {
-  return compute.device.is_cpu() && compute.dtype == at::kFloat &&
-         ops::feed_forward_kernel_serves(static_cast<std::int64_t>(width), static_cast<std::int64_t>(inner));
+  return ops::feed_forward_is_one_kernel(compute.device, compute.dtype, static_cast<std::int64_t>(width),
+                                         static_cast<std::int64_t>(inner));
 }
+
+double bytes_of(c10::ScalarType dtype) { return static_cast<double>(c10::elementSize(dtype)); }
 
 }  // namespace
 
 KeptActivations::KeptActivations(const Config& config, const model::Stage1Model& model,
                                  const Compute& compute)
     : config_(config),
-      narrow_(compute.dtype == at::kFloat ? kWide : 2),
-      on_cpu_(compute.device.is_cpu()),
-      casts_(compute.dtype != at::kFloat) {
+      casts_(compute.dtype != at::kFloat),
+      narrow_(bytes_of(compute.dtype)),
+      operand_(
+          bytes_of(ops::attention_keeps(compute.device, compute.dtype,
+                                        config.compressor.output_size / config.fusion.image_attention_heads)
+                       .dtype)),
+      rotated_(bytes_of(ops::rotary_dtype(compute.device, compute.dtype))),
+      dropout_keeps_(ops::dropout_keeps(compute.device, compute.dtype)),
+      swiglu_keeps_(ops::swiglu_keeps(compute.device, compute.dtype)) {
   const language::LanguageModelConfig& language = model.language()->config();
   layers_ = static_cast<double>(language.num_hidden_layers);
   levels_ = static_cast<double>(model.fusion()->levels());
@@ -45,13 +55,10 @@ KeptActivations::KeptActivations(const Config& config, const model::Stage1Model&
   image_inner_ = static_cast<double>(config.fusion.image_mlp_ratio) * image_.width;
   is_kernel_image_ = feed_forward_is_one_kernel(compute, image_.width, image_inner_);
   is_kernel_text_ = feed_forward_is_one_kernel(compute, text_.width, intermediate_);
-  attends_narrow_ = !on_cpu_ || ops::attention_kernel_serves(
-                                    compute.device, compute.dtype,
-                                    config.compressor.output_size / config.fusion.image_attention_heads);
 }
 
 double KeptActivations::compressor() const {
-  const double of_dropout = config_.compressor.dropout == 0 ? 0 : casts_ || !on_cpu_ ? 2 : 1;
+  const double of_dropout = config_.compressor.dropout == 0 ? 0 : 1 + dropout_keeps_;
   return image_tokens_ * narrow_ * (encoder_width_ + (1 + of_dropout) * compressor_width_ + image_.width);
 }
 
@@ -67,16 +74,15 @@ double KeptActivations::image_feed_forward_half() const {
 
 double KeptActivations::text_attention_half() const {
   if (!casts_) return text_.tokens * kWide * 6 * text_.width;
-  // On the CPU the language model's own attention is computed in float32 (language/decoder_layer.cpp).
-  const double projections = 3 * (on_cpu_ ? kWide : narrow_);
-  return text_.tokens * text_.width * (kWide + 3 * narrow_ + projections + narrow_);
+  return text_.tokens * text_.width * (kWide + 3 * narrow_ + 3 * rotated_ + narrow_);
 }
 
 double KeptActivations::text_feed_forward_half() const {
   const double inner = intermediate_;
   if (is_kernel_text_) return text_.tokens * kWide * (text_.width + 2 * inner);
-  if (casts_) return text_.tokens * ((kWide + 2 * narrow_) * text_.width + 4 * narrow_ * inner);
-  return text_.tokens * kWide * (2 * text_.width + (on_cpu_ ? 3 : 4) * inner);
+  // The norm's input, and what it gives: under autocast a cast for each of the two products that read it.
+  const double width = (kWide + (casts_ ? 2 : 1) * narrow_) * text_.width;
+  return text_.tokens * (width + (swiglu_keeps_ + 1) * narrow_ * inner);
 }
 
 double KeptActivations::queries(const Side& side) const {

@@ -52,7 +52,7 @@ class KeptActivations {
     double stream;  ///< bytes of a number of its residual stream
   };
 
-  double attention_operand(double numbers) const { return (attends_narrow_ ? narrow_ : kWide) * numbers; }
+  double attention_operand(double numbers) const { return operand_ * numbers; }
   double image_attention_half() const;
   double image_feed_forward_half() const;
   double text_attention_half() const;
@@ -70,10 +70,12 @@ class KeptActivations {
   static constexpr double kWide = 4;  ///< bytes of a float32
 
   const Config& config_;
-  double narrow_;  ///< bytes of a number that products compute with
-  bool on_cpu_, casts_;
+  bool casts_;
+  double narrow_;                          ///< bytes of a number that products compute with
+  double operand_;                         ///< of one that attention keeps
+  double rotated_;                         ///< of one that the text's own attention keeps
+  double dropout_keeps_, swiglu_keeps_;    ///< tensors that these keep beside their input
   bool is_kernel_image_, is_kernel_text_;  ///< the feed-forward half is one (ops/feed_forward.h)
-  bool attends_narrow_;                    ///< attention keeps its operands as the projections write them
   double layers_, levels_, intermediate_, vocabulary_, image_inner_;
   double image_tokens_, encoder_width_, compressor_width_, token_size_;
   Side image_{}, text_{};

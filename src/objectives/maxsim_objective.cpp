@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "core/autocast.h"
 #include "losses/maxsim_loss.h"
 #include "model/stage1_model.h"
 #include "objectives/objective_memory.h"

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "config/config.h"
+#include "core/autocast.h"
 #include "language/next_token_loss.h"
 #include "memory/episodic_memory.h"
 #include "memory/memory_losses.h"

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
 
 namespace tessera::ops {
 
 /// softmax(QKᵀ/√D + bias) V, in the precision and by the code that is fast where it runs:
 /// - on the CPU in float32, or in bfloat16 on a processor that multiplies it, and for heads of whole vectors,
-///   a kernel of our own (attention_kernel.h);
+///   a kernel of our own (cpu/kernels.h);
 /// - otherwise at::scaled_dot_product_attention;
 /// - on the CPU under bfloat16 autocast, where that kernel doesn't serve, the attention itself is computed in
 ///   float32, because the backward pass of LibTorch's bfloat16 kernel is several times slower (measured,
@@ -35,5 +39,14 @@ at::Tensor self_attention(const at::Tensor& query_key_value);
 /// @param bias      as above
 /// @return [B, T, heads, D]
 at::Tensor cross_attention(const at::Tensor& query, const at::Tensor& key_value, const at::Tensor& bias = {});
+
+/// What attention keeps for its backward pass.
+struct AttentionKept {
+  c10::ScalarType dtype;  ///< of query, key and value
+  bool output;            ///< and the output in the same dtype
+};
+
+/// Of operands that projections write in `dtype` (bfloat16 is autocast's), of as few tokens as kernels take.
+AttentionKept attention_keeps(c10::Device device, c10::ScalarType dtype, std::int64_t head_size);
 
 }  // namespace tessera::ops

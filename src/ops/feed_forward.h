@@ -1,6 +1,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 
@@ -20,17 +22,18 @@ struct FeedForward {
 
 /// x + down(activation(up(norm(x)))), pre-norm and with its residual.
 ///
-/// On the CPU in float32, outside autocast and where the weights are small enough for the second-level cache,
-/// one kernel each way: a thread takes a block of rows through all of it before it takes the next, so that
-/// what lies between is never written to memory but for the up projection, and gathers the weights' gradients
-/// on the way. Otherwise the same from LibTorch's operations. Differentiable once where it is ours.
+/// One kernel each way outside autocast where there is one (on the CPU in float32, for weights that are small
+/// enough for the second-level cache; cpu/kernels.h), otherwise the same from the operations of this folder
+/// and LibTorch's. Differentiable once where it is ours.
 ///
 /// @param x […, C]
 /// @return […, C]
 at::Tensor feed_forward(const at::Tensor& x, const FeedForward& parameters);
 
-/// Whether the kernel takes C = width and F = inner, where device and precision allow it. It keeps x and the
-/// up (and gate) projection for the backward pass; LibTorch's operations keep every product's input.
-bool feed_forward_kernel_serves(std::int64_t width, std::int64_t inner);
+/// Whether it is one kernel for products in `dtype`, C = width and F = inner; under autocast it never is. The
+/// kernel keeps x and the up (and gate) projection for the backward pass; otherwise each operation keeps its
+/// own, a product its input.
+bool feed_forward_is_one_kernel(c10::Device device, c10::ScalarType dtype, std::int64_t width,
+                                std::int64_t inner);
 
 }  // namespace tessera::ops

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/autocast.h"
 #include "core/error.h"
 #include "core/random.h"
 #include "data/loader.h"

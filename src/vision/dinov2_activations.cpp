@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "nn/linear.h"
-#include "ops/attention_kernel.h"
+#include "ops/activations.h"
+#include "ops/attention.h"
 #include "vision/dinov2.h"
 
 namespace tessera::vision {
@@ -78,8 +79,8 @@ BlockProducts products_of(const torch::nn::Module& block) {
 
 EncoderActivations Dinov2Model::activations(std::int64_t height, std::int64_t width_in_pixels,
                                             const Compute& compute) const {
-  const double narrow = compute.dtype == at::kFloat ? kWideBytes : 2;  // bytes of a number in a product
-  const bool on_cpu = compute.device.is_cpu(), casts = compute.dtype != at::kFloat;
+  const auto narrow = static_cast<double>(c10::elementSize(compute.dtype));  // of a number in a product
+  const bool casts = compute.dtype != at::kFloat;
   const auto tokens = static_cast<double>(first_patch() + grid(height, width_in_pixels).patches());
   const auto width = static_cast<double>(config_.hidden_size);
   const auto inner = static_cast<double>(config_.intermediate_size());
@@ -89,19 +90,18 @@ EncoderActivations Dinov2Model::activations(std::int64_t height, std::int64_t wi
     bool shared = false;
     for (const Product& product : products) {
       if (!product.keeps_input()) continue;
-      // LibTorch's dropout, of what is not float32, keeps what it multiplied by.
-      const double copies = product.drops && casts && !is_cast ? 2 : 1;
+      const double copies =
+          product.drops ? 1 + ops::dropout_keeps(compute.device, is_cast ? at::kFloat : compute.dtype) : 1;
       if (product.drops || (casts && is_cast)) kept += copies * narrow * product.in;
       if (!product.drops && !(casts && is_cast)) shared = true;
       if (product.dora) kept += 2 * narrow * product.out;
     }
     return kept + (shared ? narrow * products.front().in : 0);
   };
-  const bool is_kernel = ops::attention_kernel_serves(compute.device, compute.dtype,
-                                                      config_.hidden_size / config_.num_attention_heads);
+  const ops::AttentionKept attention =
+      ops::attention_keeps(compute.device, compute.dtype, config_.hidden_size / config_.num_attention_heads);
   const auto projections = [&](const std::vector<Product>& products) {
-    // LibTorch's attention computes in float32 on the CPU, and keeps its result too.
-    if (!is_kernel && on_cpu) return 4 * kWideBytes * width;
+    if (attention.output) return 4 * static_cast<double>(c10::elementSize(attention.dtype)) * width;
     double adapted = 0;
     bool one_product = true;
     for (const Product& product : products) {
@@ -113,7 +113,7 @@ EncoderActivations Dinov2Model::activations(std::int64_t height, std::int64_t wi
     if (!one_product || adapted == 0 || adapted == 3) return 3 * narrow * width;
     return (3 + adapted) * narrow * width;
   };
-  const double nonlinear = !config_.use_swiglu_ffn ? 1 : casts || !on_cpu ? 3 : 2;
+  const double nonlinear = config_.use_swiglu_ffn ? ops::swiglu_keeps(compute.device, compute.dtype) : 1;
   EncoderActivations result;
   double first_kept = 0;
   for (const Dinov2Layer& layer : layers_) {

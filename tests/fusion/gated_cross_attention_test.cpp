@@ -1,5 +1,6 @@
 #include "fusion/gated_cross_attention.h"
 
+#include "core/autocast.h"
 #include "core/device.h"
 #include "tests/fusion/small_tower.h"
 

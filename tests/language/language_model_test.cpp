@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
+#include "core/autocast.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "language/next_token_loss.h"

@@ -1,12 +1,13 @@
 #include "losses/itc.h"
 
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
 
+#include "core/autocast.h"
+#include "core/device.h"
 #include "tests/losses/fake_ranks.h"
 #include "tests/losses/made_up.h"
 
@@ -243,10 +244,10 @@ TEST(ItcLossPrecision, StaysFloat32UnderAutocastAndFromBfloat16) {
     return itc_loss(images, texts, image_ids, std::nullopt, tau(0.02), SameId::kIgnore, single).mean();
   };
   const at::Tensor plain = run(image, text);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor under_autocast = run(image, text);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  EXPECT_EQ(plain.item<float>(), under_autocast.item<float>());
+  {
+    const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+    EXPECT_EQ(run(image, text).item<float>(), plain.item<float>());
+  }
   const at::Tensor rounded = run(image.to(at::kBFloat16), text.to(at::kBFloat16));
   EXPECT_EQ(rounded.scalar_type(), at::kFloat);
   EXPECT_EQ(rounded.item<float>(),

@@ -1,12 +1,14 @@
 #include "losses/maxsim.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
+
+#include "core/autocast.h"
+#include "core/device.h"
 
 namespace tessera::losses {
 namespace {
@@ -194,10 +196,10 @@ TEST_P(MaxSim, ANanIsNotHidden) {
 TEST_P(MaxSim, NeitherAutocastNorThreadsChangeABit) {
   const Case given = make(9, 11, 8, 7, 16, at::kFloat);
   const DifferentiatedScores expected = run(given);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const DifferentiatedScores under_autocast = run(given);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  EXPECT_TRUE(same(under_autocast, expected));
+  {
+    const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+    EXPECT_TRUE(same(run(given), expected));
+  }
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   const DifferentiatedScores on_one_thread = run(given);

@@ -1,11 +1,12 @@
 #include "losses/siglip.h"
 
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cmath>
 
+#include "core/autocast.h"
+#include "core/device.h"
 #include "tests/losses/fake_ranks.h"
 #include "tests/losses/made_up.h"
 
@@ -84,10 +85,8 @@ TEST_F(SiglipLoss, AutocastDoesNotRoundItsLogits) {
     return siglip_loss(image, text, at::arange(6), scalar(0.05), scalar(-4), single_).mean().item<float>();
   };
   const float plain = loss();
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const float under_autocast = loss();
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  EXPECT_EQ(under_autocast, plain);
+  const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+  EXPECT_EQ(loss(), plain);
 }
 
 TEST_F(SiglipLoss, WrongShapesAreNamed) {

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/autocast.h"
 #include "core/device.h"
 
 namespace tessera::nn {

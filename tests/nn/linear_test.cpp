@@ -1,10 +1,12 @@
 #include "nn/linear.h"
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/nn/modules/linear.h>
+
+#include "core/autocast.h"
+#include "core/device.h"
 
 namespace tessera::nn {
 namespace {
@@ -88,11 +90,11 @@ TEST(Linear, RunsUnderAutocast) {
   fill_adapter(linear);
   const at::Tensor input = at::randn({2, 5, 32});
   const at::Tensor expected = linear->forward(input).detach();
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor output = linear->forward(input);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  at::autocast::clear_cache();
+  at::Tensor output;
+  {
+    const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+    output = linear->forward(input);
+  }
   EXPECT_EQ(output.scalar_type(), at::kBFloat16);
   EXPECT_LT((output.to(at::kFloat) - expected).norm().item<double>(), 0.02 * expected.norm().item<double>());
   output.to(at::kFloat).sum().backward();

@@ -34,7 +34,11 @@ TEST(ActivationsTest, OtherPrecisionsAreLibTorchs) {
   for (const auto dtype : {at::kDouble, at::kBFloat16}) {
     EXPECT_TRUE(at::equal(swiglu(x.to(dtype), x.to(dtype)), at::silu(x.to(dtype)) * x.to(dtype)));
     EXPECT_EQ(dropout(x.to(dtype), 0.5).scalar_type(), dtype);
+    EXPECT_EQ(swiglu_keeps(c10::kCPU, dtype), 3);
+    EXPECT_EQ(dropout_keeps(c10::kCPU, dtype), 1);
   }
+  EXPECT_EQ(swiglu_keeps(c10::kCPU, at::kFloat), 2);
+  EXPECT_EQ(dropout_keeps(c10::kCPU, at::kFloat), 0);
 }
 
 TEST(ActivationsTest, DropoutDropsItsShareAndKeepsTheMean) {

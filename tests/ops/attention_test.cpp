@@ -2,17 +2,18 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
-#include "ops/attention_kernel.h"
-#include "ops/vectors.h"
+#include "core/autocast.h"
+#include "core/device.h"
+#include "ops/cpu/vectors.h"
 
 namespace tessera::ops {
 namespace {
@@ -50,22 +51,13 @@ at::Tensor random_bias(const Case& shape) {
   return at::randn(hidden.sizes()).masked_fill(hidden, kNever);
 }
 
-/// Under bfloat16 autocast, which is where attention meets bfloat16.
-class Autocast {
- public:
-  Autocast() { at::autocast::set_autocast_enabled(at::kCPU, true); }
-  ~Autocast() { at::autocast::set_autocast_enabled(at::kCPU, false); }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-};
-
-/// Operands of both precisions, the autocast where they are narrow.
+/// Operands of both precisions; where they are narrow under autocast, which is where attention meets them.
 struct Precision {
   at::ScalarType dtype;
-  std::optional<Autocast> autocast;
+  std::optional<AutocastScope> autocast;
 
   explicit Precision(at::ScalarType type) : dtype(type) {
-    if (type == at::kBFloat16) autocast.emplace();
+    if (type == at::kBFloat16) autocast.emplace(Compute{c10::kCPU, type});
   }
   at::Tensor operator()(const at::Tensor& x) const { return x.to(dtype); }
 };
@@ -128,20 +120,6 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                            });
                            return name;
                          });
-
-TEST(AttentionTest, TheKernelServesWhatTheModelAsks) {
-  const auto serves = [](std::int64_t tokens, std::int64_t head_size, at::ScalarType dtype) {
-    const at::Tensor x = at::zeros({1, tokens, 2, head_size}, dtype);
-    return attention_kernel_serves(x, x);
-  };
-  EXPECT_TRUE(serves(37, 32, at::kFloat));
-  EXPECT_TRUE(serves(257, 64, at::kFloat));
-  EXPECT_FALSE(serves(257, 24, at::kFloat));
-  EXPECT_FALSE(serves(37, 32, at::kDouble));
-  EXPECT_FALSE(serves(1370, 64, at::kFloat));
-  EXPECT_EQ(serves(257, 64, at::kBFloat16), multiplies_bfloat16());
-  EXPECT_FALSE(serves(257, 64, at::kHalf));
-}
 
 TEST(AttentionTest, PackedOperandsAreTheSameAndHaveOneGradient) {
   for (const at::ScalarType precision : kPrecisions) {
@@ -243,6 +221,20 @@ TEST(AttentionTest, NarrowOperandsWithOddStridesAreTheSame) {
   const at::Tensor key = at::randn({2, 7, 2, 33}).to(at::kBFloat16).slice(3, 0, 32);
   EXPECT_TRUE(at::equal(attention(query, key, key),
                         attention(query.contiguous(), key.contiguous(), key.contiguous())));
+}
+
+TEST(AttentionTest, SaysInWhichPrecisionItKeepsItsOperands) {
+  const auto keeps = [](c10::Device device, at::ScalarType dtype, std::int64_t head_size) {
+    const AttentionKept kept = attention_keeps(device, dtype, head_size);
+    return std::pair(kept.dtype, kept.output);
+  };
+  EXPECT_EQ(keeps(c10::kCPU, at::kFloat, 64), std::pair(at::kFloat, false));
+  EXPECT_EQ(keeps(c10::kCPU, at::kBFloat16, 64),
+            cpu::multiplies_bfloat16() ? std::pair(at::kBFloat16, false) : std::pair(at::kFloat, true));
+  for (const at::ScalarType dtype : kPrecisions) {
+    EXPECT_EQ(keeps(c10::kCPU, dtype, 24), std::pair(at::kFloat, true)) << "LibTorch's";
+    EXPECT_EQ(keeps(c10::kMeta, dtype, 64), std::pair(dtype, false)) << "another device's";
+  }
 }
 
 TEST(AttentionTest, RefusesOperandsThatDontFit) {

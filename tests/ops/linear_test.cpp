@@ -1,9 +1,9 @@
 #include "ops/linear.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 
-#include "ops/matrix_product.h"
+#include "core/autocast.h"
+#include "core/device.h"
 #include "tests/ops/differentiated.h"
 
 namespace tessera::ops {
@@ -73,26 +73,9 @@ TEST(Linear, LeavesOtherCasesToLibTorch) {
   EXPECT_EQ(ops::linear(x.to(at::kDouble), weight.to(at::kDouble)).scalar_type(), at::kDouble);
   EXPECT_TRUE(at::equal(ops::linear(x.slice(0, 0, 3), weight), at::linear(x.slice(0, 0, 3), weight)));
   EXPECT_EQ(ops::linear(x.slice(0, 0, 0), weight).sizes(), at::IntArrayRef({0, 16}));
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  const auto type = ops::linear(x, weight).scalar_type();
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  at::autocast::clear_cache();
-  EXPECT_EQ(type, at::kBFloat16);
   EXPECT_THROW(ops::linear(x, at::randn({16, 31})), c10::Error);
-}
-
-TEST(MatrixProduct, AddsToRowsAndSumsColumns) {
-  at::manual_seed(5);
-  const at::Tensor a = at::randn({30, 40}), b = at::randn({40, 21}), begin = at::randn({30, 21});
-  at::Tensor c = begin.clone();
-  const Result to{c.data_ptr<float>(), 21};
-  multiply(30, Left{a.const_data_ptr<float>(), 40, 1}, PackedMatrix(MatrixView(b)), 40, to,
-           Addend{c.const_data_ptr<float>(), 21});
-  EXPECT_TRUE(at::allclose(c, begin + a.mm(b), 1e-5, 1e-5));
-  at::Tensor sums = at::ones({21});
-  add_rows(30, 21, begin.const_data_ptr<float>(), 21, sums.data_ptr<float>());
-  EXPECT_TRUE(at::allclose(sums, begin.sum(0) + 1, 1e-5, 1e-5));
+  const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+  EXPECT_EQ(ops::linear(x, weight).scalar_type(), at::kBFloat16);
 }
 
 }  // namespace

@@ -37,6 +37,12 @@ TEST(Rotate, HalfPrecisionTakesTheOtherPathToTheSameValues) {
   expect_close(found.to(at::kFloat), rotate(x.to(at::kFloat), angles.cos(), angles.sin()), 0.03);
 }
 
+TEST(Rotate, OnlyOnTheCpuAreNarrowProjectionsWidenedForIt) {
+  EXPECT_EQ(rotary_dtype(c10::kCPU, at::kBFloat16), at::kFloat);
+  EXPECT_EQ(rotary_dtype(c10::kCPU, at::kDouble), at::kDouble);
+  EXPECT_EQ(rotary_dtype(c10::kMeta, at::kBFloat16), at::kBFloat16);
+}
+
 TEST(Rotate, RefusesShapesThatDontFit) {
   EXPECT_THROW(rotate(at::ones({1, 2, 3, 5}), at::ones({2, 2}), at::ones({2, 2})), c10::Error);
   EXPECT_THROW(rotate(at::ones({1, 2, 3, 4}), at::ones({3, 2}), at::ones({3, 2})), c10::Error);

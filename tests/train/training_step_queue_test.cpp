@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/autocast.h"
 #include "core/device.h"
 #include "losses/hard_negatives.h"
 #include "tests/core/peak_bytes.h"

@@ -1,9 +1,9 @@
 #include "vision/dinov2.h"
 
-#include <ATen/autocast_mode.h>
-
 #include <nlohmann/json.hpp>
 
+#include "core/autocast.h"
+#include "core/device.h"
 #include "lora/lora.h"
 #include "tests/vision/vision_test_support.h"
 
@@ -136,11 +136,11 @@ TEST(Dinov2, RunsUnderAutocast) {
   at::manual_seed(4);
   const at::Tensor pixels = random_pixels();
   const at::Tensor expected = model->forward(pixels).detach();
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor output = model->forward(pixels);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  at::autocast::clear_cache();
+  at::Tensor output;
+  {
+    const AutocastScope autocast(Compute{c10::kCPU, c10::kBFloat16});
+    output = model->forward(pixels);
+  }
   EXPECT_LT((output.to(at::kFloat) - expected).norm().item<double>(), 0.05 * expected.norm().item<double>());
   output.to(at::kFloat).square().sum().backward();
   for (const auto& [name, parameter] : lora::lora_parameters(*model)) {

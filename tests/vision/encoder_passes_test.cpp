@@ -1,9 +1,9 @@
 // What the encoder's passes save: products, casts, and memory for the backward pass.
 
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "core/autocast.h"
 #include "lora/lora.h"
 #include "nn/frozen_cast.h"
 #include "tests/core/peak_bytes.h"
@@ -144,23 +144,11 @@ TEST(EncoderPasses, AnotherTypeOrDeviceLeavesTheOneProduct) {
   }
 }
 
-class CpuAutocast {
- public:
-  CpuAutocast() {
-    at::autocast::set_autocast_enabled(at::kCPU, true);
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  }
-  ~CpuAutocast() {
-    at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(at::kCPU, false);
-  }
-};
-
 TEST(EncoderPasses, AFrozenWeightIsCastOnceAndAgainWhenItHasChanged) {
   at::Tensor weight = at::randn({4, 4});
   nn::FrozenCast cast;
   EXPECT_TRUE(cast.of(weight).is_same(weight));
-  const CpuAutocast autocast;
+  const AutocastScope autocast(nn::kBf16);
   const at::Tensor once = cast.of(weight);
   EXPECT_EQ(once.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(cast.of(weight).is_same(once));
@@ -185,7 +173,7 @@ TEST(EncoderPasses, AMergeOfAnyOfTheThreeIsSeenUnderAutocast) {
     const auto model = adapted({.r = 2, .lora_alpha = 8, .target_modules = {target}}, config);
     model->eval();
     const at::NoGradGuard no_grad;
-    const CpuAutocast autocast;
+    const AutocastScope autocast(nn::kBf16);
     const at::Tensor unmerged = model->forward(pixels);
     for (const lora::NamedLinear& module : lora::adapted_linears(*model)) module.linear->merge();
     const at::Tensor merged = model->forward(pixels);
@@ -209,7 +197,7 @@ TEST(EncoderPasses, CheckpointingUnderAutocastGivesTheSameGradients) {
   const auto gradients = [&] {
     at::Tensor loss;
     {
-      const CpuAutocast autocast;
+      const AutocastScope autocast(nn::kBf16);
       loss = model->forward(pixels).to(at::kFloat).square().mean();
     }
     std::vector<at::Tensor> parameters;

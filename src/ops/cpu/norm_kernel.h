@@ -4,7 +4,7 @@
 
 /// Normalisation of rows, float32 on the calling thread; widths of whole vectors (vectors.h).
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// (x − mean) · scale · weight + bias over a row, scale = 1/√(mean of squares + eps). Layer norm where
 /// `centred`; RMS norm (Zhang and Sennrich 2019) where not, which has no bias.
@@ -33,4 +33,4 @@ struct NormGradients {
 void norm_backward_rows(const Norm& norm, std::int64_t rows, const float* grad, const float* x,
                         const NormStatistics* statistics, const float* beside, const NormGradients& to);
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -21,10 +21,10 @@
   __attribute__((target("avx2,fma"))) result name##_avx2 parameters { return name##_with<32> arguments; }  \
   result name##_any parameters { return name##_with<16> arguments; }                                       \
   result name parameters {                                                                                 \
-    switch (tessera::ops::instruction_set()) {                                                             \
-      case tessera::ops::InstructionSet::kAvx512:                                                          \
+    switch (tessera::ops::cpu::instruction_set()) {                                                        \
+      case tessera::ops::cpu::InstructionSet::kAvx512:                                                     \
         return name##_avx512 arguments;                                                                    \
-      case tessera::ops::InstructionSet::kAvx2:                                                            \
+      case tessera::ops::cpu::InstructionSet::kAvx2:                                                       \
         return name##_avx2 arguments;                                                                      \
       default:                                                                                             \
         return name##_any arguments;                                                                       \
@@ -35,7 +35,7 @@
   result name parameters { return name##_with<16> arguments; }
 #endif
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 enum class InstructionSet { kAny, kAvx2, kAvx512 };
 
@@ -166,4 +166,4 @@ constexpr std::int64_t whole_vectors(std::int64_t count) {
   return (count + kLanes - 1) / kLanes * kLanes;
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -1,10 +1,10 @@
-#include "ops/norm_kernel.h"
+#include "ops/cpu/norm_kernel.h"
 
 #include <cmath>
 
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 template <std::int64_t kBytes>
@@ -95,4 +95,4 @@ TESSERA_KERNEL(void, norm_backward_rows,
                 const NormStatistics* statistics, const float* beside, const NormGradients& to),
                (norm, rows, grad, x, statistics, beside, to))
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

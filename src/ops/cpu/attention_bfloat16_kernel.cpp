@@ -4,18 +4,18 @@
 #include <cstring>
 #include <vector>
 
-#include "ops/attention_heads.h"
-#include "ops/attention_kernel.h"
-#include "ops/attention_scores.h"
-#include "ops/matrix_kernel.h"
-#include "ops/vectors.h"
+#include "ops/cpu/attention_heads.h"
+#include "ops/cpu/attention_kernel.h"
+#include "ops/cpu/attention_scores.h"
+#include "ops/cpu/matrix_kernel.h"
+#include "ops/cpu/vectors.h"
 
 // The float32 kernel's passes with every product by vdpbf16ps, which multiplies pairs of bfloat16 and adds
 // both products to a float32. So a product's inner dimension is counted in pairs: 32 bits that are moved
 // about as one number. Rows of operands are pairs as they lie; where the inner dimension runs across rows,
 // two rows are interleaved.
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -301,4 +301,4 @@ void attention_backward(const AttentionInput<c10::BFloat16>&, const float*,
 
 #endif
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -1,4 +1,4 @@
-#include "ops/matrix_product.h"
+#include "ops/cpu/matrix_product.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 /// Rows of B taken at once, so that a panel of them stays in the second-level cache.
@@ -175,4 +175,4 @@ TESSERA_KERNEL(void, add_rows,
                 float* sums),
                (rows, columns, values, stride, sums))
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -1,12 +1,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// Attention over short sequences on the CPU. LibTorch's kernel copies operands into its own layout
 /// and calls a library's GEMM on pieces of a few thousand numbers; here the operands stay where the
@@ -66,13 +64,6 @@ struct AttentionInput {
   bool is_causal = false;  ///< query i reads keys 0 … i
 };
 
-/// Whether the kernels below can compute this: float32 on the CPU, or bfloat16 where the processor multiplies
-/// it (AVX512-BF16); a head size of whole vectors, and keys few enough for a block of scores to stay in the
-/// cache.
-bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key);
-/// The same of operands of so few keys, by where and what they are.
-bool attention_kernel_serves(c10::Device device, c10::ScalarType dtype, std::int64_t head_size);
-
 template <typename Number>
 struct AttentionGradients {
   AttentionOperand<Number> query, key, value;  ///< written to, whatever they held
@@ -90,4 +81,4 @@ void attention_backward(const AttentionInput<Number>& input, const float* log_su
                         const AttentionOperand<Number>& grad_output,
                         const AttentionGradients<Number>& gradients);
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -2,13 +2,13 @@
 
 #include <ATen/Parallel.h>
 
-#include "ops/attention_kernel.h"
-#include "ops/attention_scores.h"
+#include "ops/cpu/attention_kernel.h"
+#include "ops/cpu/attention_scores.h"
 
 /// How the attention kernels go through a batch: a head of a batch row at a time, each by one thread. For
 /// their .cpp files alone.
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// What a head's passes share.
 template <typename Number>
@@ -67,4 +67,4 @@ void backward_heads(const AttentionInput<Number>& input, const float* log_sums,
   });
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// Rows that are computed together: a block of them stays in the second-level cache.
 constexpr std::int64_t kRowBlock = 96;
@@ -43,4 +43,4 @@ void for_row_blocks(std::int64_t rows, std::int64_t parts, const Work& work) {
   });
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

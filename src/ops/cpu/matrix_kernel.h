@@ -3,13 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
 /// The small matrix product inside the CPU kernels: C = A·B with C's block in registers. For kernels' .cpp
 /// files alone. An element of C is the same chain of fused multiplications and additions wherever its row
 /// stands, so that a row's result doesn't depend on the rows beside it.
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// A, read number by number: element (row, k) at data[row · row_stride + k · depth_stride].
 struct Left {
@@ -147,4 +147,4 @@ struct RegistersOf<32> : Registers<32, 8, 6, 0> {};  // 16
 template <>
 struct RegistersOf<16> : Registers<16, 8, 4, 0> {};  // 16
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

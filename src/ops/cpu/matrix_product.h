@@ -4,14 +4,14 @@
 
 #include <cstdint>
 
-#include "ops/matrix_kernel.h"
+#include "ops/cpu/matrix_kernel.h"
 
 /// Products of float32 matrices on the CPU, for kernels that go on with a block of rows while it is in the
 /// cache. What runs here runs on the calling thread; who calls shares rows among threads. Beside the library
 /// behind at::mm this copies less (A is read where it lies) and writes a result once, with what is added
 /// to it (measured, docs/results.md).
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// A matrix somewhere: element (row, column) at data[row · row_stride + column · column_stride].
 struct MatrixView {
@@ -68,4 +68,4 @@ void add_to_rows(std::int64_t rows, std::int64_t columns, const float* row, floa
 /// sums[column] += Σ_rows values[row · stride + column]
 void add_rows(std::int64_t rows, std::int64_t columns, const float* values, std::int64_t stride, float* sums);
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

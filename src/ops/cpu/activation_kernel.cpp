@@ -1,10 +1,10 @@
-#include "ops/activation_kernel.h"
+#include "ops/cpu/activation_kernel.h"
 
 #include <cstring>
 
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 template <std::int64_t kBytes>
@@ -31,7 +31,7 @@ TESSERA_INLINE void swiglu_forward_with(const float* gate, const float* up, floa
 
 template <std::int64_t kBytes>
 TESSERA_INLINE void swiglu_backward_with(const float* grad, const float* gate, const float* up,
-                                         const SwigluGradients& to, std::int64_t count) {
+                                         const SwigluTargets& to, std::int64_t count) {
   for_vectors<kBytes>(count, [&](std::int64_t i, auto part) TESSERA_INLINED {
     Floats<kBytes> g, u, sigmoid, gradient;
     load(g, gate + i, part);
@@ -124,7 +124,7 @@ TESSERA_INLINE void drop_elements_with(const float* x, float* y, std::int64_t fi
 TESSERA_KERNEL(void, swiglu_forward, (const float* gate, const float* up, float* y, std::int64_t count),
                (gate, up, y, count))
 TESSERA_KERNEL(void, swiglu_backward,
-               (const float* grad, const float* gate, const float* up, const SwigluGradients& to,
+               (const float* grad, const float* gate, const float* up, const SwigluTargets& to,
                 std::int64_t count),
                (grad, gate, up, to, count))
 TESSERA_KERNEL(void, gelu_forward, (const float* x, float* y, std::int64_t count), (x, y, count))
@@ -135,4 +135,4 @@ TESSERA_KERNEL(void, drop_elements,
                (const float* x, float* y, std::int64_t first, std::int64_t count, const Drop& drop),
                (x, y, first, count, drop))
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

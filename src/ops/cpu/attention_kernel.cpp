@@ -1,16 +1,14 @@
-#include "ops/attention_kernel.h"
-
-#include <ATen/ATen.h>
+#include "ops/cpu/attention_kernel.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "ops/attention_heads.h"
-#include "ops/attention_scores.h"
-#include "ops/matrix_kernel.h"
-#include "ops/vectors.h"
+#include "ops/cpu/attention_heads.h"
+#include "ops/cpu/attention_scores.h"
+#include "ops/cpu/matrix_kernel.h"
+#include "ops/cpu/vectors.h"
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 using Input = AttentionInput<float>;
@@ -152,16 +150,6 @@ TESSERA_KERNEL(void, head_backward,
 
 }  // namespace
 
-bool attention_kernel_serves(const at::Tensor& query, const at::Tensor& key) {
-  return attention_kernel_serves(query.device(), query.scalar_type(), query.size(3)) && query.numel() > 0 &&
-         key.size(1) > 0 && key.size(1) <= kMostAttentionKeys;
-}
-
-bool attention_kernel_serves(c10::Device device, c10::ScalarType dtype, std::int64_t head_size) {
-  const bool has_kernel = dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
-  return device.is_cpu() && has_kernel && head_size == whole_vectors<float>(head_size);
-}
-
 template <>
 void attention_forward(const Input& input, const Operand& output, float* log_sums) {
   forward_heads<Scratch>(input, output, log_sums, head_forward);
@@ -173,4 +161,4 @@ void attention_backward(const Input& input, const float* log_sums, const Operand
   backward_heads<GradientScratch>(input, log_sums, grad_output, gradients, head_backward);
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

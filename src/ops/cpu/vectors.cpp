@@ -1,10 +1,10 @@
-#include "ops/vectors.h"
+#include "ops/cpu/vectors.h"
 
 #include <ATen/Version.h>
 
 #include <string>
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 namespace {
 
 InstructionSet best_instruction_set() {
@@ -36,4 +36,4 @@ InstructionSet instruction_set() {
   return best;
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -4,16 +4,16 @@
 
 /// Element-wise float32 kernels, on the calling thread.
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 /// y = silu(gate) · up
 void swiglu_forward(const float* gate, const float* up, float* y, std::int64_t count);
 
-struct SwigluGradients {
+struct SwigluTargets {
   float *gate, *up;
   float* y;  ///< null, or where the output goes once more
 };
-void swiglu_backward(const float* grad, const float* gate, const float* up, const SwigluGradients& to,
+void swiglu_backward(const float* grad, const float* gate, const float* up, const SwigluTargets& to,
                      std::int64_t count);
 
 /// y = x · Φ(x), Φ the normal distribution's cumulative function (Hendrycks and Gimpel 2016, not the tanh
@@ -31,4 +31,4 @@ struct Drop {
 /// y = x, or 0 where the hash of seed and place says so. @param first place of x[0] among all elements
 void drop_elements(const float* x, float* y, std::int64_t first, std::int64_t count, const Drop& drop);
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu

@@ -4,13 +4,13 @@
 #include <cstdint>
 #include <limits>
 
-#include "ops/attention_kernel.h"
-#include "ops/vectors.h"
+#include "ops/cpu/attention_kernel.h"
+#include "ops/cpu/vectors.h"
 
 /// Softmax and its gradient over a block of scores: what the attention kernels do between their products. For
 /// their .cpp files alone.
 
-namespace tessera::ops {
+namespace tessera::ops::cpu {
 
 inline constexpr float kLowestScore = -std::numeric_limits<float>::infinity();
 
@@ -107,4 +107,4 @@ TESSERA_INLINE float weights_again(float* scores, const float* weight_gradients,
   return product[0];
 }
 
-}  // namespace tessera::ops
+}  // namespace tessera::ops::cpu
