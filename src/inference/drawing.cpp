@@ -13,7 +13,7 @@ namespace tessera::inference {
 
 namespace {
 
-constexpr int kFont = cv::FONT_HERSHEY_SIMPLEX;
+constexpr int kFontFace = cv::FONT_HERSHEY_SIMPLEX;
 constexpr int kColours = cv::COLORMAP_INFERNO;
 constexpr double kHeat = 0.6;  ///< share of a heat map's colour that is the similarity's
 
@@ -93,11 +93,11 @@ std::vector<std::string> wrapped_text(const std::string& text, int width, double
 
 void draw_line(cv::Mat& sheet, const std::string& line, cv::Point left_of_baseline, double font_scale,
                const cv::Scalar& colour) {
-  cv::putText(sheet, ascii(line), left_of_baseline, kFont, font_scale, colour, 1, cv::LINE_AA);
+  cv::putText(sheet, ascii(line), left_of_baseline, kFontFace, font_scale, colour, 1, cv::LINE_AA);
 }
 
 int line_width(const std::string& line, double font_scale) {
-  return cv::getTextSize(ascii(line), kFont, font_scale, 1, nullptr).width;
+  return cv::getTextSize(ascii(line), kFontFace, font_scale, 1, nullptr).width;
 }
 
 std::string png_bytes(const cv::Mat& picture) {

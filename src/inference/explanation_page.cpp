@@ -12,8 +12,8 @@ namespace tessera::inference {
 
 namespace {
 
-constexpr int kPicture = 252;
-constexpr int kTile = 168;
+constexpr int kPagePicture = 252;
+constexpr int kPageTile = 168;
 
 constexpr const char* kStyle = R"(
   body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem;
@@ -77,7 +77,8 @@ std::string image_element(const cv::Mat& picture, const std::string& description
 }
 
 std::string map_element(const ExplainedImage& image, const HeatMap& map, const ColourRange& range) {
-  const cv::Mat picture = drawn_heat_map(image.pixels, map.similarity, range.low, range.high, kTile, kTile);
+  const cv::Mat picture =
+      drawn_heat_map(image.pixels, map.similarity, range.low, range.high, kPageTile, kPageTile);
   return fmt::format(
       "<figure>{}<figcaption>{}{}<div class=\"range\">{:.2f} … {:.2f}</div></figcaption></figure>\n",
       image_element(picture, "where the model sees: " + map.word), escaped(map.word),
@@ -90,14 +91,14 @@ std::string article(const ExplainedImage& image) {
   std::string html = fmt::format(
       "<article>\n<div class=\"image\">{}\n<div class=\"caption\">{}</div>\n<div "
       "class=\"note\">{}<br>{}</div>\n",
-      image_element(drawn_picture(image.pixels, kPicture, kPicture), image.caption),
+      image_element(drawn_picture(image.pixels, kPagePicture, kPagePicture), image.caption),
       image.caption.empty() ? "(no words)" : escaped(image.caption), escaped(image.note),
       escaped(image.name));
   if (!image.maps.empty()) {
     html += fmt::format(
         "<div class=\"scale\">{}<div class=\"ends\"><span>{:.2f}</span><span>similarity</span>"
         "<span>{:.2f}</span></div></div>\n",
-        image_element(drawn_colour_scale(kPicture, 10), "colour scale"), range.low, range.high);
+        image_element(drawn_colour_scale(kPagePicture, 10), "colour scale"), range.low, range.high);
   }
   html += "</div>\n<div class=\"maps\">\n";
   for (const HeatMap& map : image.maps) html += map_element(image, map, range);
