@@ -93,9 +93,10 @@ KeptFiles write_bundle(const fs::path& checkpoint, const fs::path& output, const
     } else {
       save_backbone(folder / kBackboneFolder, model.vision(), config);
     }
-    save_weights(folder, model, config, loaded.tokenizer,
-                 {kBackboneFolder, backbone_hash(folder / kBackboneFolder),
-                  options.merge_lora || backbone_of_checkpoint(checkpoint).has_merged_adapter});
+    save_weights(
+        folder, model, config, loaded.tokenizer,
+        {kBackboneFolder, backbone_hash(folder / kBackboneFolder),
+         (options.merge_lora && model.has_lora()) || backbone_of_checkpoint(checkpoint).has_merged_adapter});
     if (fs::exists(output)) kept = keep_other_files(output, folder, is_of_an_adapter);
   });
   return kept;
