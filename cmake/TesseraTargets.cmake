@@ -22,13 +22,13 @@ if(TESSERA_LLD)
   target_link_options(tessera_options INTERFACE -fuse-ld=lld)
 endif()
 
-# One precompiled set of headers for the tests, which include nearly all of them. The libraries and programs do without:
-# GCC needs 5 s to load this set (700 MB), about what a unit of theirs takes with the narrow headers that it names, and
-# would begin only when the set is made.
+if(NOT EXISTS "${CMAKE_BINARY_DIR}/tessera_pch.cpp")  # writing it again would make it newer than its objects
+  file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
+endif()
+
+# One precompiled set of headers for the tests, which include nearly all of them. Each source that uses it pays 7 s for
+# what these headers make GCC instantiate.
 if(TESSERA_TESTS)
-  if(NOT EXISTS "${CMAKE_BINARY_DIR}/tessera_pch.cpp")  # writing it again would make it newer than its object
-    file(WRITE "${CMAKE_BINARY_DIR}/tessera_pch.cpp" "")
-  endif()
   add_library(tessera_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
   # GCC takes a precompiled header only where macros are as they were: what defines some is linked here and in each test.
   set(TESSERA_PCH_LIBS tessera_options tessera_torch GTest::gmock fmt::fmt nlohmann_json::nlohmann_json)
@@ -37,9 +37,28 @@ if(TESSERA_TESTS)
     <torch/torch.h> <fmt/format.h> <fmt/ranges.h> <gmock/gmock.h> <gtest/gtest.h> <nlohmann/json.hpp>)
 endif()
 
+# The libraries and programs do without: a unit reads its narrow headers once, and would begin only when a set is made.
+# The preset cpu-edit compiles each source by itself, most of whose time these headers are. The set holds no more, because
+# a source pays for what it makes GCC instantiate (2.5 s), also if it uses none of it.
+if(TESSERA_PRECOMPILE)
+  add_library(tessera_library_pch OBJECT "${CMAKE_BINARY_DIR}/tessera_pch.cpp")
+  target_link_libraries(tessera_library_pch PUBLIC tessera_options tessera_torch nlohmann_json::nlohmann_json)
+  target_compile_options(tessera_library_pch PRIVATE -fopenmp)
+  target_precompile_headers(tessera_library_pch PRIVATE <torch/nn/module.h> <ATen/ATen.h> <nlohmann/json.hpp>)
+endif()
+
+# tessera_precompile(NAME): sources of a library or program use that set, if there is one. GCC takes it only where flags
+# are as they were when it was made: programs are then compiled as the libraries are.
+function(tessera_precompile name)
+  if(TESSERA_PRECOMPILE)
+    target_compile_options(${name} PRIVATE -fPIC -fopenmp)
+    target_precompile_headers(${name} REUSE_FROM tessera_library_pch)
+  endif()
+endfunction()
+
 # Sources of a target are compiled several to a unit (CMake's unity build): each unit reads LibTorch's headers once, and
 # they are most of what a source costs. Units are even, of at most eight sources: two cores should end together, and a
-# compiler takes up to 2 GB for one. The preset cpu-files compiles file by file, which shows missing includes.
+# compiler takes up to 2 GB for one. The presets cpu-files and cpu-edit compile file by file.
 function(tessera_unity name)
   get_target_property(sources ${name} SOURCES)
   list(LENGTH sources count)
@@ -48,9 +67,10 @@ function(tessera_unity name)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ${TESSERA_UNITY} UNITY_BUILD_BATCH_SIZE ${size})
 endfunction()
 
-# tessera_library(NAME SOURCES … [LIBS …] [PRIVATE_LIBS …]): target tessera_NAME of src/NAME.
+# tessera_library(NAME [NARROW] SOURCES … [LIBS …] [PRIVATE_LIBS …]): target tessera_NAME of src/NAME. NARROW: most of its
+# sources include neither torch/nn/module.h nor ATen/ATen.h, and are quicker without their precompiled set.
 function(tessera_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;PRIVATE_LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "NARROW" "" "SOURCES;LIBS;PRIVATE_LIBS" ${ARGN})
   add_library(tessera_${name} STATIC ${ARG_SOURCES})
   target_include_directories(tessera_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   target_link_libraries(tessera_${name} PUBLIC tessera_options tessera_torch ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
@@ -59,6 +79,9 @@ function(tessera_library name)
   target_link_options(tessera_${name} INTERFACE -fopenmp)
   tessera_quiet(tessera_${name})
   tessera_unity(tessera_${name})
+  if(NOT ARG_NARROW)
+    tessera_precompile(tessera_${name})
+  endif()
 endfunction()
 
 # GCC 12 is wrong about joined std::strings: -Wrestrict (GCC bug 105651), and -Wstringop-overflow likewise.
@@ -75,6 +98,7 @@ function(tessera_app name)
   target_link_libraries(${name} PRIVATE tessera_options tessera_torch ${ARG_LIBS})
   tessera_quiet(${name})
   tessera_unity(${name})
+  tessera_precompile(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 endfunction()
 

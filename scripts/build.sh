@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing, configures and builds.
 #
-#   scripts/build.sh [PRESET [TARGET…]]     PRESET: cpu-release (default), cpu-files (compiled file by file),
-#                                           cpu-debug, asan, cuda-release (docs: README, "What works today");
+#   scripts/build.sh [PRESET [TARGET…]]     PRESET: cpu-release (default), cpu-edit (file by file with precompiled
+#                                           headers: for the edit loop), cpu-files (file by file), cpu-debug, asan,
+#                                           cuda-release (docs: README, "What works today");
 #                                           no target: everything
 #   scripts/build.sh --help
 #
