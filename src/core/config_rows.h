@@ -30,8 +30,9 @@
 /// A struct inside the section's, whose keys are rows of the same table.
 #define TESSERA_GROUP(path, meaning) group(#path, path, meaning)
 
-/// A struct that has a table of its own (a function config_rows beside it), here as `path`.
-#define TESSERA_SECTION(path) section(#path, config_rows(path))
+/// A struct that has a table of its own (a function config_rows beside it), here as `path`. What that
+/// function takes beside the struct follows.
+#define TESSERA_SECTION(path, ...) section(#path, config_rows(path __VA_OPT__(, ) __VA_ARGS__))
 
 /// One function a kind of key, so that rows read as a table. For them alone.
 namespace tessera::config_kinds {

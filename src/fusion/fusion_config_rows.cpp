@@ -24,7 +24,7 @@ ConfigRows config_rows(FusionConfig& fusion) {
            words<lora::TrainableChoice>, fusion.trainable, lora::trainable_words(),
            "What of the fusion trains: nothing, LoRA adapters (fusion.lora), or all; none and lora go "
            "on from trained weights (init_from)"),
-       section("fusion.lora", lora::config_rows(fusion.lora, "the fusion (fusion.trainable: lora)"))});
+       TESSERA_SECTION(fusion.lora, "the fusion (fusion.trainable: lora)")});
 }
 
 }  // namespace tessera::fusion

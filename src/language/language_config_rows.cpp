@@ -32,8 +32,7 @@ ConfigRows config_rows(LanguageConfig& language) {
            words<lora::TrainableChoice>, language.trainable, lora::trainable_words(),
            "What of the language model trains: nothing, LoRA adapters (language.lora, in both phases), "
            "or all"),
-       section("language.lora",
-               lora::config_rows(language.lora, "the language model (language.trainable: lora)"))});
+       TESSERA_SECTION(language.lora, "the language model (language.trainable: lora)")});
 }
 
 }  // namespace tessera::language
