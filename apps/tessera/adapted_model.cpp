@@ -96,6 +96,9 @@ std::vector<NamedAdapter> named_adapters(const std::vector<std::string>& words) 
   }
   if (ambiguous.empty()) return adapters;
   const std::size_t first = ambiguous.front(), second = same_name(adapters, first);
+  if (words[first] == words[second])
+    throw ConfigError(
+        fmt::format("--adapter: {} is given twice; --adapter NAME=FOLDER tells them apart", words[first]));
   throw ConfigError(
       fmt::format("--adapter: {} and {} are both called {}; give them names with --adapter NAME=FOLDER",
                   words[first], words[second], tessera::quoted(adapters[first].name)));

@@ -17,6 +17,7 @@
 #include "core/json_file.h"
 #include "core/publish_folder.h"
 #include "core/weights_file.h"
+#include "fusion/fusion_tower.h"
 #include "language/huggingface_export.h"
 #include "language/llama_names.h"
 #include "lora/adapter_files.h"
@@ -24,7 +25,6 @@
 #include "model_tool.h"
 #include "tessera/commands.h"
 #include "tessera/subcommands.h"
-#include "vision/dinov2_names.h"
 #include "vision/encoder_families.h"
 #include "vision/encoder_files.h"
 
@@ -49,13 +49,25 @@ ModuleNaming naming_from(const std::string& word) {
 
 const char* word_of(ModuleNaming naming) { return naming == ModuleNaming::kCurrent ? "current" : "legacy"; }
 
-/// Of a language model where its keys say so.
+/// What the modules of the models are called that adapters can be of.
+std::vector<const lora::ModuleNames*> architectures() {
+  std::vector<const lora::ModuleNames*> all;
+  for (const vision::EncoderFamily& family : vision::encoder_families()) {
+    if (family.module_names != nullptr) all.push_back(&family.module_names());
+  }
+  all.insert(all.end(), {&language::llama_module_names(), &fusion::fusion_module_names()});
+  return all;
+}
+
+/// Of the architecture that its keys are of, or where they tell of none, of the first.
 AdapterFiles read(const std::string& folder) {
-  const AdapterFiles files = lora::read_adapter(folder, vision::dinov2_module_names());
-  const bool is_llama = std::any_of(files.tensors.begin(), files.tensors.end(), [](const auto& item) {
-    return lora::without_peft_prefix(item.first).starts_with("model.layers.");
-  });
-  return is_llama ? lora::read_adapter(folder, language::llama_module_names()) : files;
+  const std::vector<const lora::ModuleNames*> all = architectures();
+  AdapterFiles files = lora::read_adapter(folder, *all.front());
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const lora::ModuleNames* names) { return lora::is_of(files, *names); });
+  if (found == all.end() || *found == all.front()) return files;
+  return AdapterFiles::of(std::move(files.config), std::move(files.tensors), std::move(files.source),
+                          **found);
 }
 
 std::string text_of(const options::variables_map& values, const char* name) {
@@ -207,6 +219,12 @@ int merge(const Words& arguments) {
   const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
   refuse_existing(output);
   const fs::path adapter = text_of(*values, "adapter");
+  if (read(adapter.string()).names == &fusion::fusion_module_names()) {
+    fail(
+        "{}: is an adapter of the fusion, which lies in a checkpoint alone: tessera bundle --merge-lora "
+        "merges it",
+        adapter.string());
+  }
   (is_language_model(model_folder) ? merge_into_language_model : merge_into_encoder)(adapter, model_folder,
                                                                                      output);
   std::cout << output.string() << "\n";
@@ -237,6 +255,12 @@ int convert(const Words& arguments) {
   refuse_existing(output);
   const ModuleNaming naming = naming_from(text_of(*values, "naming"));
   AdapterFiles files = read(text_of(*values, "adapter"));
+  if (files.names->aliases.empty()) {
+    fail(
+        "{}: is an adapter of {}, whose modules have one naming and no head apart: there is nothing to "
+        "convert",
+        files.source, files.names->architecture);
+  }
   if (values->count("backbone-only") != 0) files = lora::without_head(files);
   lora::write_adapter(output, lora::convert_adapter(files, naming));
   std::cout << output.string() << "\n";
@@ -437,9 +461,9 @@ constexpr Subcommand kActions[] = {
 }  // namespace
 
 int adapter_command(const Words& arguments) {
-  return run_subcommand(
-      {"tessera adapter", "action", "PEFT adapters of an image encoder or a language model.", kActions},
-      arguments);
+  return run_subcommand({"tessera adapter", "action",
+                         "PEFT adapters of an image encoder, a language model or the fusion.", kActions},
+                        arguments);
 }
 
 }  // namespace tessera::apps

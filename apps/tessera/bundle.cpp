@@ -17,15 +17,17 @@ int bundle_command(const std::vector<std::string>& arguments) {
   options::options_description description("Options");
   // clang-format off
   description.add_options()
-      ("checkpoint", options::value<std::string>(), "checkpoint folder, or a bundle to merge the adapter of")
+      ("checkpoint", options::value<std::string>(), "checkpoint folder, or a bundle to merge the adapters of")
       ("model,m", options::value<std::string>(), "another name for --checkpoint")
       ("output,o", options::value<std::string>()->required(), "the folder to write; an older bundle there is replaced, and what "
        "else lies in it is kept")
-      ("merge-lora", "add the adapter to the backbone's weights (W + s B A) instead of keeping it beside them");
+      ("merge-lora", "add the adapters, those of the language model and of the fusion too, to the weights (W + s B A) instead of "
+       "keeping them beside");
   // clang-format on
   const auto values = parse_options(
-      "Writes a checkpoint as one self-contained folder: weights, tokenizer, backbone and adapter. Whatever "
-      "takes\n--model takes it, without the training data, the checkpoint or the original backbone.\n\n"
+      "Writes a checkpoint as one self-contained folder: weights, tokenizer, backbone and adapters. "
+      "Whatever\n"
+      "takes --model takes it, without the training data, the checkpoint or the original backbone.\n\n"
       "Usage: tessera bundle --checkpoint FOLDER --output FOLDER [--merge-lora]\n",
       description, arguments);
   if (!values) return kDone;

@@ -36,6 +36,15 @@ std::int64_t FusionTowerImpl::first_layer(const language::LanguageModel& languag
   return language->num_layers() - config_.levels;
 }
 
+const lora::ModuleNames& fusion_module_names() {
+  static const lora::ModuleNames names = {
+      .architecture = "Tessera's fusion",
+      .backbone = {"image_blocks.", "text_cross_attention.", "memory_projection."}};
+  return names;
+}
+
+const lora::ModuleNames& FusionTowerImpl::module_names() const { return fusion_module_names(); }
+
 void FusionTowerImpl::freeze_unused(const FusionUse& use) {
   const auto freeze = [](torch::nn::Module& module) {
     for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);

@@ -34,6 +34,9 @@ struct FusionUse {
   bool remembers = true;  ///< conditioned_text on a read-out of the memory
 };
 
+/// What an adapter's files call the modules of a FusionTower: as they are called here.
+const lora::ModuleNames& fusion_module_names();
+
 /// Both modalities after the fused pass.
 struct FusedStates {
   at::Tensor image;  ///< [B, N, D]
@@ -55,6 +58,7 @@ class FusionTowerImpl : public lora::AdaptableModule {
   /// @param config  `levels` is M
   FusionTowerImpl(const FusionConfig& config, const FusionTowerSizes& sizes);
 
+  const lora::ModuleNames& module_names() const override;
   std::int64_t levels() const { return config_.levels; }
 
   /// The first level's self-attention over compressed tokens. [B, N, D] → [B, N, D]

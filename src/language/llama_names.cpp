@@ -3,7 +3,8 @@
 namespace tessera::language {
 
 const lora::ModuleNames& llama_module_names() {
-  static const lora::ModuleNames names = {.architecture = "Llama", .output_heads = {"lm_head"}};
+  static const lora::ModuleNames names = {
+      .architecture = "Llama", .backbone = {"model.", "lm_head."}, .output_heads = {"lm_head"}};
   return names;
 }
 

@@ -120,12 +120,22 @@ Combined modules_of(const std::vector<WeightedAdapter>& adapters) {
   return result;
 }
 
+void refuse_other_architectures(const std::vector<WeightedAdapter>& adapters) {
+  const AdapterFiles& first = adapters.front().files;
+  for (const WeightedAdapter& adapter : adapters) {
+    if (adapter.files.names == first.names) continue;
+    fail("{} is an adapter of {}, {} of {}: those of one model are combined", first.source,
+         first.names->architecture, adapter.files.source, adapter.files.names->architecture);
+  }
+}
+
 }  // namespace
 
 AdapterFiles combine_adapters(const std::vector<WeightedAdapter>& adapters, AdapterCombination combination,
                               std::int64_t rank) {
   if (adapters.empty()) fail("there are no adapters to combine");
   if (rank < 0) fail("expected a rank of at least 1, found {}", rank);
+  refuse_other_architectures(adapters);
   const at::NoGradGuard no_grad;
   const Combined combined = modules_of(adapters);
   LoraOptions options;

@@ -23,8 +23,8 @@ struct WeightedAdapter {
 /// Files of a new adapter that adds what several add together, in the current naming, each module by its
 /// whole path. Needs no model: what the modules are is in the files.
 /// @param rank  of kSvd; 0: the greatest of theirs
-/// @throws Error naming the adapter that can't be combined (DoRA, biases, modules_to_save or base weights of
-/// its
+/// @throws Error naming the adapter that can't be combined (of another architecture than the first; DoRA,
+/// biases, modules_to_save or base weights of its
 ///         own; numbers that are not finite), or the module whose size or (kLinear) ranks differ
 AdapterFiles combine_adapters(const std::vector<WeightedAdapter>& adapters, AdapterCombination combination,
                               std::int64_t rank = 0);

@@ -245,7 +245,16 @@ AdapterFiles AdapterFiles::of(Json config, TensorMap tensors, std::string source
   return files;
 }
 
+bool is_of(const AdapterFiles& files, const ModuleNames& names) {
+  return std::any_of(files.tensors.begin(), files.tensors.end(),
+                     [&](const auto& item) { return names.is_in_backbone(without_peft_prefix(item.first)); });
+}
+
 LoraOptions options_for(AdaptableModule& root, const AdapterFiles& files) {
+  if (!files.tensors.empty() && !is_of(files, root.module_names())) {
+    fail("{}: is no adapter of {}: it has {}", files.source, root.module_names().architecture,
+         files.tensors.begin()->first);
+  }
   LoraOptions in_any_names = files.options;
   in_any_names.in_file.reset();
   const std::set<std::string> adapted = modules_adapted_by(files.tensors, root.module_names());

@@ -31,8 +31,12 @@ std::filesystem::path adapter_weights_file(const std::filesystem::path& folder);
 /// @throws Error naming the file that is missing or broken, or the field that asks for what isn't supported
 AdapterFiles read_adapter(const std::filesystem::path& folder, const ModuleNames& names);
 
+/// Whether one of the keys is of this architecture.
+bool is_of(const AdapterFiles& files, const ModuleNames& names);
+
 /// An adapter's options for a model: as they are, or where somebody has renamed the tensors and not what
 /// configures them, with names that fit both.
+/// @throws Error where none of the keys is of the model's architecture
 LoraOptions options_for(AdaptableModule& root, const AdapterFiles& files);
 
 /// For the end of a message about an adapter that doesn't fit: what can be done where the adapter is of a

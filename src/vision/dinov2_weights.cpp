@@ -97,6 +97,7 @@ TensorMap Dinov2Model::file_tensors() const {
 
 EncoderFamily dinov2_family() {
   return {.model_types = {"dinov2", "dinov2_with_registers"},
+          .module_names = dinov2_module_names,
           .has_its_keys = has_dinov2_keys,
           .from_config = dinov2_from_config,
           .from_bare_file = dinov2_of_facebook,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/safetensors.h"
+#include "lora/module_names.h"
 #include "vision/encoder.h"
 #include "vision/vision_config.h"
 
@@ -19,6 +20,8 @@ namespace tessera::vision {
 /// Reading and writing weights is the encoder's own (VisionEncoder::load_file_tensors, file_tensors).
 struct EncoderFamily {
   std::vector<std::string_view> model_types;  ///< of config.json
+  /// What files call its modules, adapters' too. A null pointer: as they are called here.
+  const lora::ModuleNames& (*module_names)() = nullptr;
 
   /// Whether a file's keys are this family's: for a config.json that has no model_type.
   bool (*has_its_keys)(const TensorMap& tensors) = nullptr;

@@ -156,7 +156,12 @@ TEST_F(AdapterCommand, ALanguageModelsAdapterIsInspectedAndMerged) {
   for (const auto& [name, tensor] : language::language_model_weights(model))
     EXPECT_TRUE(at::equal(weights.at(name), tensor)) << name;
   EXPECT_EQ(read_file(path("merged/tokenizer.model")), tokenizer.model_bytes());
-  EXPECT_THAT(adapter("merge a --model model --output wrong").output, HasSubstr("up_proj"));
+  EXPECT_THAT(adapter("merge a --model model --output wrong").output,
+              HasSubstr("a: is no adapter of DINOv2"));
+  EXPECT_THAT(adapter("convert a --naming legacy --output old").output, HasSubstr("nothing to convert"));
+  write("eyes", {.r = 2, .target_modules = {"query"}}, 1);
+  EXPECT_THAT(adapter("combine a eyes --output both").output,
+              HasSubstr("a is an adapter of Llama, eyes of DINOv2"));
 }
 
 TEST_F(AdapterCommand, ConvertRenamesAndBackAgainIsTheSameByteForByte) {
