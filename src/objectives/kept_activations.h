@@ -74,7 +74,7 @@ class KeptActivations {
   double narrow_;                          ///< bytes of a number that products compute with
   double operand_;                         ///< of one that attention keeps
   double rotated_;                         ///< of one that the text's own attention keeps
-  double dropout_keeps_, swiglu_keeps_;    ///< tensors that these keep beside their input
+  double dropout_keeps_, swiglu_keeps_;    ///< tensors that these keep (ops/activations.h)
   bool is_kernel_image_, is_kernel_text_;  ///< the feed-forward half is one (ops/feed_forward.h)
   double layers_, levels_, intermediate_, vocabulary_, image_inner_;
   double image_tokens_, encoder_width_, compressor_width_, token_size_;
