@@ -24,12 +24,18 @@ void note_part(const AdaptablePart& part, const Config& config, const Stage1Mode
                AdapterNotes& notes) {
   const lora::LoraOptions* options = part.options(model);
   const std::string& adapter = part.lora.of(config).adapter;
-  if (adapter.empty() || options == nullptr) return;
-  Config used = config, defaults = config;
-  part.lora.of(used) = options->to_config();
+  Config defaults = config;
   part.lora.of(defaults) = part.lora.of(Config());
   std::set<std::string> chosen;
-  for (const ConfigDifference& key : differences(config, defaults)) chosen.insert(key.path);
+  for (const auto& [path, wanted, standard] : differences(config, defaults)) {
+    chosen.insert(path);
+    if (options == nullptr)
+      notes.unused.push_back(
+          fmt::format("{}: {} does not count: {} is not lora", path, wanted, part.trainable_key));
+  }
+  if (adapter.empty() || options == nullptr) return;
+  Config used = config;
+  part.lora.of(used) = options->to_config();
   const std::string section = std::string(part.section) + ".";
   const std::set<std::string> selecting = {section + "target_modules", section + "exclude_modules",
                                            section + "layers_to_transform", section + "layers_pattern"};
@@ -49,7 +55,7 @@ void note_part(const AdaptablePart& part, const Config& config, const Stage1Mode
     }
   }
   if (!instead.empty()) {
-    notes.in_place_of_defaults.push_back(
+    notes.remarks.push_back(
         fmt::format("adapter {}, in place of defaults: {}", adapter, fmt::join(instead, ", ")));
   }
 }
@@ -89,6 +95,16 @@ const std::array<AdaptablePart, 3>& adaptable_parts() {
 AdapterNotes notes_on_adapters(const Config& config, const Stage1Model& model) {
   AdapterNotes notes;
   for (const AdaptablePart& part : adaptable_parts()) note_part(part, config, model, notes);
+  const auto& [encoder, language, fusion] = adaptable_parts();
+  std::vector<std::string> in_both_phases;
+  for (const AdaptablePart* part : {&language, &fusion}) {
+    if (part->options(model) != nullptr) in_both_phases.emplace_back(part->name);
+  }
+  if (!in_both_phases.empty()) {
+    notes.remarks.push_back(
+        fmt::format("LoRA adapters of the {} train throughout; phases are the image encoder's",
+                    fmt::join(in_both_phases, " and the ")));
+  }
   return notes;
 }
 

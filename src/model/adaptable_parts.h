@@ -43,10 +43,13 @@ struct AdaptablePart {
 /// The image encoder, the language model and the fusion, in this order.
 const std::array<AdaptablePart, 3>& adaptable_parts();
 
-/// What NAME.lora.adapter's own options do to a configuration, of all parts.
+/// What a run should say of its adapters, of all parts.
 struct AdapterNotes {
-  std::vector<std::string> unused;  ///< a line a key that isn't at its default and counts for nothing
-  std::vector<std::string> in_place_of_defaults;  ///< a line a part
+  /// A line a key that isn't at its default and counts for nothing: because of NAME.lora.adapter's own
+  /// options, or because the part has no adapters.
+  std::vector<std::string> unused;
+  /// What an adapter has in place of defaults; which adapters train in both phases.
+  std::vector<std::string> remarks;
 };
 AdapterNotes notes_on_adapters(const Config& config, const Stage1Model& model);
 

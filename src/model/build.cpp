@@ -44,7 +44,7 @@ enum InitialisedPart : std::uint64_t {
 std::shared_ptr<vision::VisionEncoder> build_backbone(const Config& config, BackboneSource& source) {
   const vision::VisionConfig& vision_config = config.vision;
   if (vision_config.weights.empty()) {
-    throw ConfigError("vision.weights: name a DINOv2 folder or file, or say random");
+    throw ConfigError("vision.weights: name a folder or file of an image encoder, or say random");
   }
   if (vision_config.weights == "random") {
     auto backbone = vision::random_encoder(vision_config.architecture, vision_config.position_interpolation,
@@ -105,7 +105,13 @@ lora::LoraOptions add_adapters(lora::AdaptableModule& module, const AdaptablePar
                                InitialisedPart seed, const fs::path& checkpoint) {
   if (!checkpoint.empty()) return lora::load_adapter(checkpoint / part.folder, module);
   const lora::LoraConfig& wanted = part.lora.of(config);
-  if (!wanted.adapter.empty()) return lora::load_adapter(wanted.adapter, module);
+  if (!wanted.adapter.empty()) {
+    try {
+      return lora::load_adapter(wanted.adapter, module);
+    } catch (const Error& error) {
+      throw ConfigError(fmt::format("{}.adapter: {}", part.section, error.what()));
+    }
+  }
   const auto options = lora::LoraOptions::from_config(wanted);
   try {
     lora::refuse_unused_names(module, options);

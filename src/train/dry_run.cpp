@@ -42,7 +42,7 @@ std::string dry_run_report(const Config& config) {
   std::string report = fmt::format("dry run of {} on {}\n", config.run.name, compute.describe());
   const model::AdapterNotes notes = model::notes_on_adapters(config, *built.model);
   for (const std::string& line : notes.unused) report += fmt::format("warning: {}\n", line);
-  for (const std::string& line : notes.in_place_of_defaults) report += line + "\n";
+  for (const std::string& line : notes.remarks) report += line + "\n";
   // Steps don't matter for which phases there are; any number of them will do.
   const PhaseSchedule schedule(config.schedule, built.model->has_lora(), 1);
   for (const Phase phase : {Phase::kOnly, Phase::kLoraFrozen, Phase::kLoraTrains}) {

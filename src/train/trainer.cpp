@@ -135,7 +135,7 @@ void Trainer::describe_run() const {
   if (const std::string note = task_->queue_note(); !note.empty()) logger_->warn("{}", note);
   const model::AdapterNotes notes = model::notes_on_adapters(config_, task_->model());
   for (const std::string& line : notes.unused) logger_->warn("{}", line);
-  for (const std::string& line : notes.in_place_of_defaults) logger_->info("{}", line);
+  for (const std::string& line : notes.remarks) logger_->info("{}", line);
 }
 
 void Trainer::restore_best(const Resumption& from) {

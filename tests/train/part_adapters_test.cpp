@@ -205,6 +205,18 @@ TEST_F(PartAdapters, WhatWouldBeLostOrUselessIsRefused) {
   EXPECT_THAT(refusal(unknown),
               AllOf(HasSubstr("language.lora.target_modules: \"query\""), HasSubstr("q_proj")));
 
+  Config misplaced = adapted("refused");
+  misplaced.language.lora.adapter = (checkpoint("source") / "adapter").string();
+  EXPECT_THAT(refusal(misplaced),
+              AllOf(HasSubstr("language.lora.adapter: "), HasSubstr("is no adapter of Llama")));
+
+  Config idle = config("refused");
+  idle.language.lora.r = 5;
+  EXPECT_THAT(dry_run_report(idle),
+              HasSubstr("language.lora.r: 5 does not count: language.trainable is not lora"));
+  EXPECT_THAT(dry_run_report(adapted("refused")),
+              HasSubstr("LoRA adapters of the language model and the fusion train throughout"));
+
   Config useless = config("refused");
   useless.fusion.lora.adapter = "somewhere";
   EXPECT_THAT(refusal(useless), HasSubstr("fusion.lora.adapter: counts with fusion.trainable: lora"));
