@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "inference/encode_inputs.h"
 #include "lora/adapter_set.h"
+#include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "vision/encoder.h"
 
@@ -133,13 +134,14 @@ AdaptedModel::AdaptedModel(const char* program, const options::variables_map& va
 AdaptedModel::~AdaptedModel() = default;
 
 fs::path AdaptedModel::own_adapter() const {
-  if (tool_.loaded.config.vision.trainable != lora::TrainableChoice::kLora) {
+  const model::AdaptablePart& encoder = model::adaptable_parts().front();
+  if (!encoder.is_adapted(tool_.loaded.config)) {
     throw ConfigError(
         fmt::format("--adapter {0}: {1} has no adapter of its own (its vision.trainable is not "
                     "lora); for a folder of this name write ./{0}",
                     kOwnAdapter, tool_.folder));
   }
-  return fs::path(tool_.folder) / "adapter";
+  return fs::path(tool_.folder) / encoder.folder;
 }
 
 inference::TrainedModel AdaptedModel::with(const NamedAdapter& adapter) const {

@@ -176,7 +176,7 @@ bool is_language_model(const fs::path& model) {
   return fs::exists(config) && read_json_file(config).value("model_type", Json()) == "llama";
 }
 
-void merge_into_language_model(const fs::path& adapter, const fs::path& model_folder,
+void merge_into_language_model(const AdapterFiles& adapter, const fs::path& model_folder,
                                const fs::path& output) {
   language::LanguageModel model = language::load_hugging_face(model_folder);
   lora::load_adapter(adapter, *model);
@@ -184,7 +184,7 @@ void merge_into_language_model(const fs::path& adapter, const fs::path& model_fo
   language::save_changed_weights(model, model_folder, output);
 }
 
-void merge_into_encoder(const fs::path& adapter, const fs::path& model_folder, const fs::path& output) {
+void merge_into_encoder(const AdapterFiles& adapter, const fs::path& model_folder, const fs::path& output) {
   const auto model = vision::load_encoder(model_folder);
   lora::load_adapter(adapter, *model);
   lora::merge_lora(*model);
@@ -218,12 +218,12 @@ int merge(const Words& arguments) {
   if (!values) return kDone;
   const fs::path output = text_of(*values, "output"), model_folder = text_of(*values, "model");
   refuse_existing(output);
-  const fs::path adapter = text_of(*values, "adapter");
-  if (read(adapter.string()).names == &fusion::fusion_module_names()) {
+  const AdapterFiles adapter = read(text_of(*values, "adapter"));
+  if (adapter.names == &fusion::fusion_module_names()) {
     fail(
         "{}: is an adapter of the fusion, which lies in a checkpoint alone: tessera bundle --merge-lora "
         "merges it",
-        adapter.string());
+        adapter.source);
   }
   (is_language_model(model_folder) ? merge_into_language_model : merge_into_encoder)(adapter, model_folder,
                                                                                      output);

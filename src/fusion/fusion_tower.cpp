@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "nn/freeze.h"
+
 namespace tessera::fusion {
 
 namespace {
@@ -46,16 +48,13 @@ const lora::ModuleNames& fusion_module_names() {
 const lora::ModuleNames& FusionTowerImpl::module_names() const { return fusion_module_names(); }
 
 void FusionTowerImpl::freeze_unused(const FusionUse& use) {
-  const auto freeze = [](torch::nn::Module& module) {
-    for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
-  };
   for (std::int64_t level = 0; level < levels(); ++level) {
-    if (!use.matches) freeze(*image_block(level).cross_attention);
-    if (!use.matches && !use.decodes) freeze(text_cross_attention(level));
+    if (!use.matches) nn::freeze(*image_block(level).cross_attention);
+    if (!use.matches && !use.decodes) nn::freeze(text_cross_attention(level));
   }
   // Captions read what enters a level: the output of the last image block is for the others alone.
-  if (!use.encodes && !use.matches) freeze(image_block(levels() - 1));
-  if (!use.remembers) freeze(*memory_projection_);
+  if (!use.encodes && !use.matches) nn::freeze(image_block(levels() - 1));
+  if (!use.remembers) nn::freeze(*memory_projection_);
 }
 
 std::vector<at::Tensor> FusionTowerImpl::image_states(const at::Tensor& tokens, const at::Tensor& attended) {

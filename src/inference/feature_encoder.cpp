@@ -12,6 +12,7 @@
 #include "data/data_config.h"
 #include "inference/image_features.h"
 #include "lora/peft_files.h"
+#include "model/adaptable_parts.h"
 #include "model/build.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
@@ -143,7 +144,7 @@ class TesseraEncoder final : public EncoderBase {
   StringMap description() const override {
     StringMap description = EncoderBase::description();
     description["model_sha1"] = file_hash(options_.model / "model.safetensors");
-    const fs::path adapter = options_.model / "adapter";
+    const fs::path adapter = options_.model / model::adaptable_parts().front().folder;
     if (loaded_.model->has_lora() && fs::exists(adapter)) add_adapter(description, adapter);
     return description;
   }
@@ -190,7 +191,7 @@ std::unique_ptr<FeatureEncoder> FeatureEncoder::open(const FeatureEncoderOptions
                     "a compressor",
                     options.model.string()));
   }
-  if (fs::exists(options.model / "adapter_config.json")) {
+  if (fs::exists(options.model / lora::kAdapterConfigFile)) {
     throw ConfigError(
         fmt::format("--model: {} is an adapter; name the model that it belongs to, and it as --adapter",
                     options.model.string()));

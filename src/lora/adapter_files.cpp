@@ -230,8 +230,8 @@ void write_adapter(const fs::path& folder, const AdapterFiles& files) {
   publish_folder(
       folder,
       [&](const fs::path& fresh) {
-        write_safetensors(fresh / "adapter_model.safetensors", files.tensors, {{"format", "pt"}});
-        write_file_atomically(fresh / "adapter_config.json", nlohmann::json(files.config).dump(2));
+        write_safetensors(fresh / kAdapterWeightsFile, files.tensors, {{"format", "pt"}});
+        write_file_atomically(fresh / kAdapterConfigFile, nlohmann::json(files.config).dump(2));
       },
       OldFolder::kRefuse);
 }

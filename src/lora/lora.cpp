@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "nn/freeze.h"
 
 namespace tessera::lora {
 
@@ -77,7 +78,7 @@ std::vector<std::string> inject_lora(AdaptableModule& root, const LoraOptions& o
   const std::vector<NamedLinear> targets = match_targets(root, options);
   TORCH_CHECK(adapted_linears(root).empty(), "inject_lora: the modules have adapters already");
   parameters_beside_adapters(root, options);  // complains before anything is changed
-  for (at::Tensor& parameter : root.parameters()) parameter.set_requires_grad(false);
+  nn::freeze(root);
   const at::Generator generator = at::detail::createCPUGenerator(seed);
   std::vector<std::string> names;
   for (const NamedLinear& target : targets) {

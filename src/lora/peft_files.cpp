@@ -24,8 +24,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kConfigFile = "adapter_config.json";
-constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
 constexpr const char* kPickledFile = "adapter_model.bin";  // of PEFT before 0.5, or on request
 /// PEFT holds an adapted module inside another, whose bias it saves with the adapter.
 const std::string kBaseBias = ".base_layer.bias", kBias = ".bias";
@@ -37,7 +35,7 @@ std::string adapters_inside(const fs::path& folder) {
   std::set<std::string> found;
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (fs::exists(entry.path() / kConfigFile)) found.insert(entry.path().filename().string());
+    if (fs::exists(entry.path() / kAdapterConfigFile)) found.insert(entry.path().filename().string());
   }
   return found.empty() ? "" : fmt::format("; there is one in {}", fmt::join(found, ", "));
 }
@@ -183,7 +181,7 @@ void save_adapter(const fs::path& folder, AdaptableModule& root, const LoraOptio
                   const AdapterDescription& description) {
   TORCH_CHECK(!adapted_linears(root).empty(), "save_adapter: there is no adapter to save");
   const TensorMap tensors = adapter_tensors(root, options, description.naming);
-  check_injected(root, options, (folder / kConfigFile).string());
+  check_injected(root, options, (folder / kAdapterConfigFile).string());
   const nlohmann::json config =
       adapter_config_json(options, selection_of(root, options, description.naming), description);
   std::error_code error;
@@ -192,7 +190,7 @@ void save_adapter(const fs::path& folder, AdaptableModule& root, const LoraOptio
     fail("{}: the folder can't be made: {}", folder.string(), error.message());
   }
   write_safetensors(folder / kAdapterWeightsFile, tensors, {{"format", "pt"}});
-  write_file_atomically(folder / kConfigFile, config.dump(2));
+  write_file_atomically(folder / kAdapterConfigFile, config.dump(2));
 }
 
 void copy_adapter(const LoraOptions& options, const TensorMap& tensors, AdaptableModule& root,
@@ -265,11 +263,11 @@ LoraOptions options_for(AdaptableModule& root, const AdapterFiles& files) {
 AdapterFiles read_adapter(const fs::path& folder, const ModuleNames& names) {
   const auto refuse = [&](const char* file) {
     fail("{}: there is no {}; expected a folder with PEFT's {} and {} or {}{}", folder.string(), file,
-         kConfigFile, kAdapterWeightsFile, kPickledFile, adapters_inside(folder));
+         kAdapterConfigFile, kAdapterWeightsFile, kPickledFile, adapters_inside(folder));
   };
-  if (!fs::exists(folder / kConfigFile)) refuse(kConfigFile);
+  if (!fs::exists(folder / kAdapterConfigFile)) refuse(kAdapterConfigFile);
   if (!fs::exists(adapter_weights_file(folder))) refuse(kAdapterWeightsFile);
-  const Json config = read_json_file<Json>(folder / kConfigFile);
+  const Json config = read_json_file<Json>(folder / kAdapterConfigFile);
   parse_adapter_config(config, folder.string());  // before anything is said of the tensors
   TensorMap tensors = read_weights(adapter_weights_file(folder));
   for (const auto& [key, tensor] : tensors)

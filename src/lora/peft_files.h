@@ -11,7 +11,11 @@
 
 namespace tessera::lora {
 
-/// The two files of a PEFT folder, read and not yet put into a model.
+/// The two files of a PEFT folder.
+inline constexpr const char* kAdapterConfigFile = "adapter_config.json";
+inline constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
+
+/// What they hold, read and not yet put into a model.
 struct AdapterFiles {
   /// @param names  of the architecture that the adapter is of; has to outlive the result
   /// @throws Error as parse_adapter_config does

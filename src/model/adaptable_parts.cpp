@@ -6,9 +6,11 @@
 #include <set>
 
 #include "config/config_table.h"
+#include "core/utf8.h"
 #include "fusion/fusion_tower.h"
 #include "language/language_model.h"
 #include "lora/lora_targets.h"
+#include "lora/peft_config.h"
 #include "model/stage1_model.h"
 #include "vision/encoder.h"
 
@@ -18,6 +20,29 @@ namespace {
 
 const lora::LoraOptions* address(const std::optional<lora::LoraOptions>& options) {
   return options ? &*options : nullptr;
+}
+
+lora::AdapterDescription describe_encoder(const Stage1Model& model, const Config&,
+                                          const std::filesystem::path& backbone) {
+  const vision::HuggingFaceClass encoder = model.vision().hugging_face_class();
+  return {.base_model_name_or_path = path_to_utf8(backbone),
+          .base_model_class = encoder.name,
+          .parent_library = encoder.module};
+}
+
+lora::AdapterDescription describe_language(const Stage1Model&, const Config& config,
+                                           const std::filesystem::path&) {
+  // Where it was trained from the start it is nowhere but in language_model/ beside the adapter's folder.
+  const bool is_named = config.language.weights != "random" && config.init_from.empty();
+  return {
+      .base_model_name_or_path =
+          is_named ? path_to_utf8(std::filesystem::absolute(config.language.weights).lexically_normal()) : "",
+      .task_type = "CAUSAL_LM"};
+}
+
+/// There is no class of it in Python.
+lora::AdapterDescription describe_fusion(const Stage1Model&, const Config&, const std::filesystem::path&) {
+  return {};
 }
 
 void note_part(const AdaptablePart& part, const Config& config, const Stage1Model& model,
@@ -71,7 +96,8 @@ const std::array<AdaptablePart, 3>& adaptable_parts() {
        .lora = {[](Config& config) -> lora::LoraConfig& { return config.lora; }},
        .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.vision.trainable; }},
        .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return model.vision(); },
-       .options = [](const Stage1Model& model) { return address(model.lora()); }},
+       .options = [](const Stage1Model& model) { return address(model.lora()); },
+       .description = describe_encoder},
       {.name = "language model",
        .section = "language.lora",
        .trainable_key = "language.trainable",
@@ -79,7 +105,8 @@ const std::array<AdaptablePart, 3>& adaptable_parts() {
        .lora = {[](Config& config) -> lora::LoraConfig& { return config.language.lora; }},
        .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.language.trainable; }},
        .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return *model.language(); },
-       .options = [](const Stage1Model& model) { return address(model.language_lora()); }},
+       .options = [](const Stage1Model& model) { return address(model.language_lora()); },
+       .description = describe_language},
       {.name = "fusion",
        .section = "fusion.lora",
        .trainable_key = "fusion.trainable",
@@ -87,7 +114,8 @@ const std::array<AdaptablePart, 3>& adaptable_parts() {
        .lora = {[](Config& config) -> lora::LoraConfig& { return config.fusion.lora; }},
        .trainable = {[](Config& config) -> lora::TrainableChoice& { return config.fusion.trainable; }},
        .module = [](const Stage1Model& model) -> lora::AdaptableModule& { return *model.fusion(); },
-       .options = [](const Stage1Model& model) { return address(model.fusion_lora()); }},
+       .options = [](const Stage1Model& model) { return address(model.fusion_lora()); },
+       .description = describe_fusion},
   }};
   return parts;
 }

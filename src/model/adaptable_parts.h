@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 
 namespace tessera::lora {
 class AdaptableModule;
+struct AdapterDescription;
 struct LoraOptions;
 }  // namespace tessera::lora
 
@@ -36,6 +38,10 @@ struct AdaptablePart {
   ConfigMember<lora::TrainableChoice> trainable;
   lora::AdaptableModule& (*module)(const Stage1Model&);
   const lora::LoraOptions* (*options)(const Stage1Model&);  ///< null: it has no adapters
+  /// What the adapter's files say of the model that it is for.
+  /// @param backbone  where the frozen backbone lies
+  lora::AdapterDescription (*description)(const Stage1Model&, const Config&,
+                                          const std::filesystem::path& backbone);
 
   bool is_adapted(const Config& config) const { return trainable.of(config) == lora::TrainableChoice::kLora; }
 };

@@ -16,6 +16,7 @@
 #include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "model/stage1_parts.h"
+#include "nn/freeze.h"
 #include "vision/encoder_families.h"
 
 namespace tessera::model {
@@ -122,13 +123,13 @@ lora::LoraOptions add_adapters(lora::AdaptableModule& module, const AdaptablePar
   return options;
 }
 
-/// Freezes a part, the language model or the fusion, that doesn't train whole, and adds its adapters. Of a
+/// Freezes a part, the language model or the fusion, that doesn't train whole, and adds its adapters (which
+/// freezes what they are on). Of a
 /// checkpoint its base weights are in a file of their own, whose values are read over those here.
 std::optional<lora::LoraOptions> train_in_part(lora::AdaptableModule& module, const AdaptablePart& part,
                                                const Config& config, InitialisedPart seed,
                                                const fs::path& checkpoint) {
-  if (part.trainable.of(config) == lora::TrainableChoice::kFull) return {};
-  for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
+  if (part.trainable.of(config) == lora::TrainableChoice::kNone) nn::freeze(module);
   if (!part.is_adapted(config)) return {};
   const lora::LoraOptions options = add_adapters(module, part, config, seed, checkpoint);
   if (lora::takes_base_weights_apart(options.init)) {

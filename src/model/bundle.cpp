@@ -5,9 +5,8 @@
 #include "config/config.h"
 #include "core/error.h"
 #include "core/publish_folder.h"
-#include "fusion/fusion_tower.h"
-#include "language/language_model.h"
 #include "lora/lora.h"
+#include "lora/peft_files.h"
 #include "model/adaptable_parts.h"
 #include "model/stage1_model.h"
 #include "model/weights.h"
@@ -61,7 +60,7 @@ Config bundle_config(Config config, const BundleOptions& options) {
 bool is_of_an_adapter(const fs::path& name) {
   return std::any_of(adaptable_parts().begin(), adaptable_parts().end(), [&](const AdaptablePart& part) {
     const fs::path folder = part.folder;
-    return name == folder / "adapter_config.json" || name == folder / "adapter_model.safetensors";
+    return name == folder / lora::kAdapterConfigFile || name == folder / lora::kAdapterWeightsFile;
   });
 }
 

@@ -10,6 +10,7 @@
 #include "lora/lora.h"
 #include "losses/loss_abilities.h"
 #include "model/stage1_parts.h"
+#include "nn/freeze.h"
 
 namespace tessera::model {
 
@@ -188,23 +189,20 @@ void Stage1Model::freeze_unused(const losses::LossesConfig& losses) {
   const bool decodes = trains(losses, losses::Ability::kCaptions) || remembers;
   const bool embeds = trains(losses, losses::Ability::kEmbeddings);
   const bool embeds_tokens = trains(losses, losses::Ability::kTokenEmbeddings);
-  const auto freeze = [](torch::nn::Module& module) {
-    for (at::Tensor& parameter : module.parameters()) parameter.set_requires_grad(false);
-  };
-  if (!embeds) freeze(*parts_->poolers);
-  if (losses.itc.weight == 0) freeze(*parts_->itc_temperature);
+  if (!embeds) nn::freeze(*parts_->poolers);
+  if (losses.itc.weight == 0) nn::freeze(*parts_->itc_temperature);
   if (!embeds_tokens) {
-    freeze(*parts_->token_projections);
-    freeze(*parts_->maxsim_temperature);
+    nn::freeze(*parts_->token_projections);
+    nn::freeze(*parts_->maxsim_temperature);
   }
-  if (!matches) freeze(*parts_->match_head);
+  if (!matches) nn::freeze(*parts_->match_head);
   if (!decodes) {
     // A head of its own predicts tokens and nothing else; a tied one is the embedding.
-    if (const auto* head = parts_->language->named_children().find("lm_head")) freeze(**head);
+    if (const auto* head = parts_->language->named_children().find("lm_head")) nn::freeze(**head);
   }
   if (!remembers) {
-    freeze(*parts_->pair_code);
-    freeze(*parts_->memory);
+    nn::freeze(*parts_->pair_code);
+    nn::freeze(*parts_->memory);
   }
   parts_->fusion->freeze_unused(
       {.encodes = embeds || embeds_tokens, .matches = matches, .decodes = decodes, .remembers = remembers});

@@ -11,7 +11,6 @@
 #include "core/safetensors.h"
 #include "core/utf8.h"
 #include "core/weights_file.h"
-#include "fusion/fusion_tower.h"
 #include "language/huggingface_export.h"
 #include "language/language_model.h"
 #include "lora/lora.h"
@@ -85,24 +84,6 @@ std::shared_ptr<vision::VisionEncoder> load_backbone(const fs::path& folder, con
   return vision::load_encoder(backbone.path, config.vision.position_interpolation);
 }
 
-/// What the two files of a part's adapter say of the model that it is for.
-lora::AdapterDescription description_of(const AdaptablePart& part, const Stage1Model& model,
-                                        const Config& config, const BackboneSource& backbone) {
-  const auto& [encoder, language, fusion] = adaptable_parts();
-  if (&part == &encoder) {
-    const vision::HuggingFaceClass of_encoder = model.vision().hugging_face_class();
-    return {.base_model_name_or_path = path_to_utf8(backbone.path),
-            .base_model_class = of_encoder.name,
-            .parent_library = of_encoder.module};
-  }
-  if (&part == &fusion) return {};  // of which there is no class in Python
-  // Where it was trained from the start it is nowhere but in language_model/ beside this folder.
-  const bool is_named = config.language.weights != "random" && config.init_from.empty();
-  return {.base_model_name_or_path =
-              is_named ? path_to_utf8(fs::absolute(config.language.weights).lexically_normal()) : "",
-          .task_type = "CAUSAL_LM"};
-}
-
 /// Reads a checkpoint's adapter into a part; one that the checkpoint is without begins afresh.
 void load_part_adapter(const fs::path& checkpoint, const Config& then, const AdaptablePart& part,
                        const Stage1Model& model) {
@@ -162,7 +143,7 @@ void save_weights(const fs::path& folder, const Stage1Model& model, const Config
     if (!part.is_adapted(config)) continue;
     TORCH_CHECK(part.options(model) != nullptr, "save_weights: the ", part.name, " has no adapter to write");
     lora::save_adapter(folder / part.folder, part.module(model), *part.options(model),
-                       description_of(part, model, config, backbone));
+                       part.description(model, config, backbone.path));
   }
   language::save_hugging_face(model.language(), tokenizer, folder / "language_model");
   write_file_atomically(folder / "tokenizer.model", tokenizer.model_bytes());
